@@ -1,0 +1,267 @@
+//! A run of message records laid end to end: the unit in which messages enter a queue, the log and the segments.
+
+use crate::record::{self, Record};
+
+/// Records between two entries of a chunk's sparse index. Looking up a message walks at most this many records.
+const INDEX_EVERY: u32 = 64;
+
+/// An immutable run of records with ascending deltas. Without holes a record's delta is its position; a chunk
+/// rewritten to drop settled messages has holes.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    bytes: Vec<u8>,
+    count: u32,
+    /// `(delta, offset)` of every 64th record.
+    index: Vec<(u32, u32)>,
+}
+
+/// A record's place in a chunk, for walking on from there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The record's delta.
+    pub delta: u32,
+    /// Where its bytes start.
+    pub offset: u32,
+}
+
+impl Chunk {
+    /// Checks `bytes` record by record and indexes them; `None` when they are not whole records with ascending
+    /// deltas.
+    pub fn parse(bytes: Vec<u8>) -> Option<Self> {
+        let mut builder = ChunkBuilder { bytes: Vec::new(), count: 0, index: Vec::new(), end_delta: 0 };
+        let mut offset = 0;
+        while offset < bytes.len() {
+            let record = Record::parse(&bytes[offset..])?;
+            if builder.count > 0 && record.delta() < builder.end_delta {
+                return None;
+            }
+            builder.note(record.delta(), offset);
+            offset += record.len();
+        }
+        builder.bytes = bytes;
+        Some(builder.finish())
+    }
+
+    /// The records' bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many records it holds.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes of memory it holds, its index included.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.index.capacity() * size_of::<(u32, u32)>() + size_of::<Self>()
+    }
+
+    /// The place of the first record whose delta is at least `delta`.
+    pub fn find(&self, delta: u32) -> Option<Place> {
+        let slot = self.index.partition_point(|&(d, _)| d <= delta).saturating_sub(1);
+        let mut offset = self.index.get(slot)?.1;
+        loop {
+            let record = self.record_at(offset)?;
+            if record.delta() >= delta {
+                return Some(Place { delta: record.delta(), offset });
+            }
+            offset += record.len() as u32;
+        }
+    }
+
+    /// The record that starts at `offset`; `None` at the end of the chunk.
+    #[inline]
+    pub fn record_at(&self, offset: u32) -> Option<Record<'_>> {
+        Record::parse(self.bytes.get(offset as usize..)?)
+    }
+
+    /// All records in order.
+    pub fn records(&self) -> Records<'_> {
+        Records { bytes: &self.bytes }
+    }
+}
+
+/// Iterator over a run of records.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    /// Walks `bytes`, which hold whole records.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Record<'a>> {
+        let record = Record::parse(self.bytes)?;
+        self.bytes = &self.bytes[record.len()..];
+        Some(record)
+    }
+}
+
+/// Builds a chunk record by record.
+#[derive(Debug, Default)]
+pub struct ChunkBuilder {
+    bytes: Vec<u8>,
+    count: u32,
+    index: Vec<(u32, u32)>,
+    end_delta: u32,
+}
+
+impl ChunkBuilder {
+    /// Appends a record's head and its first body bytes; `body_bytes` is the whole body's length, and what is
+    /// missing follows by [`Self::extend_body`].
+    #[inline]
+    pub fn push(
+        &mut self,
+        flags: u16,
+        received_ms: u64,
+        route: &[u8],
+        header: &[u8],
+        body_bytes: usize,
+        body: &[u8],
+    ) {
+        let delta = self.end_delta;
+        self.note(delta, self.bytes.len());
+        record::append_head(&mut self.bytes, delta, flags, received_ms, route, header, body_bytes);
+        self.bytes.extend_from_slice(body);
+    }
+
+    /// Appends more of the last record's body.
+    #[inline]
+    pub fn extend_body(&mut self, body: &[u8]) {
+        self.bytes.extend_from_slice(body);
+    }
+
+    /// Copies whole records, giving them the deltas that follow.
+    pub fn append_records(&mut self, mut bytes: &[u8]) {
+        while let Some(record) = Record::parse(bytes) {
+            let (one, rest) = bytes.split_at(record.len());
+            let at = self.bytes.len();
+            let delta = self.end_delta;
+            self.note(delta, at);
+            self.bytes.extend_from_slice(one);
+            record::set_delta(&mut self.bytes[at..], delta);
+            bytes = rest;
+        }
+    }
+
+    /// Copies one record and keeps its delta, which must not be below [`Self::end_delta`].
+    pub fn copy_record(&mut self, record: &[u8]) {
+        let delta = u32::from_le_bytes([record[4], record[5], record[6], record[7]]);
+        debug_assert!(delta >= self.end_delta);
+        self.note(delta, self.bytes.len());
+        self.bytes.extend_from_slice(record);
+    }
+
+    /// The records so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many records so far.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The delta after the last record's.
+    pub fn end_delta(&self) -> u32 {
+        self.end_delta
+    }
+
+    /// Whether nothing was pushed yet.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Makes room for `bytes` more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// Forgets the records and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.index.clear();
+        self.count = 0;
+        self.end_delta = 0;
+    }
+
+    /// The finished chunk.
+    pub fn finish(self) -> Chunk {
+        Chunk { bytes: self.bytes, count: self.count, index: self.index }
+    }
+
+    #[inline]
+    fn note(&mut self, delta: u32, offset: usize) {
+        if self.count.is_multiple_of(INDEX_EVERY) {
+            self.index.push((delta, offset as u32));
+        }
+        self.count += 1;
+        self.end_delta = delta + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(count: u32) -> Chunk {
+        let mut builder = ChunkBuilder::default();
+        for i in 0..count {
+            builder.push(0, 1, b"\0\x01q", b"h", 4, &i.to_le_bytes());
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn finds_every_record() {
+        let chunk = build(300);
+        for delta in 0..300 {
+            let place = chunk.find(delta).unwrap();
+            assert_eq!(place.delta, delta);
+            assert_eq!(chunk.record_at(place.offset).unwrap().body(), delta.to_le_bytes());
+        }
+        assert_eq!(chunk.find(300), None);
+    }
+
+    #[test]
+    fn find_skips_holes() {
+        let whole = build(300);
+        let mut builder = ChunkBuilder::default();
+        for record in whole.records().filter(|r| r.delta() % 100 == 50) {
+            let place = whole.find(record.delta()).unwrap();
+            builder.copy_record(&whole.bytes()[place.offset as usize..][..record.len()]);
+        }
+        let holed = builder.finish();
+        assert_eq!(holed.count(), 3);
+        assert_eq!(holed.find(51).unwrap().delta, 150);
+        assert_eq!(holed.find(251), None);
+    }
+
+    #[test]
+    fn appended_records_get_the_following_deltas() {
+        let mut builder = ChunkBuilder::default();
+        builder.append_records(build(2).bytes());
+        builder.append_records(build(3).bytes());
+        let deltas: Vec<u32> = builder.finish().records().map(|r| r.delta()).collect();
+        assert_eq!(deltas, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn parse_refuses_damage() {
+        let bytes = build(100).bytes().to_vec();
+        assert_eq!(Chunk::parse(bytes.clone()).unwrap().count(), 100);
+        assert!(Chunk::parse(bytes[..bytes.len() - 1].to_vec()).is_none());
+        let mut backwards = bytes;
+        record::set_delta(&mut backwards, 5000);
+        assert!(Chunk::parse(backwards).is_none());
+    }
+}

@@ -1,0 +1,11 @@
+//! The nouns every Posthouse crate shares: identifiers, message records and chunks, field tables, content
+//! headers, and the one table of client-visible errors.
+//!
+//! Plain data. This crate knows no clock, no file, no socket and no randomness.
+
+pub mod chunk;
+pub mod field;
+pub mod ids;
+pub mod name;
+pub mod record;
+pub mod reply;

@@ -1,0 +1,199 @@
+//! One stored message as bytes.
+//!
+//! The same bytes are built once by the publisher's connection, sit in the queue's memory, go into the log and
+//! into segments, and are copied into the consumer's out-buffer. Little-endian:
+//!
+//! ```text
+//!  0        4        8       10       12       16       24
+//! +--------+--------+-------+--------+--------+--------+-------------+---------+------+
+//! | length | delta  | flags | route  | header | time   | route bytes | header  | body |
+//! | u32    | u32    | u16   | len u16| len u32| ms u64 |             | bytes   |      |
+//! +--------+--------+-------+--------+--------+--------+-------------+---------+------+
+//! ```
+//!
+//! * `length` counts the whole record, itself included; the body is what remains after the header bytes.
+//! * `delta` is the message's sequence number less its chunk's first one.
+//! * `route bytes` are the exchange and the routing key as two AMQP short strings, as `basic.deliver` sends them.
+//! * `header bytes` are the payload of the publisher's content header frame (class, weight, body size, flags,
+//!   properties), unchanged.
+//! * `time` is when the broker received the message, in milliseconds since the Unix epoch.
+//!
+//! Version 1 of the record format. The version is carried by what holds records: log file, segment file.
+
+/// Bytes before the variable part.
+pub const FIXED_BYTES: usize = 24;
+
+/// The message was published with delivery mode 2.
+pub const FLAG_PERSISTENT: u16 = 1;
+
+/// A view of one record. Built only from bytes that [`Record::parse`] has checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    bytes: &'a [u8],
+    route_end: usize,
+    header_end: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Reads the record at the start of `bytes`; `None` when its lengths do not fit into `bytes`.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.len() < FIXED_BYTES {
+            return None;
+        }
+        let length = u32_at(bytes, 0) as usize;
+        let route_end = FIXED_BYTES + usize::from(u16_at(bytes, 10));
+        let header_end = route_end + u32_at(bytes, 12) as usize;
+        if length > bytes.len() || header_end > length {
+            return None;
+        }
+        Some(Self { bytes: &bytes[..length], route_end, header_end })
+    }
+
+    /// Bytes of the whole record.
+    #[inline]
+    #[allow(clippy::len_without_is_empty, reason = "a record is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Sequence number less the chunk's first.
+    #[inline]
+    pub fn delta(&self) -> u32 {
+        u32_at(self.bytes, 4)
+    }
+
+    /// `FLAG_*` bits.
+    #[inline]
+    pub fn flags(&self) -> u16 {
+        u16_at(self.bytes, 8)
+    }
+
+    /// Whether it was published with delivery mode 2.
+    #[inline]
+    pub fn persistent(&self) -> bool {
+        self.flags() & FLAG_PERSISTENT != 0
+    }
+
+    /// When the broker received it, in milliseconds since the Unix epoch.
+    #[inline]
+    pub fn received_ms(&self) -> u64 {
+        u64::from(u32_at(self.bytes, 16)) | u64::from(u32_at(self.bytes, 20)) << 32
+    }
+
+    /// Exchange and routing key, as two short strings.
+    #[inline]
+    pub fn route(&self) -> &'a [u8] {
+        &self.bytes[FIXED_BYTES..self.route_end]
+    }
+
+    /// The content header frame's payload.
+    #[inline]
+    pub fn header(&self) -> &'a [u8] {
+        &self.bytes[self.route_end..self.header_end]
+    }
+
+    /// The body.
+    #[inline]
+    pub fn body(&self) -> &'a [u8] {
+        &self.bytes[self.header_end..]
+    }
+
+    /// Where the body starts within the record.
+    #[inline]
+    pub fn body_offset(&self) -> usize {
+        self.header_end
+    }
+
+    /// The exchange's and the routing key's bytes (without their length bytes); empty where malformed.
+    pub fn exchange_and_key(&self) -> (&'a [u8], &'a [u8]) {
+        let (exchange, rest) = short_string(self.route());
+        (exchange, short_string(rest).0)
+    }
+}
+
+/// Appends one record to `out`. `body_hint` is how many body bytes will follow through [`append_body`].
+#[inline]
+pub fn append_head(
+    out: &mut Vec<u8>,
+    delta: u32,
+    flags: u16,
+    received_ms: u64,
+    route: &[u8],
+    header: &[u8],
+    body_bytes: usize,
+) {
+    debug_assert!(route.len() <= 512);
+    let length = FIXED_BYTES + route.len() + header.len() + body_bytes;
+    let mut fixed = [0u8; FIXED_BYTES];
+    fixed[0..4].copy_from_slice(&(length as u32).to_le_bytes());
+    fixed[4..8].copy_from_slice(&delta.to_le_bytes());
+    fixed[8..10].copy_from_slice(&flags.to_le_bytes());
+    fixed[10..12].copy_from_slice(&(route.len() as u16).to_le_bytes());
+    fixed[12..16].copy_from_slice(&(header.len() as u32).to_le_bytes());
+    fixed[16..24].copy_from_slice(&received_ms.to_le_bytes());
+    out.extend_from_slice(&fixed);
+    out.extend_from_slice(route);
+    out.extend_from_slice(header);
+}
+
+/// Overwrites a record's `delta` in place.
+#[inline]
+pub fn set_delta(record: &mut [u8], delta: u32) {
+    record[4..8].copy_from_slice(&delta.to_le_bytes());
+}
+
+#[inline]
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline]
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn short_string(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let Some((&length, rest)) = bytes.split_first() else { return (&[], &[]) };
+    rest.split_at_checked(usize::from(length)).unwrap_or((&[], &[]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(body: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        append_head(&mut bytes, 7, FLAG_PERSISTENT, 1 << 40, b"\x02ex\x03key", b"head", body.len());
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let bytes = sample(b"body");
+        let record = Record::parse(&bytes).unwrap();
+        assert_eq!((record.len(), record.delta(), record.persistent()), (bytes.len(), 7, true));
+        assert_eq!(record.received_ms(), 1 << 40);
+        assert_eq!(record.exchange_and_key(), (&b"ex"[..], &b"key"[..]));
+        assert_eq!((record.header(), record.body()), (&b"head"[..], &b"body"[..]));
+    }
+
+    #[test]
+    fn version_1_bytes_are_fixed() {
+        let expected =
+            b"\x2b\0\0\0\x07\0\0\0\x01\0\x07\0\x04\0\0\0\0\0\0\0\0\x01\0\0\x02ex\x03keyheadbody....";
+        assert_eq!(&sample(b"body....")[..], expected);
+    }
+
+    #[test]
+    fn refuses_lengths_that_do_not_fit() {
+        let bytes = sample(b"body");
+        for cut in 0..bytes.len() {
+            assert!(Record::parse(&bytes[..cut]).is_none(), "cut at {cut}");
+        }
+        let mut wrong = bytes;
+        wrong[12] = 200;
+        assert!(Record::parse(&wrong).is_none());
+    }
+}

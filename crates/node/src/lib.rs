@@ -1,0 +1,1 @@
+//! One running broker, without protocol and without sockets.

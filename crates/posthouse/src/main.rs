@@ -1,0 +1,3 @@
+//! The `posthouse` binary.
+
+fn main() {}

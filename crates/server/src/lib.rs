@@ -1,0 +1,1 @@
+//! Listeners and the loop that drives protocol sessions.

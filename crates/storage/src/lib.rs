@@ -1,0 +1,1 @@
+//! The log, the segments, the metadata store: the only crate that opens files.

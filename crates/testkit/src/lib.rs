@@ -1,0 +1,1 @@
+//! Raw peers and brokers on free ports, for tests.

@@ -5,6 +5,7 @@
 
 pub mod bitmap;
 pub mod chunk;
+pub mod errors;
 pub mod field;
 pub mod ids;
 pub mod name;

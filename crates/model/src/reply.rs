@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// The reply text is an AMQP short string.
+const REPLY_TEXT_MAX_BYTES: usize = 255;
+/// What a cut reply text ends in.
+const CUT_MARK: &str = "...";
+
 /// The AMQP 0-9-1 reply codes that RabbitMQ uses.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u16)]
@@ -56,6 +61,31 @@ pub enum Scope {
 }
 
 impl ReplyCode {
+    /// The name the reply text starts with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::ContentTooLarge => "CONTENT_TOO_LARGE",
+            Self::NoRoute => "NO_ROUTE",
+            Self::NoConsumers => "NO_CONSUMERS",
+            Self::ConnectionForced => "CONNECTION_FORCED",
+            Self::InvalidPath => "INVALID_PATH",
+            Self::AccessRefused => "ACCESS_REFUSED",
+            Self::NotFound => "NOT_FOUND",
+            Self::ResourceLocked => "RESOURCE_LOCKED",
+            Self::PreconditionFailed => "PRECONDITION_FAILED",
+            Self::FrameError => "FRAME_ERROR",
+            Self::SyntaxError => "SYNTAX_ERROR",
+            Self::CommandInvalid => "COMMAND_INVALID",
+            Self::ChannelError => "CHANNEL_ERROR",
+            Self::UnexpectedFrame => "UNEXPECTED_FRAME",
+            Self::ResourceError => "RESOURCE_ERROR",
+            Self::NotAllowed => "NOT_ALLOWED",
+            Self::NotImplemented => "NOT_IMPLEMENTED",
+            Self::InternalError => "INTERNAL_ERROR",
+        }
+    }
+
     /// What an error of this code ends.
     pub fn scope(self) -> Scope {
         match self {
@@ -88,6 +118,28 @@ impl ReplyError {
     pub fn new(code: ReplyCode, text: impl Into<String>) -> Self {
         Self { code, scope: code.scope(), text: text.into() }
     }
+
+    /// The same error, ending the whole connection.
+    pub fn closing_connection(mut self) -> Self {
+        self.scope = Scope::Connection;
+        self
+    }
+
+    /// The text that goes to the client: `CODE_NAME - explanation`, the code's name alone when there is no
+    /// explanation. At most 255 bytes; what is longer is cut at a character boundary and ends in `...`.
+    pub fn reply_text(&self) -> String {
+        let mut text = self.code.name().to_owned();
+        if !self.text.is_empty() {
+            text.push_str(" - ");
+            text.push_str(&self.text);
+        }
+        if text.len() > REPLY_TEXT_MAX_BYTES {
+            let end = text.floor_char_boundary(REPLY_TEXT_MAX_BYTES - CUT_MARK.len());
+            text.truncate(end);
+            text.push_str(CUT_MARK);
+        }
+        text
+    }
 }
 
 impl fmt::Display for ReplyError {
@@ -97,3 +149,24 @@ impl fmt::Display for ReplyError {
 }
 
 impl std::error::Error for ReplyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reply_text_starts_with_the_code_name() {
+        assert_eq!(ReplyError::new(ReplyCode::NotFound, "no queue").reply_text(), "NOT_FOUND - no queue");
+        assert_eq!(ReplyError::new(ReplyCode::InternalError, "").reply_text(), "INTERNAL_ERROR");
+    }
+
+    #[test]
+    fn reply_text_is_cut_on_a_character_boundary() {
+        let fits = ReplyError::new(ReplyCode::NotFound, "x".repeat(255 - 12)).reply_text();
+        assert_eq!((fits.len(), fits.ends_with("xxx")), (255, true));
+        let cut = ReplyError::new(ReplyCode::NotFound, "x".repeat(255 - 11)).reply_text();
+        assert_eq!((cut.len(), cut.ends_with("x...")), (255, true));
+        let wide = ReplyError::new(ReplyCode::NotFound, "\u{20ac}".repeat(100)).reply_text();
+        assert_eq!(wide, format!("NOT_FOUND - {}...", "\u{20ac}".repeat(80)));
+    }
+}

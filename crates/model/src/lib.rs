@@ -3,6 +3,7 @@
 //!
 //! Plain data. This crate knows no clock, no file, no socket and no randomness.
 
+pub mod bitmap;
 pub mod chunk;
 pub mod field;
 pub mod ids;

@@ -1,1 +1,3 @@
 //! Exchanges, bindings and queues as deterministic state machines.
+
+pub mod topology;

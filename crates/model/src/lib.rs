@@ -8,5 +8,7 @@ pub mod errors;
 pub mod field;
 pub mod ids;
 pub mod name;
+pub mod props;
+pub mod raw_table;
 pub mod record;
 pub mod reply;

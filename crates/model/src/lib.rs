@@ -3,8 +3,10 @@
 //!
 //! Plain data. This crate knows no clock, no file, no socket and no randomness.
 
+pub mod args;
 pub mod chunk;
 pub mod errors;
+pub mod exchange;
 pub mod field;
 pub mod ids;
 pub mod name;

@@ -3,9 +3,11 @@
 //!
 //! Plain data. This crate knows no clock, no file, no socket and no randomness.
 
+pub mod args;
 pub mod bitmap;
 pub mod chunk;
 pub mod errors;
+pub mod exchange;
 pub mod field;
 pub mod ids;
 pub mod name;

@@ -1,6 +1,6 @@
 //! Names of virtual hosts, exchanges, queues, users and consumers.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -60,6 +60,12 @@ impl fmt::Debug for Name {
     }
 }
 
+/// A queue or exchange name as clients may send it in declarations and bindings, without the carriage returns and
+/// line feeds that RabbitMQ ignores in them.
+pub fn strip_cr_lf(name: &str) -> Cow<'_, str> {
+    if name.contains(['\r', '\n']) { Cow::Owned(name.replace(['\r', '\n'], "")) } else { Cow::Borrowed(name) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +74,11 @@ mod tests {
     fn accepts_what_a_short_string_holds() {
         assert_eq!(Name::new(&"x".repeat(255)).unwrap().len(), 255);
         assert_eq!(Name::new(&"x".repeat(256)), Err(NameTooLong { bytes: 256 }));
+    }
+
+    #[test]
+    fn line_ends_are_ignored() {
+        assert_eq!(strip_cr_lf("a\r\nb\n"), "ab");
+        assert!(matches!(strip_cr_lf("ab"), Cow::Borrowed("ab")));
     }
 }

@@ -3,3 +3,4 @@
 //! No lock, no file, no socket, no clock: what happens is decided by the calls alone.
 
 pub mod machine;
+pub mod topology;

@@ -1,0 +1,377 @@
+//! The x-arguments of declarations and consumers, read into types.
+//!
+//! What RabbitMQ's classic queues validate is validated with the same texts. Arguments nobody knows are accepted,
+//! kept and shown, as RabbitMQ does. Arguments that RabbitMQ acts on and this broker does not are refused with
+//! 540: ignoring a TTL or a length limit would lose the promise the client relies on.
+
+use crate::errors::{self, Resource, Shown};
+use crate::field::{FieldTable, FieldValue};
+use crate::reply::ReplyError;
+
+/// Arguments of classic queues that take effect and do not exist here yet.
+const NOT_SUPPORTED: [&str; 10] = [
+    "x-message-ttl",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-max-priority",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+];
+
+/// Arguments that RabbitMQ knows for quorum queues or streams only.
+const OF_OTHER_QUEUE_TYPES: [&str; 14] = [
+    "x-consumer-disconnected-timeout",
+    "x-consumer-timeout",
+    "x-dead-letter-strategy",
+    "x-delayed-retry-max",
+    "x-delayed-retry-min",
+    "x-delayed-retry-type",
+    "x-initial-cluster-size",
+    "x-max-age",
+    "x-max-in-memory-bytes",
+    "x-max-in-memory-length",
+    "x-member-placement-tag",
+    "x-quorum-initial-group-size",
+    "x-stream-filter-size-bytes",
+    "x-stream-max-segment-size-bytes",
+];
+
+/// Arguments of consumers that RabbitMQ knows for quorum queues or streams only.
+const OF_OTHER_QUEUE_TYPES_CONSUMERS: [&str; 4] =
+    ["x-consumer-timeout", "x-stream-filter", "x-stream-match-unfiltered", "x-stream-offset"];
+
+/// Arguments that two declarations of one classic queue must agree on.
+const COMPARED_FOR_QUEUES: [&str; 4] =
+    ["x-queue-type", "x-queue-mode", "x-queue-version", "x-queue-leader-locator"];
+
+/// What `x-queue-leader-locator` may say.
+const LEADER_LOCATORS: [&str; 4] = ["client-local", "balanced", "random", "least-leaders"];
+
+/// The queue type of a queue declared without `x-queue-type`.
+const DEFAULT_QUEUE_TYPE: &str = "classic";
+
+/// The name of the exchange argument that says where unroutable messages go.
+const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
+
+/// The arguments of a queue declaration.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct QueueArguments {
+    /// As the client sent them, to be shown and compared.
+    pub table: FieldTable,
+}
+
+/// The arguments of `basic.consume`.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ConsumerArguments {
+    /// Consumers of a higher priority are served first; 0 unless the client says otherwise.
+    pub priority: i64,
+    /// As the client sent them, to be shown.
+    pub table: FieldTable,
+}
+
+/// The arguments of an exchange declaration.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ExchangeArguments {
+    /// The exchange that gets what this one routes to nothing.
+    pub alternate_exchange: Option<String>,
+    /// As the client sent them, to be shown and compared.
+    pub table: FieldTable,
+}
+
+impl QueueArguments {
+    /// Reads the arguments of a declaration of `queue`: 406 for bad values and arguments of other queue types,
+    /// 540 for what is not supported yet, 541 for what RabbitMQ no longer permits.
+    pub fn parse(table: FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
+        check_queue_type(&table, queue)?;
+        for (name, value) in &table.0 {
+            let name = name.as_str();
+            if NOT_SUPPORTED.contains(&name) {
+                return Err(errors::argument_not_supported(name, queue));
+            }
+            if OF_OTHER_QUEUE_TYPES.contains(&name) {
+                return Err(errors::argument_of_other_queue_type(name, queue));
+            }
+            let refused = |reason: String| Err(errors::invalid_argument(name, queue, &reason));
+            match name {
+                "x-queue-master-locator" => return Err(errors::deprecated_feature("queue_master_locator")),
+                "x-queue-version" => match value.as_int() {
+                    Some(2) => {}
+                    Some(other) => return refused(format!("\"unsupported queue version '{other}'\"")),
+                    None => return refused(expected_integer(value)),
+                },
+                "x-queue-leader-locator" => match value {
+                    FieldValue::LongStr(locator)
+                        if LEADER_LOCATORS.iter().any(|known| known.as_bytes() == locator) => {}
+                    FieldValue::LongStr(_) => return refused("invalid_queue_locator_arg".to_owned()),
+                    _ => return refused(format!("{{unacceptable_type,{}}}", value.type_name())),
+                },
+                _ => {}
+            }
+        }
+        Ok(Self { table })
+    }
+
+    /// Checks a redeclaration with the arguments `received`: 406 when one that classic queues know differs.
+    /// Integers are compared by value, and no queue type means `classic`.
+    pub fn check_equivalent(&self, received: &FieldTable, queue: Resource<'_>) -> Result<(), ReplyError> {
+        for name in COMPARED_FOR_QUEUES {
+            let default = (name == "x-queue-type").then(|| FieldValue::string(DEFAULT_QUEUE_TYPE));
+            let current = self.table.get(name).or(default.as_ref());
+            check_equivalent(name, received.get(name).or(default.as_ref()), current, queue)?;
+        }
+        Ok(())
+    }
+}
+
+impl ConsumerArguments {
+    /// Reads the arguments of a consumer of `queue`: 406 for a priority that is no integer and for arguments of
+    /// other queue types.
+    pub fn parse(table: FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
+        for (name, _) in &table.0 {
+            if OF_OTHER_QUEUE_TYPES_CONSUMERS.contains(&name.as_str()) {
+                return Err(errors::argument_of_other_queue_type(name, queue));
+            }
+        }
+        let priority = match table.get("x-priority") {
+            None => 0,
+            Some(value) => value
+                .as_int()
+                .ok_or_else(|| errors::invalid_argument("x-priority", queue, &expected_integer(value)))?,
+        };
+        Ok(Self { priority, table })
+    }
+}
+
+impl ExchangeArguments {
+    /// Reads the arguments of a declaration of `exchange`: 406 when the alternate exchange is not a long string.
+    pub fn parse(table: FieldTable, exchange: Resource<'_>) -> Result<Self, ReplyError> {
+        let alternate_exchange = match table.get(ALTERNATE_EXCHANGE) {
+            None => None,
+            Some(FieldValue::LongStr(name)) => Some(String::from_utf8_lossy(name).into_owned()),
+            Some(other) => {
+                return Err(errors::invalid_argument_type(ALTERNATE_EXCHANGE, exchange, other.type_name()));
+            }
+        };
+        Ok(Self { alternate_exchange, table })
+    }
+
+    /// Checks a redeclaration with the arguments `received`: 406 when its alternate exchange differs.
+    pub fn check_equivalent(&self, received: &FieldTable, exchange: Resource<'_>) -> Result<(), ReplyError> {
+        let current = self.table.get(ALTERNATE_EXCHANGE);
+        check_equivalent(ALTERNATE_EXCHANGE, received.get(ALTERNATE_EXCHANGE), current, exchange)
+    }
+}
+
+/// Reads the `expiration` property: milliseconds as decimal text, at most ten years. 406 with RabbitMQ's reason
+/// otherwise.
+pub fn parse_expiration(value: &[u8]) -> Result<u64, ReplyError> {
+    const MAX_MS: i128 = 10 * 365 * 86_400_000;
+    let text = String::from_utf8_lossy(value);
+    let refused = |reason: String| Err(errors::invalid_expiration(&text, &reason));
+    let digits_from = usize::from(text.starts_with(['-', '+']));
+    let digits = text[digits_from..].bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 {
+        return refused("no_integer".to_owned());
+    }
+    let (number, rest) = text.split_at(digits_from + digits);
+    if !rest.is_empty() {
+        return refused(format!("{{leftover_string,\"{rest}\"}}"));
+    }
+    match number.parse::<i128>() {
+        Ok(ms) if ms < 0 => refused(format!("{{value_negative,{ms}}}")),
+        Ok(ms) if ms <= MAX_MS => Ok(ms as u64),
+        _ => refused(format!("{{value_too_large,{number}}}")),
+    }
+}
+
+fn check_queue_type(table: &FieldTable, queue: Resource<'_>) -> Result<(), ReplyError> {
+    const QUEUE_TYPE: &str = "x-queue-type";
+    let Some(value) = table.get(QUEUE_TYPE) else { return Ok(()) };
+    let FieldValue::LongStr(bytes) = value else {
+        let reason = format!("\"expected longstr, got {}\"", value.type_name());
+        return Err(errors::invalid_argument(QUEUE_TYPE, queue, &reason));
+    };
+    match String::from_utf8_lossy(bytes).as_ref() {
+        DEFAULT_QUEUE_TYPE => Ok(()),
+        known @ ("quorum" | "stream") => Err(errors::argument_value_not_supported(QUEUE_TYPE, known, queue)),
+        other => {
+            let reason = format!("\"unsupported queue type '{other}'\"");
+            Err(errors::invalid_argument(QUEUE_TYPE, queue, &reason))
+        }
+    }
+}
+
+fn check_equivalent(
+    name: &str,
+    received: Option<&FieldValue>,
+    current: Option<&FieldValue>,
+    resource: Resource<'_>,
+) -> Result<(), ReplyError> {
+    let (received_text, current_text) = (received.map(show), current.map(show));
+    let (received, current) = match (received, current) {
+        (None, None) => return Ok(()),
+        (Some(a), Some(b)) if a == b || a.as_int().is_some() && a.as_int() == b.as_int() => return Ok(()),
+        (Some(_), Some(_)) => (shown(&received_text, None), shown(&current_text, None)),
+        _ => (shown(&received_text, received), shown(&current_text, current)),
+    };
+    Err(errors::inequivalent(name, resource, received, current))
+}
+
+/// One side of a comparison; with its type where only one side has a value.
+fn shown<'a>(text: &'a Option<String>, typed: Option<&FieldValue>) -> Shown<'a> {
+    match (text, typed) {
+        (None, _) => Shown::Absent,
+        (Some(text), None) => Shown::Value(text),
+        (Some(text), Some(value)) => Shown::Typed(text, value.type_name()),
+    }
+}
+
+/// A value as error texts show it.
+fn show(value: &FieldValue) -> String {
+    match value {
+        FieldValue::LongStr(bytes) | FieldValue::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        FieldValue::Bool(v) => v.to_string(),
+        FieldValue::F32(v) => format!("{v:?}"),
+        FieldValue::F64(v) => format!("{v:?}"),
+        FieldValue::Decimal { scale, value } => format!("{{{scale},{value}}}"),
+        FieldValue::Timestamp(v) => v.to_string(),
+        FieldValue::Array(values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(",")),
+        FieldValue::Table(table) => {
+            let entries: Vec<_> = table.0.iter().map(|(k, v)| format!("{k}: {}", show(v))).collect();
+            format!("[{}]", entries.join(","))
+        }
+        FieldValue::Void => "undefined".to_owned(),
+        other => other.as_int().map(|v| v.to_string()).unwrap_or_default(),
+    }
+}
+
+fn expected_integer(value: &FieldValue) -> String {
+    format!("\"expected integer, got {}\"", value.type_name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const Q: Resource<'static> = Resource { kind: errors::ResourceKind::Queue, vhost: "/", name: "q" };
+    const E: Resource<'static> = Resource { kind: errors::ResourceKind::Exchange, vhost: "/", name: "e" };
+
+    fn table(entries: &[(&str, FieldValue)]) -> FieldTable {
+        FieldTable(entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
+    }
+
+    fn text(name: &str) -> FieldValue {
+        FieldValue::string(name)
+    }
+
+    fn queue_error(name: &str, value: FieldValue) -> (u16, String) {
+        let error = QueueArguments::parse(table(&[(name, value)]), Q).unwrap_err();
+        (error.code as u16, error.text)
+    }
+
+    #[test]
+    fn queue_arguments_that_are_accepted() {
+        let entries = [
+            ("x-queue-type", text("classic")),
+            ("x-queue-mode", FieldValue::I32(9)),
+            ("x-queue-version", FieldValue::I64(2)),
+            ("x-queue-leader-locator", text("balanced")),
+            ("x-made-up", FieldValue::Void),
+        ];
+        let parsed = QueueArguments::parse(table(&entries), Q).unwrap();
+        assert_eq!(parsed.table, table(&entries));
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    fn queue_arguments_that_are_refused() {
+        for name in NOT_SUPPORTED {
+            let text = format!("argument '{name}' of queue 'q' in vhost '/' is not supported yet");
+            assert_eq!(queue_error(name, FieldValue::I32(1)), (540, text));
+        }
+        for (name, value, code, text) in [
+            ("x-queue-type", text("quorum"), 540, "value 'quorum' of argument 'x-queue-type' of queue 'q' in vhost '/' is not supported yet"),
+            ("x-queue-type", text("stream"), 540, "value 'stream' of argument 'x-queue-type' of queue 'q' in vhost '/' is not supported yet"),
+            ("x-queue-type", text("foo"), 406, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"unsupported queue type 'foo'\""),
+            ("x-queue-type", FieldValue::I32(1), 406, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"expected longstr, got signedint\""),
+            ("x-queue-version", FieldValue::I32(1), 406, "invalid arg 'x-queue-version' for queue 'q' in vhost '/': \"unsupported queue version '1'\""),
+            ("x-queue-version", text("2"), 406, "invalid arg 'x-queue-version' for queue 'q' in vhost '/': \"expected integer, got longstr\""),
+            ("x-queue-leader-locator", text("x"), 406, "invalid arg 'x-queue-leader-locator' for queue 'q' in vhost '/': invalid_queue_locator_arg"),
+            ("x-queue-leader-locator", FieldValue::I32(1), 406, "invalid arg 'x-queue-leader-locator' for queue 'q' in vhost '/': {unacceptable_type,signedint}"),
+            ("x-max-age", text("1D"), 406, "invalid arg 'x-max-age' for queue 'q' in vhost '/' of queue type rabbit_classic_queue"),
+        ] {
+            assert_eq!(queue_error(name, value), (code, text.to_owned()));
+        }
+        assert_eq!(queue_error("x-queue-master-locator", text("a")).0, 541);
+    }
+
+    #[test]
+    fn consumer_arguments() {
+        let parse = |name, value| ConsumerArguments::parse(table(&[(name, value)]), Q);
+        assert_eq!(ConsumerArguments::parse(FieldTable::default(), Q).unwrap().priority, 0);
+        assert_eq!(parse("x-priority", FieldValue::I8(-3)).unwrap().priority, -3);
+        assert_eq!(
+            parse("x-priority", text("1")).unwrap_err().text,
+            "invalid arg 'x-priority' for queue 'q' in vhost '/': \"expected integer, got longstr\""
+        );
+        assert_eq!(
+            parse("x-stream-offset", text("first")).unwrap_err(),
+            errors::argument_of_other_queue_type("x-stream-offset", Q)
+        );
+        assert!(parse("x-cancel-on-ha-failover", FieldValue::Bool(true)).is_ok());
+    }
+
+    #[test]
+    fn exchange_arguments() {
+        let parse = |value| ExchangeArguments::parse(table(&[("alternate-exchange", value)]), E);
+        assert_eq!(parse(text("ae")).unwrap().alternate_exchange.as_deref(), Some("ae"));
+        assert_eq!(
+            parse(FieldValue::I32(1)).unwrap_err().text,
+            "invalid type 'signedint' for arg 'alternate-exchange' in exchange 'e' in vhost '/'"
+        );
+    }
+
+    #[test]
+    fn redeclarations_compare_known_arguments_only() {
+        let queue = |entries: &[_]| QueueArguments::parse(table(entries), Q).unwrap();
+        let plain = queue(&[]);
+        assert_eq!(
+            plain.check_equivalent(&table(&[("x-queue-type", text("classic")), ("x-a", text("b"))]), Q),
+            Ok(())
+        );
+        let versioned = queue(&[("x-queue-version", FieldValue::I32(2))]);
+        assert_eq!(versioned.check_equivalent(&table(&[("x-queue-version", FieldValue::I64(2))]), Q), Ok(()));
+        assert_eq!(
+            versioned.check_equivalent(&FieldTable::default(), Q).unwrap_err().text,
+            "inequivalent arg 'x-queue-version' for queue 'q' in vhost '/': \
+             received none but current is the value '2' of type 'signedint'"
+        );
+        let exchange = ExchangeArguments::parse(table(&[("alternate-exchange", text("a"))]), E).unwrap();
+        assert_eq!(
+            exchange.check_equivalent(&table(&[("alternate-exchange", text("b"))]), E).unwrap_err().text,
+            "inequivalent arg 'alternate-exchange' for exchange 'e' in vhost '/': \
+             received 'b' but current is 'a'"
+        );
+    }
+
+    #[test]
+    fn expiration() {
+        let error = |value: &str| parse_expiration(value.as_bytes()).unwrap_err().text;
+        assert_eq!(parse_expiration(b"0"), Ok(0));
+        assert_eq!(parse_expiration(b"315360000000"), Ok(315_360_000_000));
+        assert_eq!(error("abc"), "invalid expiration 'abc': no_integer");
+        assert_eq!(error(""), "invalid expiration '': no_integer");
+        assert_eq!(error("-1"), "invalid expiration '-1': {value_negative,-1}");
+        assert_eq!(error("10.5"), "invalid expiration '10.5': {leftover_string,\".5\"}");
+        assert_eq!(
+            error("315360000001"),
+            "invalid expiration '315360000001': {value_too_large,315360000001}"
+        );
+        let huge = "9".repeat(60);
+        assert_eq!(error(&huge), format!("invalid expiration '{huge}': {{value_too_large,{huge}}}"));
+    }
+}

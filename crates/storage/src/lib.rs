@@ -1,1 +1,3 @@
 //! The log, the segments, the metadata store: the only crate that opens files.
+
+pub mod disk;

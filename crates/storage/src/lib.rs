@@ -1,3 +1,6 @@
 //! The log, the segments, the metadata store: the only crate that opens files.
 
 pub mod disk;
+pub mod error;
+
+pub use error::StorageError;

@@ -2,3 +2,7 @@
 
 pub mod datadir;
 pub mod meta;
+pub mod disk;
+pub mod error;
+
+pub use error::StorageError;

@@ -7,5 +7,7 @@ pub mod chunk;
 pub mod field;
 pub mod ids;
 pub mod name;
+pub mod props;
+pub mod raw_table;
 pub mod record;
 pub mod reply;

@@ -1,8 +1,14 @@
 //! The log, the segments, the metadata store: the only crate that opens files.
 
+pub mod checkpoint;
+mod corrupt;
 pub mod datadir;
+pub mod disk;
+pub mod error;
 pub mod meta;
 pub mod disk;
 pub mod error;
 
 pub use error::StorageError;
+pub mod segment;
+mod varint;

@@ -1,8 +1,11 @@
 //! AMQP 0-9-1 bytes to methods and back, server and client role.
 //!
-//! The codec modules know no socket, clock or broker: bytes in, values out, and back.
+//! The codec modules know no socket, clock or broker: bytes in, values out, and back. Only [`blocking`], a small
+//! client for tools and tests, does.
 
 pub mod assembler;
+pub mod blocking;
+pub mod client;
 pub mod content;
 pub mod deliver;
 pub mod frame;
@@ -13,4 +16,5 @@ pub mod protocol_header;
 pub mod publish;
 pub mod sasl;
 pub mod tune;
+pub mod uri;
 mod wire;

@@ -9,11 +9,12 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use posthouse_model::field::FieldTable;
-use posthouse_model::props::{HeaderView, Properties};
+use posthouse_model::props::Properties;
 
 use crate::assembler::{Assembler, AssemblyError, Step};
 use crate::client::{Close, OpenError, OpenOptions, Opened, Opening};
 use crate::content;
+use crate::event::{Event, Message, OwnedFrame, Reply};
 use crate::frame::{self, FrameError, FrameKind, next_frame};
 use crate::method::{DecodeError, Method, write_method};
 use crate::tune::Tune;
@@ -72,118 +73,6 @@ pub enum ClientError {
 
 /// The result of what a client does.
 pub type Result<T> = std::result::Result<T, ClientError>;
-
-/// A frame with its own memory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OwnedFrame {
-    /// What it carries.
-    pub kind: FrameKind,
-    /// Its channel.
-    pub channel: u16,
-    /// Its payload.
-    pub payload: Vec<u8>,
-}
-
-/// A method with its own memory: a method frame's payload that was decoded once.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reply(Vec<u8>);
-
-impl Reply {
-    /// The method.
-    pub fn method(&self) -> Result<Method<'_>> {
-        Ok(Method::decode(&self.0)?)
-    }
-}
-
-/// A message that came in: by `basic.deliver`, `basic.get-ok` or `basic.return`, as [`Message::method`] tells.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Message {
-    /// The channel it came on.
-    pub channel: u16,
-    method: Vec<u8>,
-    /// The content header frame's payload.
-    pub header: Vec<u8>,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Message {
-    /// The method that carried it.
-    pub fn method(&self) -> Result<Method<'_>> {
-        Ok(Method::decode(&self.method)?)
-    }
-
-    /// The delivery tag, unless it was returned.
-    pub fn delivery_tag(&self) -> Option<u64> {
-        match self.method() {
-            Ok(Method::BasicDeliver { delivery_tag, .. } | Method::BasicGetOk { delivery_tag, .. }) => {
-                Some(delivery_tag)
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether the server says it may have been delivered before.
-    pub fn redelivered(&self) -> bool {
-        matches!(
-            self.method(),
-            Ok(Method::BasicDeliver { redelivered: true, .. } | Method::BasicGetOk { redelivered: true, .. })
-        )
-    }
-
-    /// Its properties; default ones when they cannot be read.
-    pub fn properties(&self) -> Properties {
-        HeaderView::parse(&self.header)
-            .ok()
-            .and_then(|view| Properties::from_header(view).ok())
-            .unwrap_or_default()
-    }
-}
-
-/// What a server sends unasked.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// A delivery to a consumer.
-    Delivery(Message),
-    /// A mandatory message that was routed nowhere.
-    Returned(Message),
-    /// `basic.ack`: a confirm.
-    Ack {
-        /// The channel it came on.
-        channel: u16,
-        /// The publish's number on its channel, from 1.
-        delivery_tag: u64,
-        /// Whether all earlier ones are meant too.
-        multiple: bool,
-    },
-    /// `basic.nack`: a confirm that failed.
-    Nack {
-        /// The channel it came on.
-        channel: u16,
-        /// The publish's number on its channel, from 1.
-        delivery_tag: u64,
-        /// Whether all earlier ones are meant too.
-        multiple: bool,
-    },
-    /// The server ended a consumer.
-    Cancelled {
-        /// The channel it was on.
-        channel: u16,
-        /// Its tag.
-        consumer_tag: String,
-    },
-    /// The server closed a channel; it has been confirmed.
-    ChannelClosed {
-        /// The channel's number.
-        channel: u16,
-        /// What the server wrote.
-        close: Close,
-    },
-    /// The server stopped reading what is published, and why.
-    Blocked(String),
-    /// The server reads again.
-    Unblocked,
-}
 
 /// What a frame turned out to be.
 enum Incoming {

@@ -3,11 +3,13 @@
 //! The codec modules know no socket, clock or broker: bytes in, values out, and back. Only [`blocking`], a small
 //! client for tools and tests, does.
 
+pub mod ack;
 pub mod assembler;
 pub mod blocking;
 pub mod client;
 pub mod content;
 pub mod deliver;
+pub mod event;
 pub mod frame;
 pub mod method;
 pub mod octets;

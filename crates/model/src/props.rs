@@ -152,6 +152,15 @@ impl<'a> HeaderView<'a> {
         self.bytes(Property::Headers)
     }
 
+    /// Whether the headers table, if there is one, can be read to its end.
+    #[inline]
+    pub fn check_headers(&self) -> Result<(), FieldError> {
+        match self.headers_bytes() {
+            None => Ok(()),
+            Some(raw) => RawTable::parse(raw)?.0.check(),
+        }
+    }
+
     /// 0 to 255, as the publisher sent it.
     #[inline]
     pub fn priority(&self) -> Option<u8> {

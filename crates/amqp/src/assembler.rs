@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use posthouse_model::field::FieldError;
 use posthouse_model::props::{CLASS_BASIC, HeaderError, HeaderView};
 use posthouse_model::reply::{ReplyCode, ReplyError};
 
@@ -34,7 +35,7 @@ pub enum Step<'a> {
 pub enum AssemblyError {
     /// A content frame where a method belongs.
     NotMethod,
-    /// Another frame where the content header belongs.
+    /// Another frame where the content header belongs, or a header whose weight is not 0.
     NotHeader,
     /// A content header of that class, not `basic`.
     WrongClass(u16),
@@ -46,6 +47,8 @@ pub enum AssemblyError {
     BodyTooLarge(u64),
     /// A content header that cannot be read.
     BadHeader(HeaderError),
+    /// A headers table that cannot be read.
+    BadTable(FieldError),
 }
 
 impl fmt::Display for AssemblyError {
@@ -68,6 +71,7 @@ impl fmt::Display for AssemblyError {
                 write!(f, "content body size {size} exceeds maximum allowed size {MAX_BODY_BYTES}")
             }
             Self::BadHeader(error) => error.fmt(f),
+            Self::BadTable(error) => write!(f, "headers property: {error}"),
         }
     }
 }
@@ -81,7 +85,9 @@ impl AssemblyError {
             Self::NotMethod | Self::NotHeader | Self::WrongClass(_) | Self::NotBody => {
                 ReplyCode::UnexpectedFrame
             }
-            Self::TooMuchBody | Self::BodyTooLarge(_) | Self::BadHeader(_) => ReplyCode::FrameError,
+            Self::TooMuchBody | Self::BodyTooLarge(_) | Self::BadHeader(_) | Self::BadTable(_) => {
+                ReplyCode::FrameError
+            }
         };
         ReplyError::new(code, self.to_string())
     }
@@ -139,12 +145,17 @@ impl Assembler {
 
     #[inline]
     fn header<'a>(&mut self, payload: &'a [u8]) -> Result<Step<'a>, AssemblyError> {
-        if let Some((class, _)) = payload.split_first_chunk()
-            && u16::from_be_bytes(*class) != CLASS_BASIC
-        {
-            return Err(AssemblyError::WrongClass(u16::from_be_bytes(*class)));
+        // First of all: another class would have other properties.
+        match *payload {
+            [_, _, w0, w1, ..] if [w0, w1] != [0, 0] => return Err(AssemblyError::NotHeader),
+            [c0, c1, ..] if u16::from_be_bytes([c0, c1]) != CLASS_BASIC => {
+                return Err(AssemblyError::WrongClass(u16::from_be_bytes([c0, c1])));
+            }
+            _ => {}
         }
         let header = HeaderView::parse(payload).map_err(AssemblyError::BadHeader)?;
+        // A table that cannot be read would end the connection of whoever consumes the message.
+        header.check_headers().map_err(AssemblyError::BadTable)?;
         let size = header.body_size();
         if size > MAX_BODY_BYTES {
             return Err(AssemblyError::BodyTooLarge(size));
@@ -214,8 +225,11 @@ mod tests {
     #[test]
     fn errors_read_as_rabbitmq_writes_them() {
         use FrameKind::{Body, Header, Method};
-        let (small, alien, huge) = (header(60, 2), header(50, 2), header(60, 629_145_600));
-        let rows: [(Frames<'_>, &str); 7] = [
+        let (small, mut alien, huge) = (header(60, 2), header(50, 2), header(60, 629_145_600));
+        alien.extend_from_slice(b"of another layout");
+        let heavy = [&small[..3], &[1], &small[4..]].concat();
+        let table = [&small[..12], b"\x20\0\0\0\0\x01\x05"].concat();
+        let rows: [(Frames<'_>, &str); 9] = [
             (&[(Body, b"x")], "505 expected method frame, got non method frame instead"),
             (
                 &[(Method, PUBLISH), (Body, b"x")],
@@ -240,6 +254,14 @@ mod tests {
             (
                 &[(Method, PUBLISH), (Header, b"\0\x3c")],
                 "501 content header is cut short: expected at least 14 bytes, got 2",
+            ),
+            (
+                &[(Method, PUBLISH), (Header, &heavy)],
+                "505 expected content header for class 60, got non content header frame instead",
+            ),
+            (
+                &[(Method, PUBLISH), (Header, &table)],
+                "501 headers property: field table is cut short: expected 5 more bytes, got 0",
             ),
         ];
         for (index, (frames, expected)) in rows.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Messages out: `basic.deliver`, `basic.get-ok` and `basic.return` with their content.
+//! Messages to clients: `basic.deliver`, `basic.get-ok` and `basic.return` with their content.
 //!
 //! Only the method frame is made here. The route (exchange and routing key as two short strings), the content header
 //! and the body are the publisher's bytes, copied through.
@@ -79,6 +79,32 @@ impl DeliverPrefix {
         out.extend_from_slice(&tag_and_redelivered(delivery_tag, redelivered));
         out.extend_from_slice(route);
         out.push(END);
+    }
+}
+
+/// A `basic.deliver` without a full decode, for clients that take many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeliverView<'a> {
+    /// The consumer's tag.
+    pub consumer_tag: &'a [u8],
+    /// What the message is acknowledged by.
+    pub delivery_tag: u64,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+    /// Exchange and routing key as two short strings; not checked.
+    pub route: &'a [u8],
+}
+
+impl<'a> DeliverView<'a> {
+    /// Reads a method frame's payload; `None` when it is not a `basic.deliver` or too short for one.
+    #[inline]
+    pub fn parse(payload: &'a [u8]) -> Option<Self> {
+        let [0, 60, 0, 60, tag_bytes, rest @ ..] = payload else { return None };
+        let (consumer_tag, rest) = rest.split_at_checked(usize::from(*tag_bytes))?;
+        let (tag, rest) = rest.split_first_chunk()?;
+        let (bits, route) = rest.split_first()?;
+        let delivery_tag = u64::from_be_bytes(*tag);
+        Some(Self { consumer_tag, delivery_tag, redelivered: bits & 1 != 0, route })
     }
 }
 
@@ -186,6 +212,11 @@ mod tests {
             routing_key: "key",
         };
         check(&out, &method);
+        let (frame, _) = next_frame(&out, 1000).unwrap().unwrap();
+        let view =
+            DeliverView { consumer_tag: b"ctag", delivery_tag: 1 << 40, redelivered: true, route: ROUTE };
+        assert_eq!(DeliverView::parse(frame.payload), Some(view));
+        assert_eq!(DeliverView::parse(&frame.payload[..17]), None);
     }
 
     #[test]

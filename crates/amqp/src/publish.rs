@@ -67,7 +67,7 @@ fn ends(payload: &[u8]) -> Option<(usize, usize)> {
 /// What the full decoder says of a payload whose lengths do not fit.
 #[cold]
 fn malformed(payload: &[u8]) -> DecodeError {
-    let cut = || DecodeError::Malformed(Octets::new(payload));
+    let cut = || DecodeError::Malformed { class: 60, method: 40, fields: Octets::new(payload) };
     Method::decode(payload).err().unwrap_or_else(cut)
 }
 

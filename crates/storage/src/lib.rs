@@ -2,5 +2,6 @@
 
 pub mod disk;
 pub mod error;
+pub mod wal;
 
 pub use error::StorageError;

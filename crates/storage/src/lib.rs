@@ -8,6 +8,7 @@ pub mod error;
 pub mod meta;
 pub mod disk;
 pub mod error;
+pub mod wal;
 
 pub use error::StorageError;
 pub mod segment;

@@ -6,10 +6,8 @@ pub mod datadir;
 pub mod disk;
 pub mod error;
 pub mod meta;
-pub mod disk;
-pub mod error;
+pub mod segment;
+mod varint;
 pub mod wal;
 
 pub use error::StorageError;
-pub mod segment;
-mod varint;

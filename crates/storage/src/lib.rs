@@ -8,3 +8,6 @@ pub mod error;
 pub mod meta;
 pub mod segment;
 mod varint;
+pub mod wal;
+
+pub use error::StorageError;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Flag, Loaded};
-use crate::{check, ctl, serve};
+use crate::{bench, check, ctl, serve};
 
 /// Exit code of a wrong flag, setting or configuration file.
 pub(crate) const USAGE: u8 = 2;
@@ -37,6 +37,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Administer a running broker
     Ctl(ctl::CtlArgs),
+    /// Measure a broker
+    Bench(bench::BenchArgs),
 }
 
 /// The settings that have a flag. Everything else is set in the file or the environment.
@@ -91,6 +93,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Config(args) => with_settings(args, |loaded| print(&loaded.to_toml())),
         Command::Check(args) => check::run(&args),
         Command::Ctl(args) => ctl::run(&args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

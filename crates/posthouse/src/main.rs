@@ -1,5 +1,6 @@
 //! The `posthouse` binary: the broker, its administration and its load generator in one file.
 
+mod bench;
 mod check;
 mod cli;
 mod config;

@@ -231,7 +231,7 @@ fn shown<'a>(text: &'a Option<String>, typed: Option<&FieldValue>) -> Shown<'a> 
 }
 
 /// A value as error texts show it.
-fn show(value: &FieldValue) -> String {
+pub fn show(value: &FieldValue) -> String {
     match value {
         FieldValue::LongStr(bytes) | FieldValue::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         FieldValue::Bool(v) => v.to_string(),

@@ -21,6 +21,11 @@ impl Name {
         Ok(Self(text.into()))
     }
 
+    /// Makes a name of as much of the text as fits, cut at a character boundary.
+    pub fn truncated(text: &str) -> Self {
+        Self(text[..text.floor_char_boundary(Self::MAX_BYTES)].into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -74,6 +79,12 @@ mod tests {
     fn accepts_what_a_short_string_holds() {
         assert_eq!(Name::new(&"x".repeat(255)).unwrap().len(), 255);
         assert_eq!(Name::new(&"x".repeat(256)), Err(NameTooLong { bytes: 256 }));
+    }
+
+    #[test]
+    fn truncates_at_a_character() {
+        assert_eq!(Name::truncated("ab").as_str(), "ab");
+        assert_eq!(Name::truncated(&"\u{e9}".repeat(200)).len(), 254);
     }
 
     #[test]

@@ -1,0 +1,235 @@
+//! Binding, unbinding, and what goes when an end of a binding goes.
+
+use posthouse_model::errors;
+use posthouse_model::exchange::ExchangeKind;
+use posthouse_model::field::FieldTable;
+use posthouse_model::name::Name;
+use posthouse_model::reply::ReplyError;
+
+use super::change::{BindingRecord, DestinationName, TopologyChange};
+use super::headers::HeadersPattern;
+use super::trie::Wildcards;
+use super::{ArgumentSets, Destination, ExchangeId, Topology};
+
+/// How many `#` a topic binding key may have, as in RabbitMQ since 4.3.5.
+pub const MAX_MANY_WILDCARDS: usize = 2;
+
+impl Topology {
+    /// Makes a binding; one that exists already is fine. 404 when an end is missing, 403 for the default
+    /// exchange, 406 for what the exchange's type cannot match.
+    pub fn bind(&mut self, binding: BindingRecord) -> Result<Vec<TopologyChange>, ReplyError> {
+        check_not_default(&binding)?;
+        let source = self.find_exchange(&binding.source)?;
+        let destination = self.find_destination(&binding.destination)?;
+        let arguments = sorted_arguments(binding.arguments);
+        let key = binding.routing_key;
+        let durable = self.is_durable(source, destination);
+        let Some(exchange) = self.at_mut(source) else { return Ok(Vec::new()) };
+        validate(exchange.record.kind, &key, &arguments)?;
+        let sets = exchange.bindings.entry((destination, key.clone())).or_default();
+        if sets.iter().any(|known| same_arguments(known, &arguments)) {
+            return Ok(Vec::new());
+        }
+        sets.push(arguments.clone());
+        exchange.router.insert(destination, &key, &arguments, sets.len() == 1);
+        self.incoming.entry(destination).or_default().insert((source, key.clone()));
+        self.epoch += 1;
+        let put = || BindingRecord {
+            source: binding.source,
+            destination: binding.destination,
+            routing_key: key,
+            arguments,
+        };
+        Ok(Vec::from_iter(durable.then(|| TopologyChange::PutBinding(put()))))
+    }
+
+    /// Removes a binding, and the source if it is auto-delete and that was its last. Anything missing is fine;
+    /// 403 for the default exchange.
+    pub fn unbind(&mut self, binding: BindingRecord) -> Result<Vec<TopologyChange>, ReplyError> {
+        check_not_default(&binding)?;
+        let Some(source) = self.exchange_id(&binding.source) else { return Ok(Vec::new()) };
+        let Ok(destination) = self.find_destination(&binding.destination) else { return Ok(Vec::new()) };
+        let arguments = sorted_arguments(binding.arguments);
+        let key = (destination, binding.routing_key);
+        let durable = self.is_durable(source, destination);
+        let Some(exchange) = self.at_mut(source) else { return Ok(Vec::new()) };
+        let Some(sets) = exchange.bindings.get_mut(&key) else { return Ok(Vec::new()) };
+        let Some(at) = sets.iter().position(|known| same_arguments(known, &arguments)) else {
+            return Ok(Vec::new());
+        };
+        sets.remove(at);
+        let last = sets.is_empty();
+        exchange.router.remove(destination, &key.1, &arguments, last);
+        if last {
+            exchange.bindings.remove(&key);
+            self.forget_incoming(source, destination, &key.1);
+        }
+        self.epoch += 1;
+        let mut changes = Vec::new();
+        if durable {
+            changes.push(TopologyChange::DeleteBinding(BindingRecord {
+                source: binding.source,
+                destination: binding.destination,
+                routing_key: key.1,
+                arguments,
+            }));
+        }
+        self.delete_unused(vec![source], &mut changes);
+        Ok(changes)
+    }
+
+    /// All bindings in order of source, destination and key, those of the default exchange included.
+    pub fn bindings(&self) -> Vec<BindingRecord> {
+        let mut records: Vec<_> = self
+            .queue_names
+            .keys()
+            .map(|name| BindingRecord {
+                source: Name::truncated(""),
+                destination: DestinationName::Queue(name.clone()),
+                routing_key: name.clone(),
+                arguments: FieldTable::default(),
+            })
+            .collect();
+        for exchange in self.exchanges.iter().flatten() {
+            for ((destination, key), sets) in &exchange.bindings {
+                let source = &exchange.record.name;
+                records.extend(sets.iter().filter_map(|set| self.record(source, *destination, key, set)));
+            }
+        }
+        // Stable: bindings that differ only by their arguments keep the order in which they were made.
+        records.sort_by(|a, b| {
+            (&a.source, &a.destination, &a.routing_key).cmp(&(&b.source, &b.destination, &b.routing_key))
+        });
+        records
+    }
+
+    /// Removes every binding from `source`. Its destinations never mind.
+    pub(super) fn remove_outgoing(&mut self, source: ExchangeId, changes: &mut Vec<TopologyChange>) {
+        let Some(exchange) = self.at_mut(source) else { return };
+        let mut bindings: Vec<_> = std::mem::take(&mut exchange.bindings).into_iter().collect();
+        bindings.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for ((destination, key), sets) in bindings {
+            self.forget_incoming(source, destination, &key);
+            self.push_deletions(source, destination, &key, sets, changes);
+        }
+    }
+
+    /// Removes every binding to `destination`; `sources` gets the exchanges that lost one.
+    pub(super) fn remove_incoming(
+        &mut self,
+        destination: Destination,
+        changes: &mut Vec<TopologyChange>,
+        sources: &mut Vec<ExchangeId>,
+    ) {
+        let mut ends: Vec<_> = self.incoming.remove(&destination).into_iter().flatten().collect();
+        ends.sort_unstable();
+        for (source, key) in ends {
+            let Some(exchange) = self.at_mut(source) else { continue };
+            let Some(sets) = exchange.bindings.remove(&(destination, key.clone())) else { continue };
+            for (i, set) in sets.iter().enumerate() {
+                exchange.router.remove(destination, &key, set, i + 1 == sets.len());
+            }
+            self.push_deletions(source, destination, &key, sets, changes);
+            if sources.last() != Some(&source) {
+                sources.push(source);
+            }
+        }
+    }
+
+    fn push_deletions(
+        &self,
+        source: ExchangeId,
+        destination: Destination,
+        key: &Name,
+        sets: ArgumentSets,
+        changes: &mut Vec<TopologyChange>,
+    ) {
+        let Some(exchange) = self.at(source) else { return };
+        if self.is_durable(source, destination) {
+            let records =
+                sets.iter().filter_map(|set| self.record(&exchange.record.name, destination, key, set));
+            changes.extend(records.map(TopologyChange::DeleteBinding));
+        }
+    }
+
+    fn forget_incoming(&mut self, source: ExchangeId, destination: Destination, key: &Name) {
+        if let Some(ends) = self.incoming.get_mut(&destination) {
+            ends.remove(&(source, key.clone()));
+            if ends.is_empty() {
+                self.incoming.remove(&destination);
+            }
+        }
+    }
+
+    fn find_destination(&self, name: &DestinationName) -> Result<Destination, ReplyError> {
+        match name {
+            DestinationName::Exchange(name) => self.find_exchange(name).map(Destination::Exchange),
+            DestinationName::Queue(name) => self
+                .queue_id(name)
+                .map(Destination::Queue)
+                .ok_or_else(|| errors::no_queue(self.vhost(), name)),
+        }
+    }
+
+    fn is_durable(&self, source: ExchangeId, destination: Destination) -> bool {
+        let exchange = |id| self.at(id).is_some_and(|exchange| exchange.record.durable);
+        exchange(source)
+            && match destination {
+                Destination::Exchange(id) => exchange(id),
+                Destination::Queue(id) => self.queues.get(&id).is_some_and(|queue| queue.durable),
+            }
+    }
+
+    fn record(
+        &self,
+        source: &Name,
+        destination: Destination,
+        key: &Name,
+        arguments: &FieldTable,
+    ) -> Option<BindingRecord> {
+        let destination = match destination {
+            Destination::Exchange(id) => DestinationName::Exchange(self.at(id)?.record.name.clone()),
+            Destination::Queue(id) => DestinationName::Queue(self.queues.get(&id)?.name.clone()),
+        };
+        let (source, routing_key) = (source.clone(), key.clone());
+        Some(BindingRecord { source, destination, routing_key, arguments: arguments.clone() })
+    }
+}
+
+/// Arguments in the order in which bindings keep them, so that the order a client chose makes no difference.
+pub fn sorted_arguments(mut arguments: FieldTable) -> FieldTable {
+    arguments.0.sort_by(|(a, _), (b, _)| a.cmp(b));
+    arguments
+}
+
+fn check_not_default(binding: &BindingRecord) -> Result<(), ReplyError> {
+    let to_default = matches!(&binding.destination, DestinationName::Exchange(name) if name.is_empty());
+    if binding.source.is_empty() || to_default {
+        return Err(errors::default_exchange_not_permitted());
+    }
+    Ok(())
+}
+
+fn validate(kind: ExchangeKind, key: &Name, arguments: &FieldTable) -> Result<(), ReplyError> {
+    match kind {
+        ExchangeKind::Direct | ExchangeKind::Fanout => Ok(()),
+        ExchangeKind::Headers => HeadersPattern::parse(arguments).map(drop),
+        ExchangeKind::Topic => {
+            let count = Wildcards::AMQP.words(key).filter(|word| *word == Wildcards::AMQP.many).count();
+            if count > MAX_MANY_WILDCARDS {
+                return Err(errors::too_many_wildcards(key, count, MAX_MANY_WILDCARDS));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Compares bytes, because a float that is no number would differ from itself.
+pub(super) fn same_arguments(a: &FieldTable, b: &FieldTable) -> bool {
+    let encoded = |table: &FieldTable| {
+        let mut bytes = Vec::new();
+        table.encode(&mut bytes);
+        bytes
+    };
+    a.0.len() == b.0.len() && (a.is_empty() || encoded(a) == encoded(b))
+}

@@ -149,7 +149,8 @@ impl Model {
             Op::Delete { exchange, if_unused } => {
                 let name = EXCHANGES[*exchange];
                 let used = self.bindings.iter().any(|binding| &*binding.source == name);
-                if !name.starts_with("amq.") && !(used && *if_unused) {
+                let refused = name.starts_with("amq.") || used && *if_unused;
+                if !refused {
                     self.exchanges.retain(|exchange| &*exchange.name != name);
                     self.remove_orphans();
                 }

@@ -225,6 +225,16 @@ class Peer:
         else:
             self.inboxes[channel].append((kind, whole[7:-1]))
 
+    def gone(self, queue):
+        """Waits until a queue does not exist any more, and notes how that was answered last."""
+        deadline = time.monotonic() + READY_SECONDS
+        line, number = "", 1000
+        while "NOT_FOUND" not in line and time.monotonic() < deadline and not self.ended:
+            number += 1
+            with self.hush():
+                line = self.channel(number).call("queue.declare", queue=queue, passive=True)
+        self.note(0, f"gone: {line}")
+
     def expect_end(self):
         """Notes that the broker ends the connection, or what it does instead."""
         self.zero.drain(until_end=True)

@@ -192,6 +192,15 @@ def properties_keep_every_byte(c):
         "correlation_id": "c", "reply_to": "d", "expiration": "60000", "message_id": "e", "timestamp": 2**40, "type": "f",
         "user_id": c.user, "app_id": "g", "cluster_id": "h",
     }  # fmt: skip
-    for properties in (everything, {}, {"headers": {}}, {"delivery_mode": 0}, {"content_type": ""}):
+    for properties in (everything, {}, {"headers": {}}, {"delivery_mode": 1}, {"content_type": ""}):
         channel.publish("", queue, b"m", **properties)
         channel.call("basic.get", queue=queue, no_ack=True)
+
+
+@conversation
+def delivery_mode_unknown(c):
+    channel = c.open()
+    queue = c.q()
+    channel.call("queue.declare", queue=queue)
+    channel.publish("", queue, delivery_mode=0)
+    channel.call("basic.get", queue=queue, no_ack=True)

@@ -233,8 +233,7 @@ def queue_exclusive_dies_with_its_connection(c):
     queue = c.q()
     owner.call("queue.declare", queue=queue, exclusive=True)
     owner.peer.zero.call("connection.close", reply_code=200, reply_text="bye")
-    other = c.open()
-    other.call("queue.declare", queue=queue, durable=True)
+    c.connect().gone(queue)
 
 
 @conversation
@@ -247,7 +246,7 @@ def queue_auto_delete(c):
     channel.call("basic.cancel", consumer_tag="a")
     channel.call("queue.declare", queue=queue, passive=True)
     channel.call("basic.cancel", consumer_tag="b")
-    channel.call("queue.declare", queue=queue, durable=True)
+    channel.peer.gone(queue)
 
 
 @conversation

@@ -1,4 +1,4 @@
-"""Installing what the client programs need, and running a broker for them.
+"""Installing what the client programs and the differential test need.
 
 Knows which Debian packages and lock files there are; knows nothing of what the programs check.
 """
@@ -7,19 +7,13 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import queue
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import threading
 
 CLIENTS = pathlib.Path(__file__).resolve().parent.parent
 ROOT = CLIENTS.parent
 PYTHON = CLIENTS / ".venv/bin/python"
-LISTENING = re.compile(r"listening for AMQP 0-9-1 on (\S+:\d+)")
 
 
 class Problem(Exception):
@@ -38,7 +32,8 @@ def command(arguments, **options):
 
 def debian_packages(wanted):
     """Installs the Debian packages whose program is missing; `wanted` maps programs to packages."""
-    packages = [package for program, package in wanted.items() if not shutil.which(program)]
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"  # Where daemons are, and a plain user does not look.
+    packages = [package for program, package in wanted.items() if not shutil.which(program, path=path)]
     if not packages:
         return
     if os.geteuid() != 0:
@@ -99,56 +94,3 @@ def build_lapin():
 
 LAPIN_TARGET = ["--target-dir", ROOT / "target/clients"]
 LAPIN_PROGRAM = ROOT / "target/clients/debug/lapin-client"
-
-
-@contextlib.contextmanager
-def posthouse(binary):
-    """A Posthouse on a free port with a fresh data directory; yields its URI.
-
-    Leaving the block sends SIGTERM, and the broker must then exit with 0 within 10 seconds.
-    """
-    with tempfile.TemporaryDirectory(prefix="posthouse-clients-") as directory:
-        arguments = [binary, "serve", "--data-dir", f"{directory}/data", "--amqp", "127.0.0.1:0"]
-        log = open(f"{directory}/log", "w+")
-        try:
-            process = subprocess.Popen(
-                arguments, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        except OSError as error:
-            raise Problem(f"cannot start {binary}: {error}") from None
-        try:
-            yield f"amqp://guest:guest@{_address(process, log)}/"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                code = process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise Problem("the broker did not stop within 10 s of SIGTERM") from None
-        if code != 0:
-            raise Problem(f"the broker exited with {code} after SIGTERM; its log ends:\n{_tail(log)}")
-
-
-def _address(process, log):
-    lines = queue.Queue()
-
-    def read():  # Also drains the pipe afterwards, so that the broker never blocks on it.
-        for line in process.stdout:
-            lines.put(line)
-        lines.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        try:
-            line = lines.get(timeout=15)
-        except queue.Empty:
-            raise Problem("the broker did not say within 15 s where it listens") from None
-        if line is None:
-            raise Problem(f"the broker ended before it listened; its log ends:\n{_tail(log)}")
-        if found := LISTENING.search(line):
-            return found[1]
-
-
-def _tail(log):
-    log.seek(0)
-    return "".join(log.readlines()[-20:])

@@ -1,0 +1,3 @@
+//! What a well-behaved client sees.
+
+mod handshake;

@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod corrupt;
 pub mod datadir;
 pub mod disk;
+pub mod engine;
 pub mod error;
 pub mod meta;
 pub mod segment;

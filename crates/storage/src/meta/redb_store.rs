@@ -8,7 +8,7 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError,
 };
 
-use super::{META_FORMAT, MetaError, MetaOp, MetaTable};
+use super::{META_FORMAT, MetaEntries, MetaError, MetaOp, MetaTable};
 
 /// Pages redb may keep in memory. Everything is scanned once at boot and written afterwards.
 const CACHE_BYTES: usize = 16 << 20;
@@ -75,11 +75,11 @@ impl RedbStore {
         Ok(())
     }
 
-    pub(super) fn scan(&self, table: MetaTable) -> Result<Vec<(Vec<u8>, Vec<u8>)>, MetaError> {
+    pub(super) fn scan(&self, table: MetaTable) -> Result<MetaEntries, MetaError> {
         self.try_scan(table).map_err(|e| failed(&self.path, &*e))
     }
 
-    fn try_scan(&self, table: MetaTable) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Box<dyn std::error::Error>> {
+    fn try_scan(&self, table: MetaTable) -> Result<MetaEntries, Box<dyn std::error::Error>> {
         let transaction = self.database.begin_read()?;
         let open = match transaction.open_table(definition(table)) {
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -121,7 +121,7 @@ pub struct MetaCensus {
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Keys of the `queues` table with their values, for cross-checks.
-    pub queues: Vec<(Vec<u8>, Vec<u8>)>,
+    pub queues: MetaEntries,
 }
 
 /// Verifies every checksum of the metadata file and counts its entries, without touching the file: what redb would

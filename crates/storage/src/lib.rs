@@ -1,5 +1,6 @@
 //! The log, the segments, the metadata store: the only crate that opens files.
 
+pub mod check;
 pub mod checkpoint;
 mod corrupt;
 pub mod datadir;

@@ -48,7 +48,7 @@ use crate::error::StorageError;
 use crate::meta::{MetaError, MetaFatal, MetaStore};
 use crate::segment::{SEGMENT_BYTES, SegmentStore};
 use crate::wal::{self, Wal, WalEvents, WalOptions};
-use replay::Replay;
+pub(crate) use replay::Replay;
 
 /// How storage is kept.
 #[derive(Clone, Debug)]

@@ -28,14 +28,16 @@ const CHUNK_SPAN: u64 = 1 << 16;
 /// Bytes handed to one segment write.
 const WRITE_BYTES: usize = 8 << 20;
 
-pub(super) struct Replay<'a> {
+pub(crate) struct Replay<'a> {
     segments: &'a SegmentStore,
     /// Bytes of records that may be in memory.
     budget: usize,
+    /// Messages are counted, and forgotten instead of written.
+    counting: bool,
     in_memory: usize,
     queues: BTreeMap<QueueId, Queue>,
     deleted: HashSet<QueueId>,
-    pub(super) damages: Vec<StorageError>,
+    pub(crate) damages: Vec<StorageError>,
     pub(super) records: u64,
 }
 
@@ -67,10 +69,16 @@ impl<'a> Replay<'a> {
         let mut damages = Vec::new();
         let queues =
             states.into_iter().map(|state| (state.id, adopt(segments, state, &mut damages))).collect();
-        Self { segments, budget, in_memory: 0, queues, deleted: HashSet::new(), damages, records: 0 }
+        let deleted = HashSet::new();
+        Self { segments, budget, counting: false, in_memory: 0, queues, deleted, damages, records: 0 }
     }
 
-    pub(super) fn apply(&mut self, record: LogRecord<'_>) -> Result<(), StorageError> {
+    /// As [`Self::new`], for a look that writes nothing: the chunks of what it finishes may be without records.
+    pub(crate) fn counting(segments: &'a SegmentStore, states: Vec<QueueState>) -> Self {
+        Self { counting: true, ..Self::new(segments, 64 << 20, states) }
+    }
+
+    pub(crate) fn apply(&mut self, record: LogRecord<'_>) -> Result<(), StorageError> {
         self.records += 1;
         match record {
             LogRecord::Enqueue(enqueue) => self.enqueue(&enqueue)?,
@@ -101,7 +109,7 @@ impl<'a> Replay<'a> {
     }
 
     /// The recovered queues. `clean` says that nothing happened after the checkpoint.
-    pub(super) fn finish(&mut self, clean: bool) -> Vec<RecoveredQueue> {
+    pub(crate) fn finish(&mut self, clean: bool) -> Vec<RecoveredQueue> {
         let segments = self.segments;
         std::mem::take(&mut self.queues)
             .into_iter()
@@ -142,7 +150,12 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         self.drop_settled();
-        if self.in_memory <= self.budget / 2 { Ok(()) } else { self.spill() }
+        match self.in_memory > self.budget / 2 {
+            true if self.counting => self.forget(),
+            true => self.spill()?,
+            false => {}
+        }
+        Ok(())
     }
 
     fn drop_settled(&mut self) {
@@ -152,6 +165,16 @@ impl<'a> Replay<'a> {
             queue.drop_settled(self.segments);
             self.in_memory += queue.memory;
         }
+    }
+
+    fn forget(&mut self) {
+        for queue in self.queues.values_mut() {
+            queue.memory = 0;
+            for chunk in queue.chunks.iter_mut().filter(|chunk| memory_of(chunk) > 0) {
+                chunk.source = Source::Memory(Arc::default());
+            }
+        }
+        self.in_memory = 0;
     }
 
     /// Writes every closed chunk that is in memory to segments. It needs no sync: the log still has it, and the next

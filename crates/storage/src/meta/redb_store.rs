@@ -27,6 +27,10 @@ pub(super) struct RedbStore {
 
 impl RedbStore {
     pub(super) fn open(path: &Path) -> Result<Self, MetaError> {
+        guarded(path, || Self::try_open(path))
+    }
+
+    fn try_open(path: &Path) -> Result<Self, MetaError> {
         let name = path.display().to_string();
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
@@ -130,6 +134,10 @@ pub struct MetaCensus {
 /// # Errors
 /// When the file cannot be read, is damaged, or has a newer format.
 pub fn inspect(path: &Path) -> Result<MetaCensus, MetaError> {
+    guarded(path, || try_inspect(path))
+}
+
+fn try_inspect(path: &Path) -> Result<MetaCensus, MetaError> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| failed(&name, &e))?;
     let copy = InMemoryBackend::new();
@@ -154,6 +162,16 @@ pub fn inspect(path: &Path) -> Result<MetaCensus, MetaError> {
         }
     }
     Ok(census)
+}
+
+/// redb checks checksums, but some damage makes it panic instead of return an error.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, MetaError>) -> Result<T, MetaError> {
+    let read = std::panic::AssertUnwindSafe(read);
+    std::panic::catch_unwind(read).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(failed(&path.display().to_string(), &format_args!("the file is damaged: {text}")))
+    })
 }
 
 fn failed(path: &str, error: &(impl std::fmt::Display + ?Sized)) -> MetaError {

@@ -19,8 +19,15 @@ use crate::wire::{Reader, Wire, WireError, Writer};
 /// Why a method frame's payload is not a method.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DecodeError {
-    /// Fields cut short, malformed, or followed by more bytes. Holds the fields' octets.
-    Malformed(Octets),
+    /// Fields cut short, malformed, or followed by more bytes.
+    Malformed {
+        /// Class id; 0 when not even the ids are there.
+        class: u16,
+        /// Method id.
+        method: u16,
+        /// The fields' first octets.
+        fields: Octets,
+    },
     /// A short string is not UTF-8.
     BadUtf8,
     /// No method has these ids.
@@ -35,7 +42,7 @@ pub enum DecodeError {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed(fields) => write!(f, "cannot decode {fields}"),
+            Self::Malformed { fields, .. } => write!(f, "cannot decode {fields}"),
             Self::BadUtf8 => f.write_str("Malformed UTF-8 in shortstr"),
             Self::Unknown { class, method } => write!(f, "unknown method {class}.{method}"),
         }
@@ -48,10 +55,18 @@ impl DecodeError {
     /// What the client is told. RabbitMQ resets the connection after an unknown method; we say 540 first.
     pub fn reply(&self) -> ReplyError {
         let code = match self {
-            Self::Malformed(_) | Self::BadUtf8 => ReplyCode::FrameError,
+            Self::Malformed { .. } | Self::BadUtf8 => ReplyCode::FrameError,
             Self::Unknown { .. } => ReplyCode::NotImplemented,
         };
         ReplyError::new(code, self.to_string())
+    }
+
+    /// The class and method ids to close with. RabbitMQ gives none for text that is not UTF-8.
+    pub fn ids(&self) -> (u16, u16) {
+        match *self {
+            Self::Malformed { class, method, .. } | Self::Unknown { class, method } => (class, method),
+            Self::BadUtf8 => (0, 0),
+        }
     }
 }
 
@@ -72,7 +87,7 @@ macro_rules! methods {
         impl<'a> Method<'a> {
             /// Reads a method frame's payload.
             pub fn decode(payload: &'a [u8]) -> Result<Self, DecodeError> {
-                let malformed = || DecodeError::Malformed(Octets::new(payload));
+                let malformed = || DecodeError::Malformed { class: 0, method: 0, fields: Octets::new(payload) };
                 let (ids, fields) = payload.split_first_chunk::<4>().ok_or_else(malformed)?;
                 let class = u16::from_be_bytes([ids[0], ids[1]]);
                 let method = u16::from_be_bytes([ids[2], ids[3]]);
@@ -82,7 +97,7 @@ macro_rules! methods {
                     Ok(None) => Err(DecodeError::Unknown { class, method }),
                     Err(WireError::BadUtf8) => Err(DecodeError::BadUtf8),
                     Ok(Some(_)) | Err(WireError::Truncated | WireError::Table(_)) => {
-                        Err(DecodeError::Malformed(Octets::new(fields)))
+                        Err(DecodeError::Malformed { class, method, fields: Octets::new(fields) })
                     }
                 }
             }

@@ -64,12 +64,17 @@ fn whole_frames() {
 
 #[test]
 fn errors_read_as_rabbitmq_writes_them() {
-    let error = |payload: &[u8]| Method::decode(payload).unwrap_err().reply().to_string();
-    assert_eq!(error(b"\0\x32\0\x0a\0"), "501 cannot decode <<0>>");
-    assert_eq!(error(b"\0\x14\0\x0a\x01\xff"), "501 Malformed UTF-8 in shortstr");
-    assert_eq!(error(b"\0\x3c\0\x29"), "540 unknown method 60.41");
-    assert_eq!(error(b"\0\x3c"), "501 cannot decode <<0,60>>");
-    assert_eq!(error(b"\0\x5a\0\x0aabc"), "501 cannot decode <<\"abc\">>");
+    let rows: [(&[u8], &str, (u16, u16)); 5] = [
+        (b"\0\x32\0\x0a\0", "501 cannot decode <<0>>", (50, 10)),
+        (b"\0\x14\0\x0a\x01\xff", "501 Malformed UTF-8 in shortstr", (0, 0)),
+        (b"\0\x3c\0\x29", "540 unknown method 60.41", (60, 41)),
+        (b"\0\x3c", "501 cannot decode <<0,60>>", (0, 0)),
+        (b"\0\x5a\0\x0aabc", "501 cannot decode <<\"abc\">>", (90, 10)),
+    ];
+    for (payload, expected, ids) in rows {
+        let error = Method::decode(payload).unwrap_err();
+        assert_eq!((error.reply().to_string().as_str(), error.ids()), (expected, ids));
+    }
 }
 
 /// A payload with random fields for the method of that index, made by hand-written rules per byte: decoding may

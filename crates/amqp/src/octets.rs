@@ -38,26 +38,24 @@ impl Octets {
 
 impl fmt::Display for Octets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<<")?;
         let printable = |b: &u8| matches!(b, b' '..=b'~' | b'\n' | b'\r' | b'\t');
-        if self.kept.is_empty() {
-        } else if self.kept.iter().all(printable) {
-            let text: String = self.kept.iter().map(|&b| char::from(b)).collect();
-            f.write_str("\"")?;
-            for c in text.chars() {
-                match c {
-                    '"' | '\\' => write!(f, "\\{c}")?,
-                    '\n' => f.write_str("\\n")?,
-                    '\r' => f.write_str("\\r")?,
-                    '\t' => f.write_str("\\t")?,
-                    _ => write!(f, "{c}")?,
-                }
-            }
-            f.write_str("\"")?;
-        } else {
+        f.write_str("<<")?;
+        if !self.kept.iter().all(printable) {
             for (i, b) in self.kept.iter().enumerate() {
                 write!(f, "{}{b}", if i == 0 { "" } else { "," })?;
             }
+        } else if !self.kept.is_empty() {
+            f.write_str("\"")?;
+            for &b in &self.kept {
+                match b {
+                    b'"' | b'\\' => write!(f, "\\{}", char::from(b))?,
+                    b'\n' => f.write_str("\\n")?,
+                    b'\r' => f.write_str("\\r")?,
+                    b'\t' => f.write_str("\\t")?,
+                    _ => write!(f, "{}", char::from(b))?,
+                }
+            }
+            f.write_str("\"")?;
         }
         f.write_str(">>")
     }

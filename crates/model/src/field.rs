@@ -332,6 +332,19 @@ pub(crate) mod tests {
         }
 
         #[test]
+        fn checking_in_place_agrees_with_decoding(table in any_table(), at in any::<prop::sample::Index>(), octet in any::<u8>()) {
+            let mut bytes = Vec::new();
+            table.encode(&mut bytes);
+            let at = at.index(bytes.len());
+            bytes[at] = octet;
+            let checked = RawTable::parse(&bytes).and_then(|(raw, _)| raw.check());
+            match FieldTable::decode(&bytes) {
+                Err(FieldError::KeyNotUtf8) => {}
+                decoded => prop_assert_eq!(checked, decoded.map(|_| ())),
+            }
+        }
+
+        #[test]
         fn never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = FieldTable::decode(&bytes);
             if bytes.len() >= 4 {
@@ -362,6 +375,7 @@ pub(crate) mod tests {
         bytes.clear();
         nested(MAX_DEPTH + 1).encode(&mut bytes);
         assert_eq!(FieldTable::decode(&bytes), Err(FieldError::TooDeep));
+        assert_eq!(RawTable::parse(&bytes).unwrap().0.check(), Err(FieldError::TooDeep));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Plain data. This crate knows no clock, no file, no socket and no randomness.
 
 pub mod args;
+pub mod bitmap;
 pub mod chunk;
 pub mod errors;
 pub mod exchange;

@@ -152,6 +152,15 @@ impl<'a> HeaderView<'a> {
         self.bytes(Property::Headers)
     }
 
+    /// Whether the headers table, if there is one, can be read to its end.
+    #[inline]
+    pub fn check_headers(&self) -> Result<(), FieldError> {
+        match self.headers_bytes() {
+            None => Ok(()),
+            Some(raw) => RawTable::parse(raw)?.0.check(),
+        }
+    }
+
     /// 0 to 255, as the publisher sent it.
     #[inline]
     pub fn priority(&self) -> Option<u8> {
@@ -272,19 +281,24 @@ impl<'a> HeaderView<'a> {
     }
 
     fn octet(&self, property: Property) -> Option<u8> {
-        self.bytes(property)?.first().copied()
+        if self.has(property) { self.payload.get(self.start_of(property)).copied() } else { None }
     }
 
     fn short(&self, property: Property) -> Option<&'a [u8]> {
         self.bytes(property)?.get(1..)
     }
 
+    /// Where the property starts, or would start.
+    fn start_of(&self, property: Property) -> usize {
+        walk(self.payload, property as u8 + 1).unwrap_or(self.payload.len())
+    }
+
     /// Where the property is, or, when it is not there, the empty range where it would be.
     fn span(&self, property: Property) -> Range<usize> {
-        let bit = property as u8;
-        // The view was checked, so neither walk can fail.
-        let start = walk(self.payload, bit + 1).unwrap_or(self.payload.len());
-        let end = if self.has(property) { walk(self.payload, bit).unwrap_or(start) } else { start };
+        let start = self.start_of(property);
+        // The view was checked, so the walk cannot fail.
+        let end =
+            if self.has(property) { walk(self.payload, property as u8).unwrap_or(start) } else { start };
         start..end
     }
 

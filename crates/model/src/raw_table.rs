@@ -3,7 +3,7 @@
 //! Used where a table is looked at once per message: `CC`/`BCC` and the headers exchange. The wire format is drawn in
 //! [`crate::field`].
 
-use crate::field::FieldError;
+use crate::field::{FieldError, MAX_DEPTH};
 
 /// A field table's entries as bytes. Its outer length was checked; what is inside is checked as it is walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +61,11 @@ impl<'a> RawTable<'a> {
     /// The first value of that name; `None` also when the bytes before it are malformed.
     pub fn get(&self, key: &[u8]) -> Option<RawValue<'a>> {
         self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
+    }
+
+    /// Whether every entry can be read, those of inner tables included. Names may be any bytes.
+    pub fn check(&self) -> Result<(), FieldError> {
+        check_table(*self, 1)
     }
 
     /// Whether there is nothing in it.
@@ -140,6 +145,30 @@ impl<'a> Iterator for RawValues<'a> {
             self.rest = &[];
             None
         })
+    }
+}
+
+fn check_table(table: RawTable<'_>, depth: usize) -> Result<(), FieldError> {
+    let mut entries = table.iter();
+    while let Some((_, value)) = entries.next_entry()? {
+        check_value(value, depth)?;
+    }
+    Ok(())
+}
+
+#[inline]
+fn check_value(value: RawValue<'_>, depth: usize) -> Result<(), FieldError> {
+    match value {
+        RawValue::Array(_) | RawValue::Table(_) if depth == MAX_DEPTH => Err(FieldError::TooDeep),
+        RawValue::Table(inner) => check_table(inner, depth + 1),
+        RawValue::Array(inner) => {
+            let mut values = inner.iter();
+            while let Some(value) = values.next_value()? {
+                check_value(value, depth + 1)?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

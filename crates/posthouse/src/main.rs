@@ -1,3 +1,15 @@
-//! The `posthouse` binary.
+//! The `posthouse` binary: the broker, its administration and its load generator in one file.
 
-fn main() {}
+mod bench;
+mod check;
+mod cli;
+mod config;
+mod ctl;
+mod serve;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

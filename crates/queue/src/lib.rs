@@ -1,3 +1,6 @@
 //! Exchanges, bindings and queues as deterministic state machines.
+//!
+//! No lock, no file, no socket, no clock: what happens is decided by the calls alone.
 
+pub mod machine;
 pub mod topology;

@@ -1,1 +1,13 @@
 //! The log, the segments, the metadata store: the only crate that opens files.
+
+pub mod checkpoint;
+mod corrupt;
+pub mod datadir;
+pub mod disk;
+pub mod error;
+pub mod meta;
+pub mod segment;
+mod varint;
+pub mod wal;
+
+pub use error::StorageError;

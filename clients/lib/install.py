@@ -1,0 +1,96 @@
+"""Installing what the client programs and the differential test need.
+
+Knows which Debian packages and lock files there are; knows nothing of what the programs check.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+CLIENTS = pathlib.Path(__file__).resolve().parent.parent
+ROOT = CLIENTS.parent
+PYTHON = CLIENTS / ".venv/bin/python"
+
+
+class Problem(Exception):
+    """What stops a run before any program could; one line for the user."""
+
+
+def command(arguments, **options):
+    """Runs an installing command, showing its output only when it fails."""
+    done = subprocess.run(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout)
+        raise Problem(f"{' '.join(map(str, arguments))} failed with exit code {done.returncode}")
+
+
+def debian_packages(wanted):
+    """Installs the Debian packages whose program is missing; `wanted` maps programs to packages."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"  # Where daemons are, and a plain user does not look.
+    packages = [package for program, package in wanted.items() if not shutil.which(program, path=path)]
+    if not packages:
+        return
+    if os.geteuid() != 0:
+        raise Problem(f"missing packages, install them as root: apt-get install {' '.join(packages)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command(["apt-get", "update"])
+    # Daemons of these packages are started by hand on free ports, never by the package.
+    with _no_service_starts():
+        command(["apt-get", "install", "-y", "--no-install-recommends", *packages], env=environment)
+
+
+@contextlib.contextmanager
+def _no_service_starts():
+    policy = pathlib.Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
+
+
+def unless_stamped(stamp, inputs, install):
+    """Calls `install` unless the stamp says it was done for exactly these input files."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    install()
+    stamp.write_text(digest)
+
+
+def install_python():
+    """The pinned Python clients in clients/.venv."""
+    requirements = CLIENTS / "requirements.txt"
+
+    def install():
+        command([sys.executable, "-m", "venv", "--clear", CLIENTS / ".venv"])
+        command([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements])
+
+    unless_stamped(CLIENTS / ".venv/stamp", [requirements], install)
+
+
+def install_node():
+    """The pinned Node client in clients/node/node_modules."""
+    node = CLIENTS / "node"
+    inputs = [node / "package.json", node / "package-lock.json"]
+    install = lambda: command(["npm", "ci", "--no-audit", "--no-fund"], cwd=node)
+    unless_stamped(node / "node_modules/stamp", inputs, install)
+
+
+def build_lapin():
+    """Builds the Rust client program (cargo knows by itself whether there is anything to do)."""
+    command(["cargo", "build", "--quiet", "--locked", "--manifest-path", CLIENTS / "lapin/Cargo.toml", *LAPIN_TARGET])
+
+
+LAPIN_TARGET = ["--target-dir", ROOT / "target/clients"]
+LAPIN_PROGRAM = ROOT / "target/clients/debug/lapin-client"

@@ -1,0 +1,70 @@
+//! What a run declares before and deletes after.
+
+use anyhow::Result;
+use posthouse_amqp::method::Method;
+use posthouse_model::field::FieldTable;
+
+use super::client::Client;
+use super::options::{Exchange, Plan, Roles};
+
+/// Declares exchange, queues and bindings. What an earlier run left behind is deleted first, except when only
+/// consuming: then it is what we came for.
+pub(super) fn declare(client: &mut Client, plan: &Plan) -> Result<()> {
+    let exchange = plan.exchange_name();
+    if plan.roles != Roles::Consume {
+        delete(client, plan)?;
+    }
+    if let Exchange::Own(exchange_type) = plan.exchange {
+        let method = Method::ExchangeDeclare {
+            exchange: &exchange,
+            exchange_type,
+            passive: false,
+            durable: plan.persistent,
+            auto_delete: false,
+            internal: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        client.call(&method, |m| matches!(m, Method::ExchangeDeclareOk {}).then_some(()))?;
+    }
+    for queue in 0..plan.queues {
+        let queue = &plan.queue_name(queue);
+        let method = Method::QueueDeclare {
+            queue,
+            passive: false,
+            durable: plan.persistent,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: plan.queue_args.clone(),
+        };
+        client.call(&method, |m| matches!(m, Method::QueueDeclareOk { .. }).then_some(()))?;
+        if plan.exchange != Exchange::Default {
+            let arguments = FieldTable::default();
+            let method = Method::QueueBind {
+                queue,
+                exchange: &exchange,
+                routing_key: queue,
+                nowait: false,
+                arguments,
+            };
+            client.call(&method, |m| matches!(m, Method::QueueBindOk {}).then_some(()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the run's queues and its exchange.
+pub(super) fn delete(client: &mut Client, plan: &Plan) -> Result<()> {
+    for queue in 0..plan.queues {
+        let queue = &plan.queue_name(queue);
+        let method = Method::QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };
+        client.call(&method, |m| matches!(m, Method::QueueDeleteOk { .. }).then_some(()))?;
+    }
+    if let Exchange::Own(_) = plan.exchange {
+        let method =
+            Method::ExchangeDelete { exchange: &plan.exchange_name(), if_unused: false, nowait: false };
+        client.call(&method, |m| matches!(m, Method::ExchangeDeleteOk {}).then_some(()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! The chunks a queue holds, in order, and which of their messages are settled.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use posthouse_model::bitmap::SeqBitmap;
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, Seq};
+
+/// Which of a chunk's messages must survive a restart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Persistence {
+    /// None of them.
+    Transient,
+    /// All of them.
+    Persistent,
+}
+
+/// Where a chunk's bytes are.
+#[derive(Clone, Debug)]
+pub enum Residence<L> {
+    /// In memory only.
+    Memory(Arc<Chunk>),
+    /// In memory and in a segment.
+    Both(Arc<Chunk>, L),
+    /// In a segment only.
+    Stored(L),
+    /// In a segment, and being read.
+    Loading(L),
+}
+
+impl<L: Copy> Residence<L> {
+    /// The bytes, where they are in memory.
+    pub fn chunk(&self) -> Option<&Arc<Chunk>> {
+        match self {
+            Self::Memory(chunk) | Self::Both(chunk, _) => Some(chunk),
+            Self::Stored(_) | Self::Loading(_) => None,
+        }
+    }
+
+    /// The place in a segment, where there is one.
+    pub fn location(&self) -> Option<L> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Both(_, location) | Self::Stored(location) | Self::Loading(location) => Some(*location),
+        }
+    }
+
+    /// Bytes of memory the chunk takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.chunk().map_or(0, |chunk| chunk.memory_bytes())
+    }
+}
+
+/// One chunk of a queue.
+#[derive(Clone, Debug)]
+pub struct Held<L> {
+    /// Sequence number of delta 0.
+    pub first_seq: Seq,
+    /// How many sequence numbers it covers, settled ones included.
+    pub span: u32,
+    /// Messages from the start that are all settled.
+    pub prefix: u32,
+    /// Messages that are not settled.
+    pub live: u32,
+    /// Settled messages after the prefix; absent while there are none.
+    pub settled: Option<Box<SeqBitmap>>,
+    /// Where the bytes are.
+    pub residence: Residence<L>,
+    /// Which messages survive a restart.
+    pub persistence: Persistence,
+    /// The log position after its first message; 0 for what came from a checkpoint.
+    pub lsn: Lsn,
+}
+
+impl<L: Copy> Held<L> {
+    /// The sequence number after its last.
+    pub fn end_seq(&self) -> Seq {
+        self.first_seq + Seq::from(self.span)
+    }
+
+    /// Whether the message of that delta is settled.
+    pub fn is_settled(&self, delta: u32) -> bool {
+        delta < self.prefix || self.settled.as_ref().is_some_and(|bits| bits.get(delta))
+    }
+
+    /// Whether any message after the prefix is settled.
+    pub fn has_holes(&self) -> bool {
+        self.settled.is_some()
+    }
+
+    /// Settles `from..=to` (deltas) and says how many of them were not settled before.
+    fn settle(&mut self, from: u32, to: u32) -> u32 {
+        let before = self.live;
+        if from <= self.prefix {
+            let end = to + 1;
+            if end > self.prefix {
+                let already = match &self.settled {
+                    Some(bits) => (self.prefix..end).filter(|&d| bits.get(d)).count() as u32,
+                    None => 0,
+                };
+                self.live -= end - self.prefix - already;
+                self.prefix = end;
+                self.absorb_bits();
+            }
+        } else {
+            let span = self.span;
+            let bits = self.settled.get_or_insert_with(|| Box::new(SeqBitmap::new(span)));
+            for delta in from..=to {
+                if bits.set(delta) {
+                    self.live -= 1;
+                }
+            }
+        }
+        before - self.live
+    }
+
+    /// Lets the prefix run over settled bits that it has reached.
+    fn absorb_bits(&mut self) {
+        if let Some(bits) = &self.settled {
+            while self.prefix < self.span && bits.get(self.prefix) {
+                self.prefix += 1;
+            }
+            if self.live == self.span - self.prefix {
+                self.settled = None;
+            }
+        }
+    }
+}
+
+/// What settling a range changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Settled {
+    /// Messages that were not settled before.
+    pub count: u64,
+    /// Whether any of them may be persistent.
+    pub persistent: bool,
+}
+
+/// A queue's chunks in order of sequence numbers. Chunks without a live message are removed at once.
+#[derive(Clone, Debug)]
+pub struct Chunks<L> {
+    held: VecDeque<Held<L>>,
+    /// Places in segments whose chunk is gone, for the owner to release.
+    released: Vec<L>,
+    memory_bytes: usize,
+}
+
+impl<L: Copy> Chunks<L> {
+    /// No chunks.
+    pub fn new() -> Self {
+        Self { held: VecDeque::new(), released: Vec::new(), memory_bytes: 0 }
+    }
+
+    /// Bytes of memory taken by chunks.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// How many chunks there are.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// All chunks in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Held<L>> {
+        self.held.iter()
+    }
+
+    /// The chunk at an index.
+    pub fn get(&self, index: usize) -> Option<&Held<L>> {
+        self.held.get(index)
+    }
+
+    /// Adds a chunk after all others.
+    pub fn push(&mut self, held: Held<L>) {
+        debug_assert!(self.held.back().is_none_or(|last| last.end_seq() <= held.first_seq));
+        self.memory_bytes += held.residence.memory_bytes();
+        self.held.push_back(held);
+    }
+
+    /// Index of the first chunk that ends after `seq`.
+    pub fn index_at_or_after(&self, seq: Seq) -> usize {
+        match self.held.front() {
+            Some(front) if seq < front.end_seq() => 0,
+            _ => self.held.partition_point(|held| held.end_seq() <= seq),
+        }
+    }
+
+    /// Index of the chunk that starts at exactly `first_seq`.
+    pub fn index_of(&self, first_seq: Seq) -> Option<usize> {
+        let index = self.held.partition_point(|held| held.first_seq < first_seq);
+        (self.held.get(index)?.first_seq == first_seq).then_some(index)
+    }
+
+    /// Settles `first..=last`. Numbers that no chunk covers are settled already.
+    pub fn settle(&mut self, first: Seq, last: Seq) -> Settled {
+        let mut outcome = Settled::default();
+        let mut index = self.index_at_or_after(first);
+        while let Some(held) = self.held.get_mut(index) {
+            if held.first_seq > last {
+                break;
+            }
+            let from = first.saturating_sub(held.first_seq) as u32;
+            let to = (last - held.first_seq).min(Seq::from(held.span - 1)) as u32;
+            let count = held.settle(from, to);
+            outcome.count += u64::from(count);
+            outcome.persistent |= count > 0 && held.persistence == Persistence::Persistent;
+            if held.live == 0 {
+                self.remove(index);
+            } else {
+                index += 1;
+            }
+        }
+        outcome
+    }
+
+    /// Changes where a chunk's bytes are.
+    pub fn set_residence(&mut self, index: usize, residence: Residence<L>) {
+        let Some(held) = self.held.get_mut(index) else { return };
+        self.memory_bytes -= held.residence.memory_bytes();
+        self.memory_bytes += residence.memory_bytes();
+        held.residence = residence;
+    }
+
+    /// Removes a chunk, dead or lost.
+    pub fn remove(&mut self, index: usize) -> Option<Held<L>> {
+        let held = self.held.remove(index)?;
+        self.memory_bytes -= held.residence.memory_bytes();
+        self.released.extend(held.residence.location());
+        Some(held)
+    }
+
+    /// Notes a place in a segment that no chunk uses any more.
+    pub fn release(&mut self, location: L) {
+        self.released.push(location);
+    }
+
+    /// Takes the places in segments that no chunk uses any more.
+    pub fn take_released(&mut self) -> Vec<L> {
+        std::mem::take(&mut self.released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::chunk::ChunkBuilder;
+
+    use super::*;
+
+    fn held(first_seq: Seq, span: u32) -> Held<u32> {
+        let mut builder = ChunkBuilder::default();
+        for _ in 0..span {
+            builder.push(0, 0, b"\0\0", b"", 1, b"x");
+        }
+        Held {
+            first_seq,
+            span,
+            prefix: 0,
+            live: span,
+            settled: None,
+            residence: Residence::Memory(Arc::new(builder.finish())),
+            persistence: Persistence::Transient,
+            lsn: 0,
+        }
+    }
+
+    fn chunks() -> Chunks<u32> {
+        let mut chunks = Chunks::new();
+        chunks.push(held(10, 5));
+        chunks.push(held(15, 5));
+        chunks.push(held(30, 5));
+        chunks
+    }
+
+    #[test]
+    fn settling_in_order_needs_no_bitmap() {
+        let mut chunks = chunks();
+        assert_eq!(chunks.settle(10, 12).count, 3);
+        assert!(!chunks.get(0).unwrap().has_holes());
+        assert_eq!(chunks.settle(10, 16).count, 4, "three were settled before");
+        assert_eq!((chunks.len(), chunks.get(0).unwrap().prefix), (2, 2));
+    }
+
+    #[test]
+    fn holes_are_absorbed_when_the_prefix_reaches_them() {
+        let mut chunks = chunks();
+        assert_eq!(chunks.settle(12, 12).count, 1);
+        assert_eq!(chunks.settle(12, 13).count, 1);
+        assert!(chunks.get(0).unwrap().is_settled(3));
+        assert_eq!(chunks.settle(10, 11).count, 2);
+        let first = chunks.get(0).unwrap();
+        assert_eq!((first.prefix, first.live, first.has_holes()), (4, 1, false));
+    }
+
+    #[test]
+    fn dead_chunks_leave_and_free_their_memory() {
+        let mut chunks = chunks();
+        let one = chunks.memory_bytes() / 3;
+        assert_eq!(chunks.settle(0, 31).count, 12);
+        assert_eq!((chunks.len(), chunks.memory_bytes()), (1, one));
+        assert_eq!(chunks.settle(0, 100).count, 3);
+        assert_eq!(chunks.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn dead_stored_chunks_release_their_place() {
+        let mut chunks = chunks();
+        chunks.set_residence(1, Residence::Stored(77));
+        chunks.settle(15, 19);
+        assert_eq!(chunks.take_released(), [77]);
+    }
+}

@@ -1,0 +1,235 @@
+//! A queue as a deterministic machine.
+//!
+//! A queue is a run of messages numbered in order of arrival, kept in [chunks](chunks). It remembers the next
+//! number to hand out (`cursor`), the numbers given back (`returned`) and, per chunk, which are settled. Nothing
+//! in it grows with the backlog but a descriptor per chunk.
+//!
+//! The machine knows no lock, no log and no socket: `L` is where a chunk lies in a segment, `W` is how a consumer
+//! is woken; both are opaque here.
+//!
+//! What holds at all times: `ready + unacked` is the number of messages that are not settled.
+
+pub mod chunks;
+pub mod ranges;
+pub mod residency;
+pub mod roster;
+mod take;
+
+use std::sync::Arc;
+
+use posthouse_model::chunk::{Chunk, ChunkBuilder, Place};
+use posthouse_model::ids::{Lsn, Seq};
+
+use chunks::{Chunks, Held, Persistence, Residence, Settled};
+use ranges::SeqRanges;
+use roster::Roster;
+pub use take::{Limits, Run, TakeEnd};
+
+/// The open tail is closed at this size, so that a chunk stays a good unit for reading and writing.
+const TAIL_BYTES_MAX: usize = 256 << 10;
+
+/// One queue. See the module's documentation.
+#[derive(Debug)]
+pub struct Queue<L, W> {
+    chunks: Chunks<L>,
+    tail: ChunkBuilder,
+    tail_first: Seq,
+    tail_lsn: Lsn,
+    tail_persistence: Persistence,
+    next_seq: Seq,
+    cursor: Seq,
+    cursor_place: Option<(Seq, Place)>,
+    returned: SeqRanges,
+    /// Messages below may have been delivered before the last start.
+    redelivered_below: Seq,
+    ready: u64,
+    unacked: u64,
+    /// Who may consume.
+    pub roster: Roster<W>,
+}
+
+/// What a queue starts with after a restart.
+#[derive(Clone, Debug)]
+pub struct Recovered<L> {
+    /// Chunks in order.
+    pub chunks: Vec<Held<L>>,
+    /// The number the next message gets.
+    pub next_seq: Seq,
+    /// Messages below may have been delivered before.
+    pub redelivered_below: Seq,
+}
+
+impl<L: Copy, W: Clone> Default for Queue<L, W> {
+    fn default() -> Self {
+        Self {
+            chunks: Chunks::new(),
+            tail: ChunkBuilder::default(),
+            tail_first: 0,
+            tail_lsn: 0,
+            tail_persistence: Persistence::Transient,
+            next_seq: 0,
+            cursor: 0,
+            cursor_place: None,
+            returned: SeqRanges::default(),
+            redelivered_below: 0,
+            ready: 0,
+            unacked: 0,
+            roster: Roster::new(),
+        }
+    }
+}
+
+impl<L: Copy, W: Clone> Queue<L, W> {
+    /// A queue with what a restart found.
+    pub fn recover(found: Recovered<L>) -> Self {
+        let mut queue =
+            Self { next_seq: found.next_seq, redelivered_below: found.redelivered_below, ..Self::default() };
+        for held in found.chunks {
+            queue.ready += u64::from(held.live);
+            if held.live > 0 {
+                queue.chunks.push(held);
+            }
+        }
+        queue.cursor = queue.floor();
+        queue
+    }
+
+    /// Messages that can be handed out.
+    pub fn ready(&self) -> u64 {
+        self.ready
+    }
+
+    /// Messages handed out and not settled.
+    pub fn unacked(&self) -> u64 {
+        self.unacked
+    }
+
+    /// The number the next message gets.
+    pub fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
+    /// Every message below is settled.
+    pub fn floor(&self) -> Seq {
+        match self.chunks.get(0) {
+            Some(first) => first.first_seq + Seq::from(first.prefix),
+            None if self.tail.is_empty() => self.next_seq,
+            None => self.tail_first,
+        }
+    }
+
+    /// Messages below may have been handed out at some time.
+    pub fn delivered_below(&self) -> Seq {
+        self.cursor.max(self.redelivered_below)
+    }
+
+    /// Bytes of memory taken by messages.
+    pub fn memory_bytes(&self) -> usize {
+        self.chunks.memory_bytes() + self.tail.bytes().len()
+    }
+
+    /// Adds a chunk whose deltas are `0..count`, by reference.
+    pub fn push_shared(&mut self, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn, wakes: &mut Vec<W>) {
+        self.close_tail();
+        let count = chunk.count();
+        self.chunks.push(Held {
+            first_seq: self.next_seq,
+            span: count,
+            prefix: 0,
+            live: count,
+            settled: None,
+            residence: Residence::Memory(chunk),
+            persistence,
+            lsn,
+        });
+        self.arrived(count, wakes);
+    }
+
+    /// Adds a few records by copying them behind those that came before.
+    pub fn push_copied(
+        &mut self,
+        records: &[u8],
+        count: u32,
+        persistence: Persistence,
+        lsn: Lsn,
+        wakes: &mut Vec<W>,
+    ) {
+        let full = self.tail.bytes().len() + records.len() > TAIL_BYTES_MAX;
+        if !self.tail.is_empty() && (full || self.tail_persistence != persistence) {
+            self.close_tail();
+        }
+        if self.tail.is_empty() {
+            self.tail_first = self.next_seq;
+            self.tail_lsn = lsn;
+            self.tail_persistence = persistence;
+            self.tail.reserve(records.len());
+        }
+        self.tail.append_records(records);
+        self.arrived(count, wakes);
+    }
+
+    /// Settles `first..=last`, which were handed out.
+    pub fn settle(&mut self, first: Seq, last: Seq) -> Settled {
+        let settled = self.chunks.settle(first, last);
+        self.unacked -= settled.count;
+        settled
+    }
+
+    /// Takes back `first..=last`, which were handed out and not settled; they keep their places.
+    pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
+        let count = last - first + 1;
+        self.returned.insert(first, last);
+        self.unacked -= count;
+        self.ready += count;
+        self.roster.wake(self.ready, wakes);
+    }
+
+    /// Settles every ready message and appends the settled ranges to `ranges`.
+    pub fn purge(&mut self, ranges: &mut Vec<(Seq, Seq)>) -> Settled {
+        self.close_tail();
+        let from = ranges.len();
+        ranges.extend(self.returned.iter());
+        if self.cursor < self.next_seq {
+            ranges.push((self.cursor, self.next_seq - 1));
+        }
+        let mut outcome = Settled::default();
+        for &(first, last) in &ranges[from..] {
+            let settled = self.chunks.settle(first, last);
+            outcome.count += settled.count;
+            outcome.persistent |= settled.persistent;
+        }
+        self.returned.clear();
+        self.cursor = self.next_seq;
+        self.cursor_place = None;
+        self.ready = 0;
+        outcome
+    }
+
+    /// Makes the open tail a chunk like the others.
+    pub fn close_tail(&mut self) {
+        if self.tail.is_empty() {
+            return;
+        }
+        let chunk = std::mem::take(&mut self.tail).finish();
+        let count = chunk.count();
+        self.chunks.push(Held {
+            first_seq: self.tail_first,
+            span: count,
+            prefix: 0,
+            live: count,
+            settled: None,
+            residence: Residence::Memory(Arc::new(chunk)),
+            persistence: self.tail_persistence,
+            lsn: self.tail_lsn,
+        });
+    }
+
+    fn arrived(&mut self, count: u32, wakes: &mut Vec<W>) {
+        self.next_seq += Seq::from(count);
+        self.ready += u64::from(count);
+        self.roster.wake(self.ready, wakes);
+    }
+}
+
+#[cfg(test)]
+mod tests;

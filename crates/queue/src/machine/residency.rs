@@ -1,0 +1,171 @@
+//! Which chunks are in memory: what to write to segments, what to read back, what a checkpoint needs.
+
+use std::sync::Arc;
+
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, Seq};
+
+use super::Queue;
+use super::chunks::{Held, Persistence, Residence};
+
+/// A chunk to be written to a segment.
+#[derive(Clone, Debug)]
+pub struct ToWrite {
+    /// Identifies it within its queue.
+    pub first_seq: Seq,
+    /// Its bytes.
+    pub chunk: Arc<Chunk>,
+    /// Which class of segment it belongs to.
+    pub persistence: Persistence,
+}
+
+impl<L: Copy, W: Clone> Queue<L, W> {
+    /// Frees memory beyond `keep` bytes of what is next to be handed out: chunks that are in a segment already
+    /// lose their copy in memory at once, others are appended to `writes`, up to `most` bytes, in queue order.
+    pub fn plan_spill(&mut self, keep: usize, most: usize, writes: &mut Vec<ToWrite>) {
+        if self.tail.bytes().len() >= keep / 4 {
+            self.close_tail();
+        }
+        let cursor = self.cursor;
+        let (mut kept, mut planned) = (0, 0);
+        for index in 0..self.chunks.len() {
+            let Some(held) = self.chunks.get(index) else { break };
+            let bytes = held.residence.memory_bytes();
+            if held.end_seq() > cursor && kept < keep {
+                kept += bytes;
+                continue;
+            }
+            match &held.residence {
+                Residence::Both(_, location) => {
+                    let residence = Residence::Stored(*location);
+                    self.chunks.set_residence(index, residence);
+                }
+                Residence::Memory(chunk) if planned < most => {
+                    planned += bytes;
+                    let (first_seq, persistence) = (held.first_seq, held.persistence);
+                    writes.push(ToWrite { first_seq, chunk: chunk.clone(), persistence });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A chunk was written. With `evict` its copy in memory goes. A chunk that died meanwhile releases its place.
+    pub fn written(&mut self, first_seq: Seq, location: L, evict: bool) {
+        let held = self.chunks.index_of(first_seq).and_then(|index| Some((index, self.chunks.get(index)?)));
+        let Some((index, held)) = held else { return self.chunks.release(location) };
+        let residence = match &held.residence {
+            Residence::Memory(_) if evict => Residence::Stored(location),
+            Residence::Memory(chunk) => Residence::Both(chunk.clone(), location),
+            Residence::Both(chunk, old) => {
+                let (chunk, old) = (chunk.clone(), *old);
+                self.chunks.release(old);
+                if evict { Residence::Stored(location) } else { Residence::Both(chunk, location) }
+            }
+            Residence::Stored(old) | Residence::Loading(old) => {
+                let old = *old;
+                self.chunks.release(old);
+                Residence::Stored(location)
+            }
+        };
+        self.chunks.set_residence(index, residence);
+    }
+
+    /// The chunks to read so that the next messages can be handed out, up to `most` bytes of records where
+    /// `bytes_of` tells a place's size. They count as being read until [`Self::loaded`] or [`Self::lost`].
+    pub fn plan_load(&mut self, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<(Seq, L)> {
+        let next = self.returned.first().map_or(self.cursor, |(first, _)| first);
+        let (mut plan, mut planned) = (Vec::new(), 0);
+        let mut index = self.chunks.index_at_or_after(next);
+        while let Some(held) = self.chunks.get(index) {
+            if planned >= most {
+                break;
+            }
+            match held.residence {
+                Residence::Stored(location) => {
+                    planned += bytes_of(location);
+                    plan.push((held.first_seq, location));
+                    self.chunks.set_residence(index, Residence::Loading(location));
+                }
+                Residence::Loading(location) => planned += bytes_of(location),
+                _ => planned += held.residence.memory_bytes(),
+            }
+            index += 1;
+        }
+        plan
+    }
+
+    /// A chunk was read; consumers that wait for it are woken.
+    pub fn loaded(&mut self, first_seq: Seq, chunk: Arc<Chunk>, wakes: &mut Vec<W>) {
+        let Some(index) = self.chunks.index_of(first_seq) else { return };
+        // A rewritten chunk may have other offsets.
+        self.cursor_place = None;
+        if let Some(Residence::Loading(location)) = self.chunks.get(index).map(|held| &held.residence) {
+            let residence = Residence::Both(chunk, *location);
+            self.chunks.set_residence(index, residence);
+        }
+        if self.ready > 0 {
+            self.roster.wake(self.ready, wakes);
+        }
+    }
+
+    /// A chunk could not be read and is given up; how many messages were lost with it.
+    pub fn lost(&mut self, first_seq: Seq, wakes: &mut Vec<W>) -> u64 {
+        let Some(index) = self.chunks.index_of(first_seq) else { return 0 };
+        let Some(held) = self.chunks.get(index) else { return 0 };
+        let (first, last, live) = (held.first_seq, held.end_seq() - 1, u64::from(held.live));
+        let handed_out = self.cursor.clamp(first, last + 1) - first;
+        let returned = self.returned.take_within(first, last);
+        let settled_before_cursor =
+            (0..handed_out as u32).filter(|&delta| held.is_settled(delta)).count() as u64;
+        let unacked = handed_out - settled_before_cursor - returned;
+        self.unacked -= unacked;
+        self.ready -= live - unacked;
+        self.chunks.remove(index);
+        self.cursor_place = None;
+        if self.ready > 0 {
+            self.roster.wake(self.ready, wakes);
+        }
+        live
+    }
+
+    /// Closes the tail if any of it lies at or below `lsn`, and appends every persistent chunk that does and is
+    /// not in a segment.
+    pub fn plan_migration(&mut self, lsn: Lsn, writes: &mut Vec<ToWrite>) {
+        if !self.tail.is_empty() && self.tail_lsn <= lsn {
+            self.close_tail();
+        }
+        for held in self.chunks.iter() {
+            if held.persistence == Persistence::Persistent
+                && held.lsn <= lsn
+                && let Residence::Memory(chunk) = &held.residence
+            {
+                let (first_seq, persistence) = (held.first_seq, held.persistence);
+                writes.push(ToWrite { first_seq, chunk: chunk.clone(), persistence });
+            }
+        }
+    }
+
+    /// Every persistent message below that is not settled lies in a segment.
+    pub fn covered(&self) -> Seq {
+        let open = self
+            .chunks
+            .iter()
+            .find(|held| held.persistence == Persistence::Persistent && held.residence.location().is_none());
+        match open {
+            Some(held) => held.first_seq,
+            None if !self.tail.is_empty() => self.tail_first,
+            None => self.next_seq,
+        }
+    }
+
+    /// All chunks in order, without the open tail.
+    pub fn held(&self) -> impl Iterator<Item = &Held<L>> {
+        self.chunks.iter()
+    }
+
+    /// Takes the places in segments that are no longer used.
+    pub fn take_released(&mut self) -> Vec<L> {
+        self.chunks.take_released()
+    }
+}

@@ -1,0 +1,228 @@
+//! Handing out messages: given-back ones first, then on from the cursor.
+
+use std::sync::Arc;
+
+use posthouse_model::chunk::{Chunk, Place};
+use posthouse_model::ids::Seq;
+
+use super::Queue;
+use super::chunks::{Held, Settled};
+use super::roster::{ConsumerId, Standing};
+
+/// Consecutive messages of one chunk.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Their records' chunk.
+    pub chunk: Arc<Chunk>,
+    /// The first one's number; the others follow without a gap.
+    pub first_seq: Seq,
+    /// Where the first one's record starts.
+    pub offset: u32,
+    /// How many messages.
+    pub count: u32,
+    /// Whether they may have been delivered before.
+    pub redelivered: bool,
+}
+
+impl Run {
+    /// The last message's number.
+    pub fn last_seq(&self) -> Seq {
+        self.first_seq + Seq::from(self.count) - 1
+    }
+}
+
+/// How much may be taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages.
+    pub messages: u32,
+    /// Bytes of records. One message is taken even if it is larger.
+    pub bytes: usize,
+}
+
+/// Why taking ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TakeEnd {
+    /// Nothing is left, or not for this consumer: it is parked.
+    Parked,
+    /// A limit was reached.
+    Limit,
+    /// The next message must be read from its segment first; the consumer is parked.
+    NeedsLoad,
+}
+
+/// How one attempt to extend the taking ended.
+enum Step {
+    Took,
+    Empty,
+    NeedsLoad,
+}
+
+impl<L: Copy, W: Clone> Queue<L, W> {
+    /// Takes messages for a consumer, appending to `runs`. With `settle` they are settled at once (a consumer
+    /// without acknowledgements), otherwise they are unacknowledged until settled or given back.
+    pub fn take(
+        &mut self,
+        consumer: ConsumerId,
+        limits: Limits,
+        settle: bool,
+        runs: &mut Vec<Run>,
+    ) -> (TakeEnd, Settled) {
+        let sharers = self.roster.sharers(consumer) as u64;
+        if sharers == 0 || self.ready == 0 {
+            self.roster.set(consumer, Standing::Parked);
+            return (TakeEnd::Parked, Settled::default());
+        }
+        self.roster.set(consumer, Standing::Running);
+        let fair = self.ready.div_ceil(sharers).min(u64::from(u32::MAX)) as u32;
+        let limits = Limits { messages: limits.messages.min(fair), ..limits };
+        let (end, settled) = self.take_any(limits, settle, runs);
+        if end != TakeEnd::Limit {
+            self.roster.set(consumer, Standing::Parked);
+        }
+        (end, settled)
+    }
+
+    /// Takes messages for nobody in particular (`basic.get`, drains).
+    pub fn take_any(&mut self, limits: Limits, settle: bool, runs: &mut Vec<Run>) -> (TakeEnd, Settled) {
+        let from = runs.len();
+        let mut left = limits;
+        let end = loop {
+            if left.messages == 0 || (left.bytes == 0 && runs.len() > from) {
+                break TakeEnd::Limit;
+            }
+            let step = if self.returned.is_empty() {
+                self.take_at_cursor(&mut left, runs)
+            } else {
+                self.take_returned(&mut left, runs)
+            };
+            match step {
+                Step::Took => {}
+                Step::Empty => break TakeEnd::Parked,
+                Step::NeedsLoad => break TakeEnd::NeedsLoad,
+            }
+        };
+        (end, self.account(&runs[from..], settle))
+    }
+
+    fn account(&mut self, runs: &[Run], settle: bool) -> Settled {
+        let mut settled = Settled::default();
+        for run in runs {
+            self.ready -= u64::from(run.count);
+            if settle {
+                let one = self.chunks.settle(run.first_seq, run.last_seq());
+                settled.count += one.count;
+                settled.persistent |= one.persistent;
+            } else {
+                self.unacked += u64::from(run.count);
+            }
+        }
+        settled
+    }
+
+    fn take_returned(&mut self, left: &mut Limits, runs: &mut Vec<Run>) -> Step {
+        let Some((first, last)) = self.returned.first() else { return Step::Empty };
+        let index = self.chunks.index_at_or_after(first);
+        let Some(held) = self.chunks.get(index) else { return Step::Empty };
+        let Some(chunk) = held.residence.chunk() else { return Step::NeedsLoad };
+        let Some(place) = chunk.find((first - held.first_seq) as u32) else { return Step::Empty };
+        let most = (last.min(held.end_seq() - 1) - first + 1) as u32;
+        let (count, _) = walk(chunk, held, place, most.min(left.messages), &mut left.bytes);
+        left.messages -= count;
+        let chunk = chunk.clone();
+        runs.push(Run { chunk, first_seq: first, offset: place.offset, count, redelivered: true });
+        self.returned.drop_first(u64::from(count));
+        Step::Took
+    }
+
+    fn take_at_cursor(&mut self, left: &mut Limits, runs: &mut Vec<Run>) -> Step {
+        let mut index = self.chunks.index_at_or_after(self.cursor);
+        if index == self.chunks.len() {
+            if self.tail.is_empty() {
+                return Step::Empty;
+            }
+            self.close_tail();
+            index = self.chunks.len() - 1;
+        }
+        let Some(held) = self.chunks.get(index) else { return Step::Empty };
+        let Some(chunk) = held.residence.chunk() else { return Step::NeedsLoad };
+        let Some(place) = self.cursor_place(held, chunk) else {
+            self.cursor = held.end_seq();
+            self.cursor_place = None;
+            return Step::Took;
+        };
+        let first_seq = held.first_seq + Seq::from(place.delta);
+        let redelivered = first_seq < self.redelivered_below;
+        let rest = held.span - place.delta;
+        let rest_bytes = chunk.bytes().len() - place.offset as usize;
+        let whole = !held.has_holes()
+            && chunk.count() == held.span
+            && rest <= left.messages
+            && rest_bytes <= left.bytes
+            && (!redelivered || held.end_seq() <= self.redelivered_below);
+        let (count, next) = if whole {
+            left.bytes -= rest_bytes;
+            (rest, None)
+        } else {
+            let mut most = rest.min(left.messages);
+            if redelivered {
+                most = most.min((self.redelivered_below - first_seq).min(Seq::from(u32::MAX)) as u32);
+            }
+            walk(chunk, held, place, most, &mut left.bytes)
+        };
+        left.messages -= count;
+        self.cursor = first_seq + Seq::from(count);
+        self.cursor_place = next.map(|place| (held.first_seq, place));
+        let chunk = chunk.clone();
+        runs.push(Run { chunk, first_seq, offset: place.offset, count, redelivered });
+        Step::Took
+    }
+
+    /// The place of the first message at or after the cursor that is not settled; `None` when the chunk has no
+    /// more.
+    fn cursor_place(&self, held: &Held<L>, chunk: &Chunk) -> Option<Place> {
+        let mut place = match self.cursor_place {
+            Some((first_seq, place)) if first_seq == held.first_seq => place,
+            _ => {
+                let delta = self.cursor.saturating_sub(held.first_seq) as u32;
+                chunk.find(delta.max(held.prefix))?
+            }
+        };
+        while held.is_settled(place.delta) {
+            let offset = place.offset + chunk.record_at(place.offset)?.len() as u32;
+            place = Place { delta: chunk.record_at(offset)?.delta(), offset };
+        }
+        Some(place)
+    }
+}
+
+/// Counts consecutive live records from `place` on, at most `most` and about `bytes`; and where the next record
+/// is, if the chunk goes on. Counts at least one.
+fn walk<L: Copy>(
+    chunk: &Chunk,
+    held: &Held<L>,
+    place: Place,
+    most: u32,
+    bytes: &mut usize,
+) -> (u32, Option<Place>) {
+    let holes = held.has_holes();
+    let (mut count, mut at) = (0, place);
+    loop {
+        let Some(record) = chunk.record_at(at.offset) else { return (count, None) };
+        let next_in_line = record.delta() == place.delta + count;
+        if count > 0 && (count >= most || *bytes < record.len() || !next_in_line) {
+            at.delta = record.delta();
+            if *bytes < record.len() {
+                *bytes = 0;
+            }
+            return (count, Some(at));
+        }
+        if count > 0 && holes && held.is_settled(record.delta()) {
+            at.delta = record.delta();
+            return (count, Some(at));
+        }
+        count += 1;
+        *bytes = bytes.saturating_sub(record.len());
+        at.offset += record.len() as u32;
+    }
+}

@@ -1,0 +1,207 @@
+use super::*;
+use crate::disk::sim::{Fault, Op, SimDisk};
+use proptest::prelude::*;
+
+const DIR: &str = "/d";
+
+fn disk(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    disk
+}
+
+fn save(disk: &SimDisk, checkpoint: &Checkpoint) -> Result<(), StorageError> {
+    let Checkpoint { number, lsn, clean, queues } = checkpoint;
+    let mut writer = CheckpointWriter::begin(disk, Path::new(DIR), *number, *lsn, *clean)?;
+    for queue in queues {
+        writer.add(queue)?;
+    }
+    writer.finish(|| Ok(()))?;
+    remove_older(disk, Path::new(DIR), *number)
+}
+
+fn reload(disk: &SimDisk) -> Result<Loaded, StorageError> {
+    load(disk, Path::new(DIR))
+}
+
+fn block(file: u64, offset: u32, first_seq: Seq, span: u32, settled: &[u32]) -> BlockRef {
+    let location = Location { file: SegmentId(file), class: Class::Durable, offset, len: 99 };
+    let settled = (!settled.is_empty()).then(|| {
+        let mut bitmap = SeqBitmap::new(span);
+        settled.iter().for_each(|at| assert!(bitmap.set(*at)));
+        bitmap
+    });
+    BlockRef { location, first_seq, span, settled }
+}
+
+fn sample() -> Checkpoint {
+    let blocks = vec![block(3, 24, 100, 10, &[]), block(1, 5000, 120, 300, &[0, 7, 299])];
+    let idle = |id| QueueState {
+        id: QueueId(id),
+        next_seq: 0,
+        floor: 0,
+        covered: 0,
+        delivered_below: 0,
+        blocks: Vec::new(),
+    };
+    let busy =
+        QueueState { id: QueueId(9), next_seq: 500, floor: 100, covered: 420, delivered_below: 130, blocks };
+    Checkpoint { number: 5, lsn: 0x0102_0304, clean: true, queues: vec![idle(1), busy, idle(u64::MAX)] }
+}
+
+#[test]
+fn version_1_bytes_are_fixed() {
+    let disk = disk(1);
+    let mut checkpoint = sample();
+    checkpoint.queues[1].blocks.pop();
+    checkpoint.queues[1].blocks.push(block(1, 5000, 120, 12, &[0, 7]));
+    save(&disk, &checkpoint).unwrap();
+    let expected: &[u8] = b"PHCK\x01\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\
+        \x01\0\0\0\0\0\
+        \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+        \x64\x14\x06\x18\x63\
+        \x0a\x19\x03\x88\x27\x63\x0c\0\0\0\x81\0\
+        \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\
+        \x03\0\0\0\0\0\0\0";
+    let bytes = &disk.contents()[Path::new("/d/checkpoint-0000000000000005")];
+    assert_eq!(&bytes[..bytes.len() - 8], expected);
+    assert_eq!(bytes[bytes.len() - 8..bytes.len() - 4], crc32c::crc32c(expected).to_le_bytes());
+    assert_eq!(reload(&disk).unwrap().checkpoint, Some(checkpoint));
+}
+
+#[test]
+fn an_empty_directory_has_none() {
+    let loaded = reload(&disk(1)).unwrap();
+    assert_eq!((loaded.checkpoint, loaded.next_number), (None, 0));
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let disk = disk(1);
+    save(&disk, &sample()).unwrap();
+    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 3);
+    let error = reload(&disk).unwrap_err().to_string();
+    assert!(error.contains("format version 2, expected at most 1"), "{error}");
+}
+
+#[test]
+fn every_damaged_byte_is_noticed() {
+    let disk = disk(1);
+    save(&disk, &sample()).unwrap();
+    let path = Path::new("/d/checkpoint-0000000000000005");
+    for offset in 0..disk.contents()[path].len() as u64 {
+        disk.corrupt(path, offset, 0x40);
+        assert!(reload(&disk).is_err(), "byte {offset}");
+        disk.corrupt(path, offset, 0x40);
+    }
+    reload(&disk).unwrap();
+}
+
+#[test]
+fn a_damaged_newest_falls_back_and_is_reported() {
+    let disk = disk(1);
+    let old = sample();
+    save(&disk, &old).unwrap();
+    disk.fail(Op::Remove, 2, Fault::Io);
+    let new = Checkpoint { number: 6, ..sample() };
+    // The first removal is that of a temporary file left behind, the second that of the old checkpoint.
+    save(&disk, &new).unwrap_err();
+    assert_eq!(reload(&disk).unwrap().checkpoint, Some(new));
+    disk.corrupt(Path::new("/d/checkpoint-0000000000000006"), 30, 1);
+    let loaded = reload(&disk).unwrap();
+    assert_eq!((loaded.checkpoint, loaded.damages.len(), loaded.next_number), (Some(old), 1, 7));
+}
+
+#[test]
+fn a_failure_at_any_step_leaves_the_old_or_the_new() {
+    let old = sample();
+    let new = Checkpoint { number: 6, lsn: 1 << 40, ..sample() };
+    for op in [Op::Create, Op::Write, Op::Sync, Op::Rename, Op::SyncDir, Op::Remove] {
+        for seed in 0..10 {
+            let disk = disk(seed);
+            save(&disk, &old).unwrap();
+            disk.fail(op, 1, Fault::Io);
+            let result = save(&disk, &new);
+            let found = reload(&disk.crash()).unwrap().checkpoint.unwrap();
+            assert!(found == new || (found == old && result.is_err()), "{op:?} {seed}");
+        }
+    }
+}
+
+#[test]
+fn many_queues_and_many_blocks_stay_small_and_load_fast() {
+    let disk = disk(1);
+    let mut queues: Vec<_> = (0..100_000)
+        .map(|id| QueueState {
+            id: QueueId(id),
+            next_seq: id * 3,
+            floor: id * 3,
+            covered: id * 3,
+            delivered_below: id * 3,
+            blocks: Vec::new(),
+        })
+        .collect();
+    let blocks = (0..40_000).map(|i| block(u64::from(i) / 60, i % 60 * 99, u64::from(i) * 6000, 6000, &[]));
+    queues.push(QueueState {
+        id: QueueId(100_000),
+        next_seq: 1 << 30,
+        floor: 0,
+        covered: 240_000_000,
+        delivered_below: 3,
+        blocks: blocks.collect(),
+    });
+    let checkpoint = Checkpoint { number: 0, lsn: 7, clean: false, queues };
+    save(&disk, &checkpoint).unwrap();
+    let bytes = disk.contents()[Path::new("/d/checkpoint-0000000000000000")].len();
+    let started = std::time::Instant::now();
+    let loaded = reload(&disk).unwrap().checkpoint.unwrap();
+    println!(
+        "100,000 idle queues and one of 40,000 blocks: {bytes} bytes, loaded in {:?}",
+        started.elapsed()
+    );
+    assert!(bytes < 2_000_000, "{bytes}");
+    assert_eq!(loaded, checkpoint);
+}
+
+fn any_state() -> impl Strategy<Value = QueueState> {
+    let block_parts = (0u64..50, 1u32..200, any::<u64>(), any::<u32>(), prop::option::of(any::<u64>()));
+    let blocks = prop::collection::vec(block_parts, 0..6);
+    (any::<u64>(), blocks, any::<[u32; 3]>()).prop_map(|(id, parts, below)| {
+        let mut end = 0;
+        let blocks = parts.into_iter().map(|(gap, span, file, offset, settled)| {
+            let first_seq = end + gap;
+            end = first_seq + u64::from(span);
+            let location = Location { file: SegmentId(file), class: Class::Durable, offset, len: offset / 2 };
+            let settled = settled.map(|bits| {
+                let mut bitmap = SeqBitmap::new(span);
+                (0..span).filter(|i| bits >> (i % 64) & 1 == 1).for_each(|i| assert!(bitmap.set(i)));
+                bitmap
+            });
+            BlockRef { location, first_seq, span, settled }
+        });
+        let blocks = blocks.collect();
+        let [floor, covered, delivered_below] = below.map(u64::from);
+        let next_seq = end.max(u64::from(u32::MAX));
+        QueueState { id: QueueId(id), next_seq, floor, covered, delivered_below, blocks }
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_saved_is_loaded(queues in prop::collection::vec(any_state(), 0..5), lsn: u64, clean: bool) {
+        let disk = disk(1);
+        let checkpoint = Checkpoint { number: 3, lsn, clean, queues };
+        save(&disk, &checkpoint).unwrap();
+        prop_assert_eq!(reload(&disk).unwrap().checkpoint, Some(checkpoint));
+    }
+
+    #[test]
+    fn any_bytes_are_survived(content in prop::collection::vec(any::<u8>(), 0..200), queues in 0u64..9) {
+        let mut bytes = b"PHCK\x01\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        bytes.extend_from_slice(&content);
+        bytes.extend_from_slice(&queues.to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.extend_from_slice(&END_MAGIC);
+        let _ = parse(&bytes, Path::new("checkpoint-3"), 3);
+    }
+}

@@ -1,0 +1,105 @@
+//! The one error of this crate.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why storage could not do what was asked. Every variant about a file names it, and the byte offset where one
+/// applies.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The operating system refused an operation.
+    #[error("cannot {action} {}{}: {source}", path.display(), at(*offset))]
+    Io {
+        /// What was being done, as a verb: "write", "sync".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Byte offset, where the operation has one.
+        offset: Option<u64>,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Bytes on disk are not what they must be.
+    #[error("{} is damaged{}: {what}: expected {expected}, got {got}", path.display(), at(Some(*offset)))]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Byte offset of the damage.
+        offset: u64,
+        /// Which part of the format.
+        what: &'static str,
+        /// What would have been valid.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// A file was written by a newer Posthouse.
+    #[error("{} has format version {got}, expected at most {expected}: it was written by a newer Posthouse", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// The newest version this build reads.
+        expected: u32,
+        /// The version found.
+        got: u32,
+    },
+    /// A setting is out of range.
+    #[error("setting {name}: expected {expected}, got {got}")]
+    Setting {
+        /// The setting's name.
+        name: &'static str,
+        /// The valid range.
+        expected: String,
+        /// The value given.
+        got: u64,
+    },
+    /// Storage stopped for good after an earlier error; nothing more becomes durable.
+    #[error("storage has stopped: {reason}")]
+    Stopped {
+        /// The error that stopped it.
+        reason: String,
+    },
+}
+
+impl StorageError {
+    /// An [`StorageError::Io`] without an offset.
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), offset: None, source }
+    }
+
+    /// An [`StorageError::Io`] at a byte offset.
+    pub fn io_at(action: &'static str, path: &Path, offset: u64, source: io::Error) -> Self {
+        Self::Io { action, path: path.to_owned(), offset: Some(offset), source }
+    }
+
+    /// Whether the disk, or the user's share of it, is full: the one error that passes by itself.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
+fn at(offset: Option<u64>) -> String {
+    offset.map(|offset| format!(" at offset {offset}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_name_file_offset_expected_and_got() {
+        let error = StorageError::io_at("write", Path::new("wal/1.log"), 512, io::Error::other("boom"));
+        assert_eq!(error.to_string(), "cannot write wal/1.log at offset 512: boom");
+        let error = StorageError::Corrupt {
+            path: "a".into(),
+            offset: 7,
+            what: "record checksum",
+            expected: "1".into(),
+            got: "2".into(),
+        };
+        assert_eq!(error.to_string(), "a is damaged at offset 7: record checksum: expected 1, got 2");
+        let full = StorageError::io("allocate", Path::new("x"), io::ErrorKind::StorageFull.into());
+        assert!(full.is_disk_full() && !error.is_disk_full());
+    }
+}

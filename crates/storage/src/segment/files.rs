@@ -1,0 +1,128 @@
+//! Accounting of live blocks per file, and the bounded set of open handles.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::{Class, Location, SegmentId, SegmentUsage};
+use crate::disk::DiskFile;
+
+/// Handles kept open for reading.
+const OPEN_HANDLES: usize = 64;
+
+#[derive(Debug)]
+struct Account {
+    class: Class,
+    /// Still appended to.
+    open: bool,
+    total_bytes: u64,
+    live_bytes: u64,
+    live_blocks: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    accounts: BTreeMap<SegmentId, Account>,
+}
+
+impl Files {
+    /// A durable file that an earlier process left.
+    pub(super) fn found(&mut self, id: SegmentId, size: u64) {
+        self.insert(id, Class::Durable, false, size);
+    }
+
+    /// A file that is being appended to.
+    pub(super) fn created(&mut self, id: SegmentId, class: Class, size: u64) {
+        self.insert(id, class, true, size);
+    }
+
+    fn insert(&mut self, id: SegmentId, class: Class, open: bool, total_bytes: u64) {
+        self.accounts.insert(id, Account { class, open, total_bytes, live_bytes: 0, live_blocks: 0 });
+    }
+
+    pub(super) fn size(&self, id: SegmentId) -> Option<u64> {
+        self.accounts.get(&id).map(|account| account.total_bytes)
+    }
+
+    /// A live block; one just written also extends the file.
+    pub(super) fn add(&mut self, location: &Location) {
+        if let Some(account) = self.accounts.get_mut(&location.file) {
+            let end = u64::from(location.offset) + u64::from(location.len);
+            account.total_bytes = account.total_bytes.max(end);
+            account.live_bytes += u64::from(location.len);
+            account.live_blocks += 1;
+        }
+    }
+
+    /// Nothing more is appended; whether the file is dead already.
+    pub(super) fn close(&mut self, id: SegmentId) -> bool {
+        let Some(account) = self.accounts.get_mut(&id) else { return false };
+        account.open = false;
+        account.live_blocks == 0
+    }
+
+    /// Whether the file is dead now.
+    pub(super) fn release(&mut self, location: &Location) -> bool {
+        let Some(account) = self.accounts.get_mut(&location.file) else { return false };
+        debug_assert!(account.live_blocks > 0, "released twice: {location:?}");
+        account.live_blocks = account.live_blocks.saturating_sub(1);
+        account.live_bytes = account.live_bytes.saturating_sub(location.len.into());
+        !account.open && account.live_blocks == 0
+    }
+
+    pub(super) fn retired(&self) -> Vec<SegmentId> {
+        let dead = |a: &Account| a.class == Class::Durable && !a.open && a.live_blocks == 0;
+        self.accounts.iter().filter(|(_, a)| dead(a)).map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn forget(&mut self, id: SegmentId) {
+        self.accounts.remove(&id);
+    }
+
+    pub(super) fn mostly_dead(&self, live_bytes: &HashMap<SegmentId, u64>) -> Vec<SegmentId> {
+        let mut found: Vec<_> = self
+            .accounts
+            .iter()
+            .filter(|(_, a)| a.class == Class::Durable && !a.open && a.live_blocks > 0)
+            .map(|(id, a)| (live_bytes.get(id).copied().unwrap_or(0), a.total_bytes, *id))
+            .filter(|(live, total, _)| live * 2 < *total)
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, _, id)| id).collect()
+    }
+
+    pub(super) fn usage(&self, class: Class) -> SegmentUsage {
+        let mut usage = SegmentUsage::default();
+        for account in self.accounts.values().filter(|a| a.class == class) {
+            usage.files += 1;
+            usage.bytes += account.total_bytes;
+            usage.live_bytes += account.live_bytes;
+        }
+        usage
+    }
+}
+
+/// The most recently used handles.
+#[derive(Default)]
+pub(super) struct Handles {
+    recent: VecDeque<(SegmentId, Arc<dyn DiskFile>)>,
+}
+
+impl Handles {
+    pub(super) fn get(&mut self, id: SegmentId) -> Option<Arc<dyn DiskFile>> {
+        let at = self.recent.iter().position(|(known, _)| *known == id)?;
+        let entry = self.recent.remove(at)?;
+        let file = Arc::clone(&entry.1);
+        self.recent.push_front(entry);
+        Some(file)
+    }
+
+    pub(super) fn put(&mut self, id: SegmentId, file: Arc<dyn DiskFile>) {
+        self.forget(id);
+        self.recent.push_front((id, file));
+        self.recent.truncate(OPEN_HANDLES);
+    }
+
+    pub(super) fn forget(&mut self, id: SegmentId) {
+        self.recent.retain(|(known, _)| *known != id);
+    }
+}

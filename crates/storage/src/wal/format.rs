@@ -1,0 +1,396 @@
+//! The log's bytes, version 1. Everything is little-endian; checksums are CRC-32C.
+//!
+//! A log file starts with a header, twice: at offset 0 and, against bit rot, at offset 2048. Batches start at
+//! offset 4096 and at multiples of 512, so that no two of them share a sector: a torn write of one cannot damage
+//! another.
+//!
+//! ```text
+//! file header (32 bytes)
+//! | magic "PHWALOG\n" | version u32 | crc u32 | file number u64 | salt u64 |
+//!
+//! batch (56 bytes of header, `length` bytes of records, zeroes up to a multiple of 512)
+//! | magic u32 | length u32 | crc u32 | records u32 | flags u16 | zero 6 | salt u64 | batch number u64 |
+//! | first lsn u64 | durable lsn before u64 | record ... |
+//!
+//! record (24 bytes of header; `length` counts header and body)
+//! | length u32 | kind u8 | group u24 | index u64 | term u32 | crc u32 | body |
+//!
+//! body by kind
+//! 1 enqueue        | messages u32 | targets u32 | (queue u64, first seq u64) x targets | message records |
+//! 2 settle         | queue u64 | (first seq u64, last seq u64) x n |
+//! 3 purge          | queue u64 | below seq u64 |
+//! 4 queue deleted  | queue u64 |
+//! ```
+//!
+//! * An lsn counts record bytes since the data directory was made, so a batch's records have the lsns from its
+//!   `first lsn` to `first lsn + length`, and a gap between two batches shows that something is missing.
+//! * The file header's and batch header's checksums cover the header without the checksum. A record's checksum
+//!   covers the file's salt, the record's lsn, its header without the checksum, and its body. Salts are never used
+//!   twice, so what an earlier use of a recycled file left behind does not verify.
+//! * `durable lsn before` is what was known to be on disk when the batch was written: evidence, for recovery, that
+//!   everything below it must be readable.
+//! * Group, index and term are zero until groups are replicated. The message records are those of
+//!   `posthouse_model::record`, their deltas counting from 0 without holes.
+//! * Flag 1 on a batch without records: the log was closed in good order there.
+
+use posthouse_model::ids::{Lsn, QueueId, Seq};
+
+/// The format version this build writes, and the newest it reads.
+pub const VERSION: u32 = 1;
+
+/// Where the second copy of the file header is.
+pub(super) const HEADER_COPY_AT: u64 = 2048;
+/// Where the first batch is.
+pub(super) const FIRST_BATCH_AT: u64 = 4096;
+/// Batches start at multiples of this.
+pub(super) const BATCH_ALIGN: u64 = 512;
+
+pub(super) const FILE_HEADER_BYTES: usize = 32;
+pub(super) const BATCH_HEADER_BYTES: usize = 56;
+pub(super) const RECORD_HEADER_BYTES: usize = 24;
+
+/// The batch closes the log.
+pub(super) const FLAG_CLOSED: u16 = 1;
+
+pub(super) const KIND_ENQUEUE: u8 = 1;
+pub(super) const KIND_SETTLE: u8 = 2;
+pub(super) const KIND_PURGE: u8 = 3;
+pub(super) const KIND_QUEUE_DELETED: u8 = 4;
+
+const FILE_MAGIC: &[u8; 8] = b"PHWALOG\n";
+const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"PHBT");
+const RECORD_CRC_AT: usize = 20;
+
+/// Who a log file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FileHeader {
+    pub(super) number: u64,
+    pub(super) salt: u64,
+}
+
+/// What the bytes at a file header's place say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ReadHeader {
+    Valid(FileHeader),
+    /// A valid header of another version.
+    Version(u32),
+    Invalid,
+}
+
+impl FileHeader {
+    pub(super) fn encode(self) -> [u8; FILE_HEADER_BYTES] {
+        let mut bytes = [0; FILE_HEADER_BYTES];
+        bytes[0..8].copy_from_slice(FILE_MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.salt.to_le_bytes());
+        let crc = Self::crc(&bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; FILE_HEADER_BYTES]) -> ReadHeader {
+        if bytes[0..8] != *FILE_MAGIC || u32_at(bytes, 12) != Self::crc(bytes) {
+            return ReadHeader::Invalid;
+        }
+        match u32_at(bytes, 8) {
+            VERSION => ReadHeader::Valid(Self { number: u64_at(bytes, 16), salt: u64_at(bytes, 24) }),
+            version => ReadHeader::Version(version),
+        }
+    }
+
+    fn crc(bytes: &[u8; FILE_HEADER_BYTES]) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
+    }
+}
+
+/// The head of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BatchHeader {
+    /// Bytes of its records.
+    pub(super) length: u32,
+    pub(super) records: u32,
+    pub(super) flags: u16,
+    pub(super) salt: u64,
+    pub(super) number: u64,
+    pub(super) first: Lsn,
+    pub(super) durable_before: Lsn,
+}
+
+impl BatchHeader {
+    pub(super) fn encode(&self) -> [u8; BATCH_HEADER_BYTES] {
+        let mut bytes = [0; BATCH_HEADER_BYTES];
+        bytes[0..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.records.to_le_bytes());
+        bytes[16..18].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.first.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.durable_before.to_le_bytes());
+        let crc = Self::crc(&bytes);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// `None` unless `bytes` start with a batch header of the file salted with `salt`.
+    pub(super) fn decode(bytes: &[u8], salt: u64) -> Option<Self> {
+        let bytes = bytes.first_chunk::<BATCH_HEADER_BYTES>()?;
+        let good = u32_at(bytes, 0) == BATCH_MAGIC
+            && u64_at(bytes, 24) == salt
+            && u32_at(bytes, 8) == Self::crc(bytes);
+        good.then(|| Self {
+            length: u32_at(bytes, 4),
+            records: u32_at(bytes, 12),
+            flags: u16::from_le_bytes([bytes[16], bytes[17]]),
+            salt,
+            number: u64_at(bytes, 32),
+            first: u64_at(bytes, 40),
+            durable_before: u64_at(bytes, 48),
+        })
+    }
+
+    /// The lsn after its last record.
+    pub(super) fn end(&self) -> Lsn {
+        self.first + u64::from(self.length)
+    }
+
+    /// Bytes it takes in the file.
+    pub(super) fn file_bytes(&self) -> u64 {
+        batch_file_bytes(u64::from(self.length))
+    }
+
+    fn crc(bytes: &[u8; BATCH_HEADER_BYTES]) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..])
+    }
+}
+
+/// Whether `bytes` start as a batch does, of whichever file.
+pub(super) fn looks_like_batch(bytes: &[u8]) -> bool {
+    bytes.starts_with(&BATCH_MAGIC.to_le_bytes())
+}
+
+/// Bytes that a batch with `length` bytes of records takes in a file.
+pub(super) fn batch_file_bytes(length: u64) -> u64 {
+    (BATCH_HEADER_BYTES as u64 + length).next_multiple_of(BATCH_ALIGN)
+}
+
+/// A record's header with a checksum still to be filled in.
+pub(super) fn record_header(kind: u8, length: u32) -> [u8; RECORD_HEADER_BYTES] {
+    let mut bytes = [0; RECORD_HEADER_BYTES];
+    bytes[0..4].copy_from_slice(&length.to_le_bytes());
+    bytes[4] = kind;
+    bytes
+}
+
+/// The whole length of the record whose bytes start at `at`.
+pub(super) fn record_length(bytes: &[u8], at: usize) -> usize {
+    u32_at(bytes, at) as usize
+}
+
+/// Fills in the checksum of a record that lies in two pieces: `own`, header included, and `shared`.
+pub(super) fn seal_record(own: &mut [u8], shared: &[u8], salt: u64, lsn: Lsn) {
+    let crc = record_crc(own, shared, salt, lsn);
+    own[RECORD_CRC_AT..RECORD_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Whether `record`, whole, carries the checksum that belongs to it.
+pub(super) fn record_is_intact(record: &[u8], salt: u64, lsn: Lsn) -> bool {
+    record.len() >= RECORD_HEADER_BYTES && u32_at(record, RECORD_CRC_AT) == record_crc(record, &[], salt, lsn)
+}
+
+/// A cheap test for where a record may start, before its checksum is computed.
+pub(super) fn could_be_record(bytes: &[u8]) -> bool {
+    bytes.len() >= RECORD_HEADER_BYTES
+        && bytes[4] != 0
+        && bytes[5..RECORD_CRC_AT].iter().all(|&byte| byte == 0)
+}
+
+fn record_crc(own: &[u8], shared: &[u8], salt: u64, lsn: Lsn) -> u32 {
+    // One short run instead of two: the checksum's cost on small records is per call.
+    let mut head = [0; 16 + RECORD_CRC_AT];
+    head[..8].copy_from_slice(&salt.to_le_bytes());
+    head[8..16].copy_from_slice(&lsn.to_le_bytes());
+    head[16..].copy_from_slice(&own[..RECORD_CRC_AT]);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&head), &own[RECORD_HEADER_BYTES..]);
+    if shared.is_empty() { crc } else { crc32c::crc32c_append(crc, shared) }
+}
+
+/// One record of the log, as recovery hands it out.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum LogRecord<'a> {
+    /// Messages entered one or more queues.
+    Enqueue(Enqueue<'a>),
+    /// Messages of a queue are done with: acknowledged, expired, dropped.
+    Settle {
+        /// The queue.
+        queue: QueueId,
+        /// Which ones.
+        ranges: Ranges<'a>,
+    },
+    /// Every message of a queue below a number is done with.
+    Purge {
+        /// The queue.
+        queue: QueueId,
+        /// The first number that stays.
+        below: Seq,
+    },
+    /// A queue and everything in it is gone. Its id is never used again.
+    QueueDeleted {
+        /// The queue.
+        queue: QueueId,
+    },
+}
+
+/// Messages that entered queues together.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Enqueue<'a> {
+    count: u32,
+    targets: &'a [u8],
+    records: &'a [u8],
+}
+
+impl<'a> Enqueue<'a> {
+    /// How many messages.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The queues they entered, and each queue's number for the first of them.
+    pub fn targets(&self) -> impl ExactSizeIterator<Item = (QueueId, Seq)> + use<'a> {
+        self.targets.chunks_exact(16).map(|pair| (QueueId(u64_at(pair, 0)), u64_at(pair, 8)))
+    }
+
+    /// The message records, laid end to end.
+    pub fn records(&self) -> &'a [u8] {
+        self.records
+    }
+}
+
+/// Inclusive ranges of message numbers.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Ranges<'a>(&'a [u8]);
+
+impl<'a> Ranges<'a> {
+    /// The ranges, `(first, last)`, in the order staged.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Seq, Seq)> + use<'a> {
+        self.0.chunks_exact(16).map(|pair| (u64_at(pair, 0), u64_at(pair, 8)))
+    }
+}
+
+impl<'a> LogRecord<'a> {
+    /// Reads a record whose checksum was right; `None` when its kind is unknown or its body has the wrong form.
+    pub(super) fn parse(record: &'a [u8]) -> Option<Self> {
+        let (head, body) = record.split_at_checked(RECORD_HEADER_BYTES)?;
+        match head[4] {
+            KIND_ENQUEUE => {
+                let (fixed, rest) = body.split_at_checked(8)?;
+                let targets_bytes = (u32_at(fixed, 4) as usize).checked_mul(16)?;
+                let (targets, records) = rest.split_at_checked(targets_bytes)?;
+                Some(Self::Enqueue(Enqueue { count: u32_at(fixed, 0), targets, records }))
+            }
+            KIND_SETTLE => {
+                let (queue, ranges) = body.split_at_checked(8)?;
+                let whole = ranges.len().is_multiple_of(16);
+                whole.then(|| Self::Settle { queue: QueueId(u64_at(queue, 0)), ranges: Ranges(ranges) })
+            }
+            KIND_PURGE if body.len() == 16 => {
+                Some(Self::Purge { queue: QueueId(u64_at(body, 0)), below: u64_at(body, 8) })
+            }
+            KIND_QUEUE_DELETED if body.len() == 8 => {
+                Some(Self::QueueDeleted { queue: QueueId(u64_at(body, 0)) })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed(kind: u8, body: &[u8], salt: u64, lsn: Lsn) -> Vec<u8> {
+        let mut record = record_header(kind, (RECORD_HEADER_BYTES + body.len()) as u32).to_vec();
+        record.extend_from_slice(body);
+        seal_record(&mut record, &[], salt, lsn);
+        record
+    }
+
+    #[test]
+    fn headers_read_back_and_refuse_any_flipped_bit() {
+        let file = FileHeader { number: 7, salt: 0x1122_3344_5566_7788 };
+        let bytes = file.encode();
+        assert_eq!(FileHeader::decode(&bytes), ReadHeader::Valid(file));
+        let batch = BatchHeader {
+            length: 100,
+            records: 2,
+            flags: FLAG_CLOSED,
+            salt: file.salt,
+            number: 3,
+            first: 1000,
+            durable_before: 900,
+        };
+        let batch_bytes = batch.encode();
+        assert_eq!(BatchHeader::decode(&batch_bytes, file.salt), Some(batch));
+        assert_eq!(BatchHeader::decode(&batch_bytes, file.salt + 1), None);
+        assert_eq!((batch.end(), batch.file_bytes()), (1100, 512));
+        for bit in 0..bytes.len() * 8 {
+            let mut wrong = bytes;
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FileHeader::decode(&wrong), ReadHeader::Invalid);
+        }
+        for bit in 0..batch_bytes.len() * 8 {
+            let mut wrong = batch_bytes;
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(BatchHeader::decode(&wrong, file.salt), None);
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_damage() {
+        let mut bytes = FileHeader { number: 1, salt: 2 }.encode();
+        bytes[8] = 9;
+        let crc = FileHeader::crc(&bytes);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(FileHeader::decode(&bytes), ReadHeader::Version(9));
+    }
+
+    #[test]
+    fn a_record_verifies_only_whole_and_in_its_place() {
+        let record = sealed(KIND_PURGE, &[1; 16], 5, 40);
+        assert!(record_is_intact(&record, 5, 40));
+        assert!(!record_is_intact(&record, 6, 40), "another file's salt");
+        assert!(!record_is_intact(&record, 5, 41), "another position");
+        for bit in 0..record.len() * 8 {
+            let mut wrong = record.clone();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert!(!record_is_intact(&wrong, 5, 40));
+        }
+        let mut split = record.clone();
+        seal_record(&mut split[..30], &record[30..], 5, 40);
+        assert_eq!(split, record);
+    }
+
+    #[test]
+    fn bodies_of_the_wrong_form_are_refused() {
+        for (kind, body) in [
+            (KIND_ENQUEUE, &[0; 7][..]),
+            (KIND_ENQUEUE, &[1, 0, 0, 0, 2, 0, 0, 0, 9, 9]),
+            (KIND_ENQUEUE, &[1, 0, 0, 0, 255, 255, 255, 255]),
+            (KIND_SETTLE, &[0; 9]),
+            (KIND_PURGE, &[0; 15]),
+            (KIND_QUEUE_DELETED, &[0; 9]),
+            (99, &[0; 8]),
+        ] {
+            assert_eq!(LogRecord::parse(&sealed(kind, body, 0, 0)), None, "kind {kind}");
+        }
+    }
+}

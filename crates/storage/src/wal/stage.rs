@@ -1,0 +1,297 @@
+//! Staging: where records wait in memory for the writer thread's next turn.
+//!
+//! Callers hold the [`Stage`] while they lock queues, so that the log's order is each queue's order; everything
+//! here is therefore a few copies of bytes. Checksums are left to the writer thread.
+
+use std::sync::{Arc, MutexGuard};
+
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, QueueId, Seq};
+
+use super::format::{
+    KIND_ENQUEUE, KIND_PURGE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header,
+    record_length, seal_record,
+};
+use super::{Wal, lock};
+
+/// Settlements staged beyond this many bytes are not held back any longer.
+const LAZY_BYTES: usize = 256 * 1024;
+
+/// The message records of an enqueue.
+#[derive(Clone, Debug)]
+pub enum Payload<'a> {
+    /// Copied into the staging buffer: right for up to some KiB.
+    Copy(&'a [u8]),
+    /// Written from the chunk itself, which stays referenced until then.
+    Shared(Arc<Chunk>),
+}
+
+/// A run of staged records. Shared payloads stay outside of `bytes`.
+#[derive(Default)]
+pub(super) struct Buffer {
+    pub(super) bytes: Vec<u8>,
+    pub(super) shared: Vec<SharedPart>,
+    /// The first record's position.
+    pub(super) first: Lsn,
+    /// Holds something that must not wait for `settle_delay`.
+    urgent: bool,
+}
+
+pub(super) struct SharedPart {
+    /// Where in `bytes` the chunk's bytes belong: at the end of a record's own bytes.
+    at: usize,
+    chunk: Arc<Chunk>,
+}
+
+/// A place between two records of a buffer.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Cursor {
+    pub(super) at: usize,
+    pub(super) shared: usize,
+    pub(super) lsn: Lsn,
+    pub(super) records: u32,
+}
+
+impl Buffer {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Forgets the records and keeps the memory, unless a burst made it far larger than is needed now.
+    pub(super) fn clear(&mut self) {
+        if self.bytes.capacity() > 8 * 1024 * 1024 && self.bytes.len() < self.bytes.capacity() / 8 {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.shared.clear();
+        self.urgent = false;
+    }
+
+    pub(super) fn start(&self) -> Cursor {
+        Cursor { lsn: self.first, ..Cursor::default() }
+    }
+
+    /// The place after as many records from `from` on as fit into `limit` bytes, but at least one.
+    pub(super) fn advance(&self, from: Cursor, limit: u64) -> Cursor {
+        let mut cursor = Cursor { records: 0, ..from };
+        while cursor.at < self.bytes.len() {
+            let length = record_length(&self.bytes, cursor.at);
+            if cursor.records > 0 && cursor.lsn + length as u64 - from.lsn > limit {
+                break;
+            }
+            let part = shared_of(&self.shared, cursor, length);
+            cursor.at = part.map_or(cursor.at + length, |part| part.at);
+            cursor.shared += usize::from(part.is_some());
+            cursor.lsn += length as u64;
+            cursor.records += 1;
+        }
+        cursor
+    }
+
+    /// Fills in the checksums of the records from `from` to `to`.
+    pub(super) fn seal(&mut self, from: Cursor, to: Cursor, salt: u64) {
+        let mut cursor = from;
+        while cursor.at < to.at {
+            let length = record_length(&self.bytes, cursor.at);
+            let part = shared_of(&self.shared, cursor, length);
+            let end = part.map_or(cursor.at + length, |part| part.at);
+            let shared = part.map_or(&[][..], |part| part.chunk.bytes());
+            seal_record(&mut self.bytes[cursor.at..end], shared, salt, cursor.lsn);
+            cursor.shared += usize::from(part.is_some());
+            cursor.at = end;
+            cursor.lsn += length as u64;
+        }
+    }
+
+    /// The pieces of memory that make up the records from `from` to `to`, in order.
+    pub(super) fn pieces(&self, from: Cursor, to: Cursor) -> impl Iterator<Item = &[u8]> {
+        let parts = &self.shared[from.shared..to.shared];
+        let mut at = from.at;
+        let joined = parts.iter().flat_map(move |part| {
+            let own = &self.bytes[at..part.at];
+            at = part.at;
+            [own, part.chunk.bytes()]
+        });
+        let tail = parts.last().map_or(from.at, |part| part.at);
+        joined.chain(std::iter::once(&self.bytes[tail..to.at]))
+    }
+}
+
+/// The shared part that the record at `cursor`, of `length` bytes in all, ends with.
+fn shared_of(parts: &[SharedPart], cursor: Cursor, length: usize) -> Option<&SharedPart> {
+    // A part of a later record lies at least that record's header past this one's end.
+    parts.get(cursor.shared).filter(|part| part.at < cursor.at + length)
+}
+
+/// What the writer thread is doing, as far as a stager must know to wake it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Writer {
+    /// Will look at the buffer by itself.
+    Awake,
+    /// Sleeps until anything is staged.
+    Idle,
+    /// Sleeps until something urgent is staged or the settlements have waited long enough.
+    Dozing,
+}
+
+/// What the staging lock guards.
+pub(super) struct Staging {
+    pub(super) buffer: Buffer,
+    /// Where the next record will be.
+    pub(super) position: Lsn,
+    pub(super) writer: Writer,
+    /// No more will be staged; the writer thread ends when it has written everything.
+    pub(super) closing: bool,
+    /// The writer thread is gone after an error: what is staged is dropped.
+    pub(super) stopped: bool,
+}
+
+impl Staging {
+    pub(super) fn new(position: Lsn) -> Self {
+        let buffer = Buffer { first: position, ..Buffer::default() };
+        Self { buffer, position, writer: Writer::Idle, closing: false, stopped: false }
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        self.buffer.urgent || self.closing || self.buffer.bytes.len() > LAZY_BYTES
+    }
+
+    /// Asks for what is staged to be written without delay; whether the writer thread must be woken for it.
+    pub(super) fn hurry(&mut self) -> bool {
+        self.buffer.urgent |= !self.buffer.is_empty();
+        self.must_wake()
+    }
+
+    /// Whether the writer thread must be woken; the caller then does so.
+    pub(super) fn must_wake(&mut self) -> bool {
+        let wake = match self.writer {
+            Writer::Awake => false,
+            Writer::Idle => !self.buffer.is_empty() || self.closing,
+            Writer::Dozing => self.is_urgent(),
+        };
+        if wake {
+            self.writer = Writer::Awake;
+        }
+        wake
+    }
+
+    fn record(&mut self, kind: u8, body_bytes: usize) {
+        let length = RECORD_HEADER_BYTES + body_bytes;
+        #[expect(clippy::expect_used, reason = "messages are limited to an eighth of this by configuration")]
+        let length = u32::try_from(length).expect("a log record is below 4 GiB");
+        self.buffer.bytes.extend_from_slice(&record_header(kind, length));
+        self.position += u64::from(length);
+    }
+
+    fn numbers(&mut self, numbers: [u64; 2]) {
+        self.buffer.bytes.extend_from_slice(&numbers[0].to_le_bytes());
+        self.buffer.bytes.extend_from_slice(&numbers[1].to_le_bytes());
+    }
+}
+
+/// The right to stage records, and with it the log's one staging lock. Held while the queues concerned are locked
+/// (lock order: stage, then queue), so that log order and queue order agree. Dropping it wakes the writer thread
+/// where needed.
+///
+/// Each method returns the position after its record: when the log is durable up to there, so is the record.
+/// Nothing here blocks or fails; callers look at [`Wal::is_congested`] before they take in more.
+pub struct Stage<'a> {
+    wal: &'a Wal,
+    /// `None` only within `drop`.
+    staging: Option<MutexGuard<'a, Staging>>,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(wal: &'a Wal) -> Self {
+        Self { wal, staging: Some(lock(&wal.inner.staging)) }
+    }
+
+    /// Stages `count` messages that enter each of `targets` (a queue, and its number for the first of them).
+    /// `payload` holds their records end to end, deltas from 0 without holes.
+    ///
+    /// # Panics
+    /// When the record would reach 4 GiB.
+    pub fn enqueue(&mut self, targets: &[(QueueId, Seq)], count: u32, payload: Payload<'_>) -> Lsn {
+        let payload_bytes = match &payload {
+            Payload::Copy(bytes) => bytes.len(),
+            Payload::Shared(chunk) => chunk.bytes().len(),
+        };
+        self.stage(|staging| {
+            staging.record(KIND_ENQUEUE, 8 + 16 * targets.len() + payload_bytes);
+            staging.buffer.bytes.extend_from_slice(&count.to_le_bytes());
+            staging.buffer.bytes.extend_from_slice(&(targets.len() as u32).to_le_bytes());
+            for &(queue, first) in targets {
+                staging.numbers([queue.0, first]);
+            }
+            match payload {
+                Payload::Copy(bytes) => staging.buffer.bytes.extend_from_slice(bytes),
+                Payload::Shared(chunk) if payload_bytes > 0 => {
+                    let at = staging.buffer.bytes.len();
+                    staging.buffer.shared.push(SharedPart { at, chunk });
+                }
+                Payload::Shared(_) => {}
+            }
+            staging.buffer.urgent = true;
+        })
+    }
+
+    /// Stages that the messages of `queue` in `ranges` (first, last; inclusive) are done with. May be written up to
+    /// `settle_delay` later, unless someone waits for it.
+    ///
+    /// # Panics
+    /// When the record would reach 4 GiB.
+    pub fn settle(&mut self, queue: QueueId, ranges: &[(Seq, Seq)]) -> Lsn {
+        self.stage(|staging| {
+            staging.record(KIND_SETTLE, 8 + 16 * ranges.len());
+            staging.buffer.bytes.extend_from_slice(&queue.0.to_le_bytes());
+            for &(first, last) in ranges {
+                staging.numbers([first, last]);
+            }
+        })
+    }
+
+    /// Stages that the messages of `queue` numbered below `below` are done with. May be written late, as
+    /// [`Self::settle`].
+    pub fn purge(&mut self, queue: QueueId, below: Seq) -> Lsn {
+        self.stage(|staging| {
+            staging.record(KIND_PURGE, 16);
+            staging.numbers([queue.0, below]);
+        })
+    }
+
+    /// Stages that `queue` is gone.
+    pub fn queue_deleted(&mut self, queue: QueueId) -> Lsn {
+        self.stage(|staging| {
+            staging.record(KIND_QUEUE_DELETED, 8);
+            staging.buffer.bytes.extend_from_slice(&queue.0.to_le_bytes());
+            staging.buffer.urgent = true;
+        })
+    }
+
+    /// Where the next record will be.
+    pub fn position(&self) -> Lsn {
+        self.staging.as_ref().map_or(0, |staging| staging.position)
+    }
+
+    fn stage(&mut self, put: impl FnOnce(&mut Staging)) -> Lsn {
+        let Some(staging) = self.staging.as_mut() else { return 0 };
+        put(staging);
+        if staging.stopped {
+            staging.buffer.clear();
+        }
+        staging.position
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        let Some(mut staging) = self.staging.take() else { return };
+        let lazy = !staging.buffer.is_empty() && !staging.is_urgent();
+        self.wal.inner.note_appended(staging.position, lazy);
+        let wake = staging.must_wake();
+        drop(staging);
+        if wake {
+            self.wal.inner.staged.notify_one();
+        }
+    }
+}

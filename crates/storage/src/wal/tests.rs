@@ -1,0 +1,152 @@
+//! The log as a whole, on the simulated disk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_model::record;
+
+use super::*;
+use crate::disk::Disk;
+use crate::disk::sim::SimDisk;
+
+mod running;
+
+const DIR: &str = "/data/wal";
+
+/// What the log told its owner.
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    Fatal(String),
+    DiskFull(bool),
+    Checkpoint(Lsn),
+    Drained,
+}
+
+struct Recorder(Mutex<Sender<Event>>);
+
+impl Recorder {
+    fn new() -> (Arc<Self>, Receiver<Event>) {
+        let (sender, receiver) = mpsc::channel();
+        (Arc::new(Self(Mutex::new(sender))), receiver)
+    }
+
+    fn send(&self, event: Event) {
+        let _ = self.0.lock().unwrap().send(event);
+    }
+}
+
+impl WalEvents for Recorder {
+    fn fatal(&self, error: &StorageError) {
+        self.send(Event::Fatal(error.to_string()));
+    }
+
+    fn disk_full(&self, full: bool) {
+        self.send(Event::DiskFull(full));
+    }
+
+    fn checkpoint_wanted(&self, up_to: Lsn) {
+        self.send(Event::Checkpoint(up_to));
+    }
+
+    fn drained(&self) {
+        self.send(Event::Drained);
+    }
+}
+
+/// A record as the tests compare it.
+#[derive(Clone, Debug, PartialEq)]
+enum Entry {
+    Enqueue(Vec<(QueueId, Seq)>, u32, Vec<u8>),
+    Settle(QueueId, Vec<(Seq, Seq)>),
+    Purge(QueueId, Seq),
+    Deleted(QueueId),
+}
+
+impl Entry {
+    fn of(record: LogRecord<'_>) -> Self {
+        match record {
+            LogRecord::Enqueue(enqueue) => {
+                Self::Enqueue(enqueue.targets().collect(), enqueue.count(), enqueue.records().to_vec())
+            }
+            LogRecord::Settle { queue, ranges } => Self::Settle(queue, ranges.iter().collect()),
+            LogRecord::Purge { queue, below } => Self::Purge(queue, below),
+            LogRecord::QueueDeleted { queue } => Self::Deleted(queue),
+        }
+    }
+
+    /// Stages it, with a shared payload where `shared`, and returns the record's end.
+    fn stage(&self, wal: &Wal, shared: bool) -> Lsn {
+        let mut stage = wal.stage();
+        match self {
+            Self::Enqueue(targets, count, bytes) if shared => {
+                let chunk = Arc::new(Chunk::parse(bytes.clone()).unwrap());
+                stage.enqueue(targets, *count, Payload::Shared(chunk))
+            }
+            Self::Enqueue(targets, count, bytes) => stage.enqueue(targets, *count, Payload::Copy(bytes)),
+            Self::Settle(queue, ranges) => stage.settle(*queue, ranges),
+            Self::Purge(queue, below) => stage.purge(*queue, *below),
+            Self::Deleted(queue) => stage.queue_deleted(*queue),
+        }
+    }
+}
+
+/// `count` message records with bodies of `body` bytes.
+fn messages(count: u32, body: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for delta in 0..count {
+        record::append_head(&mut bytes, delta, record::FLAG_PERSISTENT, 77, b"\x00\x01q", b"header", body);
+        bytes.extend((0..body).map(|i| (i as u32 ^ delta) as u8));
+    }
+    bytes
+}
+
+fn enqueue(queue: u64, first: Seq, count: u32, body: usize) -> Entry {
+    Entry::Enqueue(vec![(QueueId(queue), first)], count, messages(count, body))
+}
+
+fn small() -> WalOptions {
+    WalOptions {
+        file_bytes: 16 * 1024,
+        ring_files: 4,
+        reserve_files: 1,
+        max_files: 64,
+        batch_bytes: 4096,
+        staging_bytes: 64 * 1024,
+        settle_delay: Duration::from_millis(1),
+        retry: Duration::from_millis(2),
+        salt_seed: 42,
+        strict: false,
+    }
+}
+
+type Opened = (Arc<Wal>, ReplayReport, Vec<(Lsn, Entry)>, Receiver<Event>);
+
+fn open(disk: &SimDisk, options: WalOptions, start: Lsn) -> Result<Opened, StorageError> {
+    let (events, receiver) = Recorder::new();
+    let mut entries = Vec::new();
+    let (wal, report) =
+        Wal::open(Arc::new(disk.clone()), Path::new(DIR), options, start, events, &mut |lsn, record| {
+            entries.push((lsn, Entry::of(record)));
+            Ok(())
+        })?;
+    Ok((wal, report, entries, receiver))
+}
+
+fn entries_of(entries: &[(Lsn, Entry)]) -> Vec<Entry> {
+    entries.iter().map(|(_, entry)| entry.clone()).collect()
+}
+
+/// The log files that hold batches, by name.
+fn used_files(disk: &SimDisk) -> Vec<PathBuf> {
+    let contents = disk.contents();
+    let used = contents.iter().filter(|(path, bytes)| {
+        path.parent() == Some(Path::new(DIR)) && bytes.get(4096..).is_some_and(format::looks_like_batch)
+    });
+    used.map(|(path, _)| path.clone()).collect()
+}

@@ -1,0 +1,197 @@
+//! The log's one writing thread: takes what was staged, writes it, syncs it, tells who waits.
+//!
+//! There is no timer to collect batches: a batch is what was staged while the one before was being synced. Only
+//! settlements, when nothing else is staged and nobody waits, are left for up to `settle_delay`.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use posthouse_model::ids::Lsn;
+
+use super::format::{
+    BATCH_ALIGN, BATCH_HEADER_BYTES, BatchHeader, FIRST_BATCH_AT, FLAG_CLOSED, batch_file_bytes,
+};
+use super::ring::{LogFile, file_bytes_for};
+use super::stage::{Buffer, Cursor, Writer};
+use super::waiters::DurableWaiter;
+use super::{Inner, lock};
+use crate::error::StorageError;
+
+static ZEROES: [u8; BATCH_ALIGN as usize] = [0; BATCH_ALIGN as usize];
+
+/// The writing thread's state.
+pub(super) struct LogWriter {
+    inner: Arc<Inner>,
+    buffer: Buffer,
+    file: LogFile,
+    /// Position of the file's first record.
+    file_first: Lsn,
+    /// Where in the file the next batch goes.
+    at: u64,
+    next_batch: u64,
+    /// Position after the last record written.
+    written: Lsn,
+    due: Vec<Arc<dyn DurableWaiter>>,
+}
+
+impl LogWriter {
+    pub(super) fn new(inner: Arc<Inner>, file: LogFile, position: Lsn, next_batch: u64) -> Self {
+        Self {
+            inner,
+            buffer: Buffer::default(),
+            file,
+            file_first: position,
+            at: FIRST_BATCH_AT,
+            next_batch,
+            written: position,
+            due: Vec::new(),
+        }
+    }
+
+    /// Writes until the log is closed or an error stops it for good.
+    pub(super) fn run(mut self) {
+        let result = self.write_all();
+        if let Err(error) = result {
+            self.inner.stop(error);
+        }
+    }
+
+    fn write_all(&mut self) -> Result<(), StorageError> {
+        while self.next_buffer() {
+            self.inner.check_running()?;
+            self.write_buffer()?;
+            self.sync()?;
+        }
+        self.write_end()
+    }
+
+    /// Takes what is staged, waiting for it; `false` when the log is closed and everything is written.
+    fn next_buffer(&mut self) -> bool {
+        self.buffer.clear();
+        let mut staging = lock(&self.inner.staging);
+        let mut deadline = None;
+        loop {
+            if staging.buffer.is_empty() {
+                if staging.closing {
+                    return false;
+                }
+                staging.writer = Writer::Idle;
+                staging = self.inner.wait_staged(staging);
+                continue;
+            }
+            if staging.is_urgent() {
+                break;
+            }
+            let now = Instant::now();
+            let until = *deadline.get_or_insert(now + self.inner.options.settle_delay);
+            if now >= until {
+                break;
+            }
+            staging.writer = Writer::Dozing;
+            staging = self.inner.wait_staged_for(staging, until - now);
+        }
+        staging.writer = Writer::Awake;
+        self.inner.lazy.store(false, Ordering::Relaxed);
+        std::mem::swap(&mut self.buffer, &mut staging.buffer);
+        staging.buffer.first = staging.position;
+        true
+    }
+
+    fn write_buffer(&mut self) -> Result<(), StorageError> {
+        let limit = self.inner.options.batch_bytes;
+        let mut from = self.buffer.start();
+        while from.at < self.buffer.bytes.len() {
+            let to = self.buffer.advance(from, limit);
+            self.make_room(to.lsn - from.lsn)?;
+            self.buffer.seal(from, to, self.file.header.salt);
+            let header = BatchHeader {
+                length: (to.lsn - from.lsn) as u32, // `batch_bytes` and one record are below 4 GiB
+                records: to.records,
+                flags: 0,
+                salt: self.file.header.salt,
+                number: self.next_batch,
+                first: from.lsn,
+                durable_before: self.inner.durable.load(Ordering::Relaxed),
+            };
+            self.write_batch(&header, from, to)?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    fn write_batch(&mut self, header: &BatchHeader, from: Cursor, to: Cursor) -> Result<(), StorageError> {
+        let head = header.encode();
+        let padding = header.file_bytes() as usize - BATCH_HEADER_BYTES - header.length as usize;
+        let mut was_full = false;
+        loop {
+            let mut slices = Vec::with_capacity(2 * (to.shared - from.shared) + 3);
+            slices.push(IoSlice::new(&head));
+            slices.extend(self.buffer.pieces(from, to).map(IoSlice::new));
+            slices.push(IoSlice::new(&ZEROES[..padding]));
+            match self.file.file.write_at(&mut slices, self.at) {
+                Ok(()) => break,
+                Err(error) => {
+                    let error = StorageError::io_at("write", &self.file.path, self.at, error);
+                    if !error.is_disk_full() {
+                        return Err(error);
+                    }
+                    // Copy-on-write file systems need room even for reserved space. Nothing was synced yet, so
+                    // writing the same bytes again is sound.
+                    was_full = true;
+                    self.inner.wait_for_room()?;
+                }
+            }
+        }
+        if was_full {
+            self.inner.found_room();
+        }
+        self.at += header.file_bytes();
+        self.next_batch += 1;
+        self.written = to.lsn;
+        Ok(())
+    }
+
+    /// Goes on to the next file when a batch with `length` bytes of records does not fit into this one.
+    fn make_room(&mut self, length: u64) -> Result<(), StorageError> {
+        if self.at + batch_file_bytes(length) <= self.file.bytes {
+            return Ok(());
+        }
+        if self.written > self.inner.durable.load(Ordering::Relaxed) {
+            self.sync()?;
+        }
+        let next = self.inner.take_file(file_bytes_for(length))?;
+        let full = std::mem::replace(&mut self.file, next);
+        let first = std::mem::replace(&mut self.file_first, self.written);
+        self.at = FIRST_BATCH_AT;
+        self.inner.seal_file(full, first, self.written);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        self.file.sync()?;
+        self.inner.advance_durable(self.written, &mut self.due);
+        Ok(())
+    }
+
+    /// Says on disk that everything was written: recovery then need not look for more.
+    fn write_end(&mut self) -> Result<(), StorageError> {
+        if self.at + batch_file_bytes(0) > self.file.bytes {
+            return Ok(());
+        }
+        let header = BatchHeader {
+            length: 0,
+            records: 0,
+            flags: FLAG_CLOSED,
+            salt: self.file.header.salt,
+            number: self.next_batch,
+            first: self.written,
+            durable_before: self.written,
+        };
+        let here = Cursor { lsn: self.written, ..Cursor::default() };
+        self.buffer.clear();
+        self.write_batch(&header, here, here)?;
+        self.file.sync()
+    }
+}

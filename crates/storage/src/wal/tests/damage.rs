@@ -184,3 +184,39 @@ fn an_error_of_the_owner_ends_replay() {
     });
     assert_eq!(result.err().unwrap().to_string(), "storage has stopped: enough");
 }
+
+/// Header and first batch of a file of version 1.
+const VERSION_1_HEADER: &str = "504857414c4f470a01000000e482950a0100000000000000350cb25a600fe30f";
+const VERSION_1_BATCH: &str = "\
+    50484254dd000000965a60a1040000000000000000000000350cb25a600fe30f00000000000000000000000000000000\
+    00000000000000005500000001000000000000000000000000000000bf6f5c1401000000010000000201000000000000\
+    0700000000000000250000000000000001000300060000004d0000000000000000017168656164657200010203400000\
+    00020000000000000000000000000000008edd9a30020100000000000001000000000000000300000000000000050000\
+    0000000000050000000000000028000000030000000000000000000000000000004adc15260900000000000000080000\
+    00000000002000000004000000000000000000000000000000091be5590a00000000000000";
+
+#[test]
+fn version_1_bytes_stay_readable() {
+    let bytes = |hex: &str| -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    };
+    let disk = SimDisk::new(1);
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    let file = disk.create(&Path::new(DIR).join("0000000000000001.log")).unwrap();
+    file.allocate(16 * 1024).unwrap();
+    file.write_all_at(&bytes(VERSION_1_HEADER), 0).unwrap();
+    file.write_all_at(&bytes(VERSION_1_BATCH), 4096).unwrap();
+    let mut found = Vec::new();
+    let report = verify(&disk, Path::new(DIR), 0, &mut |lsn, record| {
+        found.push((lsn, Entry::of(record)));
+        Ok(())
+    });
+    let expected = [
+        (0, enqueue(258, 7, 1, 4)),
+        (85, Entry::Settle(QueueId(258), vec![(1, 3), (5, 5)])),
+        (149, Entry::Purge(QueueId(9), 8)),
+        (189, Entry::Deleted(QueueId(10))),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(report.unwrap().end, 221);
+}

@@ -350,7 +350,11 @@ impl<'a> Recovery<'a> {
             from = Place { source: place.source + 1, offset: FIRST_BATCH_AT };
         }
         match look_beyond(&self.sources, from, at, self.expected.is_some())? {
-            Beyond::Resumes(next) => Ok(Some(next)),
+            Beyond::Resumes(next) => {
+                // The batches up to the start may be gone with a released file; the log goes on past them.
+                self.expected = self.expected.map(|_| at);
+                Ok(Some(next))
+            }
             Beyond::Gap(next, first) => {
                 let (place, kind) = self.find_damage(place, next, at)?;
                 let rest = self.sources[place.source].log_file.bytes.saturating_sub(place.offset);

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::residency::ToWrite;
-use posthouse_storage::segment::{BlockIn, Class, SegmentStore};
+use posthouse_storage::segment::{BlockIn, Class, SegmentStore, is_gone};
 use tracing::error;
 
 use crate::broker::Broker;
@@ -171,17 +171,24 @@ pub fn write_chunks(
 }
 
 fn load_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
+    // A chunk that was rewritten to another segment meanwhile is looked for again.
+    while load_planned(queue, segments) {}
+}
+
+/// Reads what the queue needs next; whether that must be repeated.
+fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
     let plan = {
         let mut state = queue.lock();
         state.loading = false;
         state.machine.plan_load(READ_AHEAD_BYTES, |location| location.len as usize)
     };
-    let mut wakes = Vec::new();
+    let (mut wakes, mut again) = (Vec::new(), false);
     for (first_seq, location) in plan {
         let read = segments.read(&location, queue.id, first_seq);
         let mut state = queue.lock();
         match read {
             Ok(chunk) => state.machine.loaded(first_seq, Arc::new(chunk), &mut wakes),
+            Err(problem) if is_gone(&problem) => again = true,
             Err(problem) => {
                 let messages = state.machine.lost(first_seq, &mut wakes);
                 error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
@@ -198,6 +205,7 @@ fn load_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
             wake.wake();
         }
     }
+    again
 }
 
 /// Gives back the places in segments that a queue no longer uses.

@@ -107,7 +107,7 @@ pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
         && let (Some(work), Some(segments)) = (work, broker.segments())
     {
         residency::start(work, segments.clone())?;
-        start_checkpoints(&broker, events.take_work())?;
+        start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
     }
     start_watch(&broker)?;
     Ok(broker)
@@ -308,7 +308,11 @@ impl WalEvents for Events {
     }
 }
 
-fn start_checkpoints(broker: &Arc<Broker>, work: Option<Receiver<()>>) -> Result<(), StartError> {
+fn start_checkpoints(
+    broker: &Arc<Broker>,
+    work: Option<Receiver<()>>,
+    on_fatal: fn(&str),
+) -> Result<(), StartError> {
     let Some(work) = work else { return Ok(()) };
     let broker = Arc::downgrade(broker);
     std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
@@ -322,7 +326,8 @@ fn start_checkpoints(broker: &Arc<Broker>, work: Option<Receiver<()>>) -> Result
                     }
                 }
                 // The log grows until the next cycle succeeds, or publishers are held back.
-                Err(problem) => error!(%problem, "cannot write a checkpoint"),
+                Err(problem) if problem.is_disk_full() => error!(%problem, "no room for a checkpoint"),
+                Err(problem) => on_fatal(&problem.to_string()),
             }
         }
     })?;

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 
-URI = os.environ.get("AMQP_URI", "amqp://guest:guest@127.0.0.1:5672/")
+URI = os.environ.get("AMQP_URI", "amqp://guest:guest@127.0.0.1:5672/%2f")
 
 # RabbitMQ's reply for a second connection touching an exclusive queue; %s is the queue's name.
 LOCKED = (

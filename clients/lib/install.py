@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 CLIENTS = pathlib.Path(__file__).resolve().parent.parent
 ROOT = CLIENTS.parent
@@ -39,10 +40,18 @@ def debian_packages(wanted):
     if os.geteuid() != 0:
         raise Problem(f"missing packages, install them as root: apt-get install {' '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command(["apt-get", "update"])
+    if not _package_lists_are_fresh():
+        command(["apt-get", "update"])
     # Daemons of these packages are started by hand on free ports, never by the package.
     with _no_service_starts():
         command(["apt-get", "install", "-y", "--no-install-recommends", *packages], env=environment)
+
+
+def _package_lists_are_fresh():
+    """Whether `apt-get update` ran within the last hour and its lists are still there."""
+    lists = pathlib.Path("/var/lib/apt/lists")
+    touched = lists / "partial"
+    return any(lists.glob("*_Packages*")) and touched.exists() and time.time() - touched.stat().st_mtime < 3600
 
 
 @contextlib.contextmanager

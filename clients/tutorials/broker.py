@@ -6,7 +6,7 @@ import pika
 
 
 def connect():
-    uri = os.environ.get("AMQP_URI", "amqp://guest:guest@127.0.0.1:5672/")
+    uri = os.environ.get("AMQP_URI", "amqp://guest:guest@127.0.0.1:5672/%2f")
     return pika.BlockingConnection(pika.URLParameters(uri))
 
 

@@ -34,7 +34,7 @@ class CallbackPublisher:
         self.published = 0
         self.outstanding = {}
         self.connection = pika.SelectConnection(
-            pika.URLParameters(os.environ.get("AMQP_URI", "amqp://guest:guest@127.0.0.1:5672/")),
+            pika.URLParameters(os.environ.get("AMQP_URI", "amqp://guest:guest@127.0.0.1:5672/%2f")),
             on_open_callback=lambda connection: connection.channel(on_open_callback=self.opened),
             on_close_callback=lambda connection, reason: connection.ioloop.stop(),
         )

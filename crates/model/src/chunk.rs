@@ -161,6 +161,15 @@ impl ChunkBuilder {
         self.bytes.extend_from_slice(record);
     }
 
+    /// Copies one record under another delta, which must not be below [`Self::end_delta`].
+    pub fn copy_record_as(&mut self, record: &[u8], delta: u32) {
+        debug_assert!(delta >= self.end_delta);
+        let at = self.bytes.len();
+        self.note(delta, at);
+        self.bytes.extend_from_slice(record);
+        record::set_delta(&mut self.bytes[at..], delta);
+    }
+
     /// The records so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -253,6 +262,17 @@ mod tests {
         builder.append_records(build(3).bytes());
         let deltas: Vec<u32> = builder.finish().records().map(|r| r.delta()).collect();
         assert_eq!(deltas, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_record_copied_under_another_delta_keeps_everything_else() {
+        let whole = build(2);
+        let mut builder = ChunkBuilder::default();
+        builder.copy_record_as(&whole.bytes()[..whole.records().next().unwrap().len()], 9);
+        assert_eq!(builder.end_delta(), 10);
+        let copied = builder.finish();
+        let record = copied.records().next().unwrap();
+        assert_eq!((record.delta(), record.body()), (9, &0u32.to_le_bytes()[..]));
     }
 
     #[test]

@@ -1,1 +1,17 @@
-//! One running broker, without protocol and without sockets.
+//! One running broker, without protocol and without sockets: virtual hosts, publishing, delivering, settling,
+//! definitions, watermarks.
+
+pub mod alarms;
+pub mod broker;
+pub mod connections;
+pub mod declare;
+pub mod deliver;
+pub mod owner;
+pub mod positions;
+pub mod publish;
+pub mod queue_handle;
+pub mod records;
+pub mod residency;
+pub mod start;
+pub mod vhost;
+pub mod waker;

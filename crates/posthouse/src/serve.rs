@@ -1,13 +1,143 @@
 //! Running the broker from its settings until it is told to stop.
 
+use std::fmt::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthouse_amqp::tune::Tune;
+use posthouse_auth::authorities::AuthSettings;
+use posthouse_node::broker::{self, Broker};
+use posthouse_node::start::{self, Keep, StartOptions};
+use posthouse_server::listen::{AmqpSettings, Server};
+use posthouse_storage::wal::WalOptions;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli;
-use crate::config::Settings;
+use crate::config::{Settings, Storage};
+
+/// How long connections may take to close when the broker stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the broker until SIGTERM or SIGINT. Exit code 0 after an orderly stop, 1 when the state of the machine or
 /// of the data directory forbids starting.
 pub(crate) fn serve(settings: Settings) -> ExitCode {
-    let dir = settings.server.data_dir.display();
-    cli::fail(cli::STATE, format_args!("serve: this build has no broker in it (data directory {dir})"))
+    start_logging(&settings.logging.filter);
+    let runtime = match Builder::new_multi_thread().enable_all().thread_name("worker").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::fail(cli::STATE, format_args!("cannot start threads: {error}")),
+    };
+    match run(&runtime, &settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => cli::fail(cli::STATE, format_args!("{problem}")),
+    }
+}
+
+fn start_logging(filter: &str) {
+    // The directives were checked when the settings were read.
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn run(runtime: &Runtime, settings: &Settings) -> Result<(), String> {
+    let broker = start::start(start_options(settings)).map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        let mut stop = StopSignals::new().map_err(|e| format!("cannot watch for signals: {e}"))?;
+        let server = listen(&broker, settings)?;
+        stop.wait().await;
+        tracing::info!("stopping; a second signal ends the process at once");
+        tokio::select! {
+            () = server.stop(STOP_PATIENCE) => {}
+            () = stop.wait() => std::process::exit(i32::from(cli::STATE)),
+        }
+        Ok::<(), String>(())
+    })?;
+    start::stop(&broker).map_err(|e| format!("the last checkpoint was not written: {e}"))
+}
+
+fn start_options(settings: &Settings) -> StartOptions {
+    let keep = match settings.server.storage {
+        Storage::Memory => Keep::InMemory,
+        Storage::Log => Keep::InDirectory {
+            path: settings.server.data_dir.clone(),
+            wal: WalOptions {
+                file_bytes: settings.log.file_size,
+                ring_files: usize::from(settings.log.files),
+                ..WalOptions::default()
+            },
+        },
+    };
+    StartOptions {
+        settings: broker::Settings {
+            max_message_bytes: settings.amqp.max_message_size,
+            memory_budget_bytes: settings.memory.budget_bytes() as usize,
+            memory_watermark_bytes: settings.memory.watermark_bytes() as usize,
+            disk_free_limit_bytes: settings.disk.free_limit,
+            max_consumers_per_channel: settings.amqp.max_consumers_per_channel,
+            max_connections: settings.amqp.max_connections,
+        },
+        auth: AuthSettings {
+            loopback_users: settings.auth.loopback_users.clone(),
+            anonymous_user: settings.auth.anonymous_user.clone(),
+            ..AuthSettings::default()
+        },
+        default_user: (settings.auth.default_user.clone(), settings.auth.default_pass.clone()),
+        keep,
+        on_fatal: die,
+    }
+}
+
+/// The disk failed: nothing more can be promised, and what was promised is on it.
+fn die(problem: &str) {
+    tracing::error!(
+        problem,
+        "the disk failed; the broker stops at once so that nothing is confirmed wrongly"
+    );
+    std::process::abort();
+}
+
+fn listen(broker: &Arc<Broker>, settings: &Settings) -> Result<Server, String> {
+    let amqp = &settings.amqp;
+    let amqp_settings = AmqpSettings {
+        tune: Tune {
+            channel_max: amqp.channel_max,
+            frame_max: amqp.frame_max,
+            heartbeat: u16::try_from(amqp.heartbeat.as_secs()).unwrap_or(u16::MAX),
+        },
+        handshake_timeout: amqp.handshake_timeout,
+        product: amqp.product.clone(),
+    };
+    let mut server = Server::new(broker.clone(), amqp_settings);
+    let mut greeting = String::new();
+    for &address in &amqp.listeners {
+        let got = server.listen(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
+        // Writing to a string cannot fail.
+        let _ = writeln!(greeting, "listening for AMQP 0-9-1 on {got}");
+    }
+    let _ = match settings.server.storage {
+        Storage::Memory => writeln!(greeting, "keeping everything in memory: nothing survives a restart"),
+        Storage::Log => writeln!(greeting, "keeping data in {}", settings.server.data_dir.display()),
+    };
+    cli::print(&greeting);
+    Ok(server)
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    term: Signal,
+    int: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }

@@ -8,7 +8,7 @@
 //! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64
 //! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block...
 //! block:    first seq less the end of the block before (of 0 for the first) v | span<<1 + has bitmap v |
-//!           file number, zigzag difference to the block before v | offset v | length v | [bitmap, see SeqBitmap]
+//!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v | [bitmap, see SeqBitmap]
 //! trailer:  queues u64 | crc32c of everything before u32 | "KCHP" u32
 //! file:     header | queue | queue | ... | trailer
 //! ```
@@ -248,6 +248,7 @@ fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
         varint::put(out, block.first_seq - end);
         end = block.first_seq + u64::from(block.span);
         varint::put(out, u64::from(block.span) << 1 | u64::from(block.settled.is_some()));
+        varint::put(out, u64::from(block.span.saturating_sub(block.location.records)));
         varint::put(out, varint::zigzag(block.location.file.0.wrapping_sub(file) as i64));
         file = block.location.file.0;
         varint::put(out, block.location.offset.into());
@@ -321,8 +322,8 @@ fn decode_queue(bytes: &mut &[u8]) -> Option<QueueState> {
     let covered = next_seq.checked_sub(varint::take(bytes)?)?;
     let delivered_below = next_seq.checked_sub(varint::take(bytes)?)?;
     let count = usize::try_from(varint::take(bytes)?).ok()?;
-    // A block takes at least five bytes, so a count beyond that is not worth its memory.
-    let mut blocks = Vec::with_capacity(count.min(bytes.len() / 5));
+    // A block takes at least six bytes, so a count beyond that is not worth its memory.
+    let mut blocks = Vec::with_capacity(count.min(bytes.len() / 6));
     let (mut end, mut file) = (0u64, 0u64);
     for _ in 0..count {
         let first_seq = end.checked_add(varint::take(bytes)?)?;
@@ -330,6 +331,7 @@ fn decode_queue(bytes: &mut &[u8]) -> Option<QueueState> {
         let has_bitmap = span & 1 == 1;
         let span = u32::try_from(span >> 1).ok()?;
         end = first_seq.checked_add(span.into())?;
+        let records = span.checked_sub(u32::try_from(varint::take(bytes)?).ok()?)?;
         file = file.wrapping_add(varint::unzigzag(varint::take(bytes)?) as u64);
         let offset = u32::try_from(varint::take(bytes)?).ok()?;
         let len = u32::try_from(varint::take(bytes)?).ok()?;
@@ -340,7 +342,7 @@ fn decode_queue(bytes: &mut &[u8]) -> Option<QueueState> {
         } else {
             None
         };
-        let location = Location { file: SegmentId(file), class: Class::Durable, offset, len };
+        let location = Location { file: SegmentId(file), class: Class::Durable, offset, len, records };
         blocks.push(BlockRef { location, first_seq, span, settled });
     }
     Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks })

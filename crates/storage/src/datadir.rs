@@ -9,7 +9,7 @@
 //!   wal/            the write-ahead log: preallocated files, used in turn
 //!   segments/       backlog that left the log: synced blocks of records
 //!   spill/          backlog of transient messages: never synced, wiped at every start
-//!   quarantine/     damaged files set aside for inspection
+//!   wal/quarantine/ damaged parts of the log, set aside for inspection
 //! ```
 //!
 //! Opening never removes anything but what lies in `spill/`. Format 1.
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub const DATA_FORMAT: u32 = 1;
 
 const FORMAT_PREFIX: &str = "posthouse data directory, format ";
-const SUB_DIRECTORIES: [&str; 4] = ["wal", "segments", "spill", "quarantine"];
+const SUB_DIRECTORIES: [&str; 3] = ["wal", "segments", "spill"];
 /// What an otherwise empty directory may hold before it becomes a data directory.
 const HARMLESS: [&str; 3] = ["LOCK", "FORMAT.new", "lost+found"];
 
@@ -249,7 +249,7 @@ mod tests {
         drop(data);
         DataDir::open(&path).unwrap();
         let left: Vec<_> = SUB_DIRECTORIES.iter().filter(|n| path.join(n).join("file").exists()).collect();
-        assert_eq!(left, [&"wal", &"segments", &"quarantine"]);
+        assert_eq!(left, [&"wal", &"segments"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::path::Path;
 
 pub(crate) use error::ConfigError;
 pub(crate) use layers::Flag;
-pub(crate) use settings::Settings;
+pub(crate) use settings::{Settings, Storage};
 pub(crate) use system::Machine;
 
 use error::Origin;

@@ -69,7 +69,7 @@ pub struct Held<L> {
     pub residence: Residence<L>,
     /// Which messages survive a restart.
     pub persistence: Persistence,
-    /// The log position after its first message; 0 for what came from a checkpoint.
+    /// The log position at which its first message's record starts.
     pub lsn: Lsn,
 }
 
@@ -87,6 +87,27 @@ impl<L: Copy> Held<L> {
     /// Whether any message after the prefix is settled.
     pub fn has_holes(&self) -> bool {
         self.settled.is_some()
+    }
+
+    /// Every settled message, prefix included; none when there are none.
+    pub fn settled_bitmap(&self) -> Option<SeqBitmap> {
+        let mut bits = match &self.settled {
+            Some(bits) => (**bits).clone(),
+            None if self.prefix == 0 => return None,
+            None => SeqBitmap::new(self.span),
+        };
+        bits.set_range(0, self.prefix);
+        Some(bits)
+    }
+
+    /// A chunk as a restart finds it.
+    pub fn recovered(first_seq: Seq, span: u32, settled: Option<SeqBitmap>, residence: Residence<L>) -> Self {
+        let live = span - settled.as_ref().map_or(0, SeqBitmap::count);
+        let settled = settled.map(Box::new);
+        let persistence = Persistence::Persistent;
+        let mut held = Self { first_seq, span, prefix: 0, live, settled, residence, persistence, lsn: 0 };
+        held.absorb_bits();
+        held
     }
 
     /// Settles `from..=to` (deltas) and says how many of them were not settled before.
@@ -146,15 +167,21 @@ pub struct Chunks<L> {
     memory_bytes: usize,
 }
 
-impl<L: Copy> Chunks<L> {
-    /// No chunks.
-    pub fn new() -> Self {
+impl<L> Default for Chunks<L> {
+    fn default() -> Self {
         Self { held: VecDeque::new(), released: Vec::new(), memory_bytes: 0 }
     }
+}
 
+impl<L: Copy> Chunks<L> {
     /// Bytes of memory taken by chunks.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// How many chunks there are.
@@ -266,7 +293,7 @@ mod tests {
     }
 
     fn chunks() -> Chunks<u32> {
-        let mut chunks = Chunks::new();
+        let mut chunks = Chunks::default();
         chunks.push(held(10, 5));
         chunks.push(held(15, 5));
         chunks.push(held(30, 5));

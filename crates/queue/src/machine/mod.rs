@@ -62,7 +62,7 @@ pub struct Recovered<L> {
 impl<L: Copy, W: Clone> Default for Queue<L, W> {
     fn default() -> Self {
         Self {
-            chunks: Chunks::new(),
+            chunks: Chunks::default(),
             tail: ChunkBuilder::default(),
             tail_first: 0,
             tail_lsn: 0,
@@ -74,7 +74,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             redelivered_below: 0,
             ready: 0,
             unacked: 0,
-            roster: Roster::new(),
+            roster: Roster::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, Seq};
 
@@ -17,6 +18,15 @@ pub struct ToWrite {
     pub chunk: Arc<Chunk>,
     /// Which class of segment it belongs to.
     pub persistence: Persistence,
+    /// Which of its messages are settled.
+    pub settled: Option<SeqBitmap>,
+}
+
+impl ToWrite {
+    fn new<L: Copy>(held: &Held<L>, chunk: &Arc<Chunk>) -> Self {
+        let (first_seq, persistence) = (held.first_seq, held.persistence);
+        Self { first_seq, chunk: chunk.clone(), persistence, settled: held.settled_bitmap() }
+    }
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
@@ -42,8 +52,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 }
                 Residence::Memory(chunk) if planned < most => {
                     planned += bytes;
-                    let (first_seq, persistence) = (held.first_seq, held.persistence);
-                    writes.push(ToWrite { first_seq, chunk: chunk.clone(), persistence });
+                    writes.push(ToWrite::new(held, chunk));
                 }
                 _ => {}
             }
@@ -129,19 +138,18 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         live
     }
 
-    /// Closes the tail if any of it lies at or below `lsn`, and appends every persistent chunk that does and is
-    /// not in a segment.
+    /// Closes the tail if it begins below `lsn`, and appends every persistent chunk that does and is not in a
+    /// segment.
     pub fn plan_migration(&mut self, lsn: Lsn, writes: &mut Vec<ToWrite>) {
-        if !self.tail.is_empty() && self.tail_lsn <= lsn {
+        if !self.tail.is_empty() && self.tail_lsn < lsn {
             self.close_tail();
         }
         for held in self.chunks.iter() {
             if held.persistence == Persistence::Persistent
-                && held.lsn <= lsn
+                && held.lsn < lsn
                 && let Residence::Memory(chunk) = &held.residence
             {
-                let (first_seq, persistence) = (held.first_seq, held.persistence);
-                writes.push(ToWrite { first_seq, chunk: chunk.clone(), persistence });
+                writes.push(ToWrite::new(held, chunk));
             }
         }
     }

@@ -50,12 +50,13 @@ pub struct Roster<W> {
     levels: Vec<Level>,
 }
 
-impl<W: Clone> Roster<W> {
-    /// No consumers.
-    pub fn new() -> Self {
-        Self { consumers: HashMap::with_hasher(foldhash::fast::FixedState::default()), levels: Vec::new() }
+impl<W> Default for Roster<W> {
+    fn default() -> Self {
+        Self { consumers: HashMap::default(), levels: Vec::new() }
     }
+}
 
+impl<W: Clone> Roster<W> {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.consumers.len()
@@ -174,7 +175,7 @@ mod tests {
     }
 
     fn parked(priorities: &[i64]) -> Roster<u64> {
-        let mut roster = Roster::new();
+        let mut roster = Roster::default();
         for (id, &priority) in priorities.iter().enumerate() {
             roster.add(id as u64, id as u64, priority, false);
             roster.set(id as u64, Standing::Parked);

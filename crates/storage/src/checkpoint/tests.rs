@@ -25,7 +25,7 @@ fn reload(disk: &SimDisk) -> Result<Loaded, StorageError> {
 }
 
 fn block(file: u64, offset: u32, first_seq: Seq, span: u32, settled: &[u32]) -> BlockRef {
-    let location = Location { file: SegmentId(file), class: Class::Durable, offset, len: 99 };
+    let location = Location { file: SegmentId(file), class: Class::Durable, offset, len: 99, records: span };
     let settled = (!settled.is_empty()).then(|| {
         let mut bitmap = SeqBitmap::new(span);
         settled.iter().for_each(|at| assert!(bitmap.set(*at)));
@@ -59,8 +59,8 @@ fn version_1_bytes_are_fixed() {
     let expected: &[u8] = b"PHCK\x01\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\
         \x01\0\0\0\0\0\
         \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
-        \x64\x14\x06\x18\x63\
-        \x0a\x19\x03\x88\x27\x63\x0c\0\0\0\x81\0\
+        \x64\x14\0\x06\x18\x63\
+        \x0a\x19\0\x03\x88\x27\x63\x0c\0\0\0\x81\0\
         \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\
         \x03\0\0\0\0\0\0\0";
     let bytes = &disk.contents()[Path::new("/d/checkpoint-0000000000000005")];
@@ -171,7 +171,13 @@ fn any_state() -> impl Strategy<Value = QueueState> {
         let blocks = parts.into_iter().map(|(gap, span, file, offset, settled)| {
             let first_seq = end + gap;
             end = first_seq + u64::from(span);
-            let location = Location { file: SegmentId(file), class: Class::Durable, offset, len: offset / 2 };
+            let location = Location {
+                file: SegmentId(file),
+                class: Class::Durable,
+                offset,
+                len: offset / 2,
+                records: offset % (span + 1),
+            };
             let settled = settled.map(|bits| {
                 let mut bitmap = SeqBitmap::new(span);
                 (0..span).filter(|i| bits >> (i % 64) & 1 == 1).for_each(|i| assert!(bitmap.set(i)));

@@ -160,6 +160,9 @@ pub enum MetaError {
     Stopped(String),
 }
 
+/// Keys and values of a table, in key order.
+pub type MetaEntries = Vec<(Vec<u8>, Vec<u8>)>;
+
 type Memory = Mutex<BTreeMap<(MetaTable, Vec<u8>), Vec<u8>>>;
 
 enum Kind {
@@ -251,7 +254,7 @@ impl MetaStore {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn scan(&self, table: MetaTable) -> Result<Vec<(Vec<u8>, Vec<u8>)>, MetaError> {
+    pub fn scan(&self, table: MetaTable) -> Result<MetaEntries, MetaError> {
         match &self.kind {
             Kind::Disk { store, .. } => store.scan(table),
             Kind::Memory { map, .. } => {

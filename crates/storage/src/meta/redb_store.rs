@@ -8,7 +8,7 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError,
 };
 
-use super::{META_FORMAT, MetaError, MetaOp, MetaTable};
+use super::{META_FORMAT, MetaEntries, MetaError, MetaOp, MetaTable};
 
 /// Pages redb may keep in memory. Everything is scanned once at boot and written afterwards.
 const CACHE_BYTES: usize = 16 << 20;
@@ -27,6 +27,10 @@ pub(super) struct RedbStore {
 
 impl RedbStore {
     pub(super) fn open(path: &Path) -> Result<Self, MetaError> {
+        guarded(path, || Self::try_open(path))
+    }
+
+    fn try_open(path: &Path) -> Result<Self, MetaError> {
         let name = path.display().to_string();
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
@@ -75,11 +79,11 @@ impl RedbStore {
         Ok(())
     }
 
-    pub(super) fn scan(&self, table: MetaTable) -> Result<Vec<(Vec<u8>, Vec<u8>)>, MetaError> {
+    pub(super) fn scan(&self, table: MetaTable) -> Result<MetaEntries, MetaError> {
         self.try_scan(table).map_err(|e| failed(&self.path, &*e))
     }
 
-    fn try_scan(&self, table: MetaTable) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Box<dyn std::error::Error>> {
+    fn try_scan(&self, table: MetaTable) -> Result<MetaEntries, Box<dyn std::error::Error>> {
         let transaction = self.database.begin_read()?;
         let open = match transaction.open_table(definition(table)) {
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -121,7 +125,7 @@ pub struct MetaCensus {
     /// Bytes of the file.
     pub file_bytes: u64,
     /// Keys of the `queues` table with their values, for cross-checks.
-    pub queues: Vec<(Vec<u8>, Vec<u8>)>,
+    pub queues: MetaEntries,
 }
 
 /// Verifies every checksum of the metadata file and counts its entries, without touching the file: what redb would
@@ -130,6 +134,10 @@ pub struct MetaCensus {
 /// # Errors
 /// When the file cannot be read, is damaged, or has a newer format.
 pub fn inspect(path: &Path) -> Result<MetaCensus, MetaError> {
+    guarded(path, || try_inspect(path))
+}
+
+fn try_inspect(path: &Path) -> Result<MetaCensus, MetaError> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| failed(&name, &e))?;
     let copy = InMemoryBackend::new();
@@ -154,6 +162,16 @@ pub fn inspect(path: &Path) -> Result<MetaCensus, MetaError> {
         }
     }
     Ok(census)
+}
+
+/// redb checks checksums, but some damage makes it panic instead of return an error.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, MetaError>) -> Result<T, MetaError> {
+    let read = std::panic::AssertUnwindSafe(read);
+    std::panic::catch_unwind(read).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(failed(&path.display().to_string(), &format_args!("the file is damaged: {text}")))
+    })
 }
 
 fn failed(path: &str, error: &(impl std::fmt::Display + ?Sized)) -> MetaError {

@@ -31,7 +31,8 @@ use files::{Files, Handles};
 use format::{BLOCK_HEADER, BlockHeader, FILE_HEADER};
 use writer::Appender;
 
-/// A file is closed when it would grow beyond this; only a block that is larger by itself makes a larger file.
+/// The usual limit of a file. It is closed when it would grow beyond; only a block that is larger by itself makes a
+/// larger file.
 pub const SEGMENT_BYTES: u32 = 16 << 20;
 
 /// The largest block, its header included. A chunk holds at most one message that is larger than a few MiB, and a
@@ -69,6 +70,8 @@ pub struct Location {
     pub offset: u32,
     /// Bytes of the block, its header included.
     pub len: u32,
+    /// Records in it.
+    pub records: u32,
 }
 
 /// A block to be written.
@@ -87,6 +90,7 @@ pub struct SegmentStore {
     disk: Arc<dyn Disk>,
     dirs: [PathBuf; 2],
     next_id: AtomicU64,
+    file_bytes: u32,
     appenders: [Mutex<Appender>; 2],
     files: Mutex<Files>,
     handles: Mutex<Handles>,
@@ -108,11 +112,16 @@ pub struct SegmentUsage {
 impl SegmentStore {
     /// Opens the store in `dir` (which has the subdirectories `segments` and `spill`). `next_id` must be above
     /// every number ever named by a checkpoint that may still be read. Every durable file counts as dead until
-    /// [`Self::adopt`] says otherwise.
+    /// [`Self::adopt`] says otherwise. Files are closed at `file_bytes`, see [`SEGMENT_BYTES`].
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, next_id: u64) -> Result<Self, StorageError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        next_id: u64,
+        file_bytes: u32,
+    ) -> Result<Self, StorageError> {
         let dirs = [dir.join("segments"), dir.join("spill")];
         let names = disk.list(&dirs[0]).map_err(io("list", &dirs[0]))?;
         let mut files = Files::default();
@@ -128,6 +137,7 @@ impl SegmentStore {
             disk,
             dirs,
             next_id: AtomicU64::new(next),
+            file_bytes,
             appenders: [Mutex::new(Appender::new(Class::Durable)), Mutex::new(Appender::new(Class::Spill))],
             files: Mutex::new(files),
             handles: Mutex::new(Handles::default()),
@@ -243,6 +253,9 @@ impl SegmentStore {
             let named = |queue, seq| format!("queue {queue} from message {seq}");
             let (expected, got) = (named(queue, first_seq), named(header.queue, header.first_seq));
             return Err(corrupt(&path, offset, "block owner", expected, got));
+        }
+        if header.count != location.records {
+            return Err(corrupt(&path, offset, "number of records", location.records, header.count));
         }
         bytes.drain(..BLOCK_HEADER);
         check_records(&header, bytes, &path, offset)

@@ -23,7 +23,7 @@ fn disk(seed: u64) -> SimDisk {
 }
 
 fn open(disk: &SimDisk) -> SegmentStore {
-    SegmentStore::open(Arc::new(disk.clone()), Path::new("/d"), 0).unwrap()
+    SegmentStore::open(Arc::new(disk.clone()), Path::new("/d"), 0, SEGMENT_BYTES).unwrap()
 }
 
 fn names(disk: &SimDisk, dir: &str) -> usize {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::format::{self, BLOCK_HEADER, BlockHeader, FILE_HEADER};
-use super::{BlockIn, Class, Location, MAX_BLOCK_BYTES, SEGMENT_BYTES, SegmentId, SegmentStore, lock};
+use super::{BlockIn, Class, Location, MAX_BLOCK_BYTES, SegmentId, SegmentStore, lock};
 use crate::corrupt::io;
 use crate::disk::DiskFile;
 use crate::error::StorageError;
 
 /// Blocks per write call: each gives two slices, and the kernel takes 1,024.
 const BLOCKS_PER_WRITE: usize = 256;
+
+type OpenFile = (SegmentId, Arc<dyn DiskFile>);
 
 struct Current {
     id: SegmentId,
@@ -22,7 +24,7 @@ struct Current {
 pub(super) struct Appender {
     class: Class,
     current: Option<Current>,
-    dirty: Vec<(SegmentId, Arc<dyn DiskFile>)>,
+    dirty: Vec<OpenFile>,
     new_entries: bool,
 }
 
@@ -32,7 +34,7 @@ impl Appender {
     }
 
     /// Durable files written, and whether any was created, since the last call.
-    pub(super) fn take_dirty(&mut self) -> (Vec<(SegmentId, Arc<dyn DiskFile>)>, bool) {
+    pub(super) fn take_dirty(&mut self) -> (Vec<OpenFile>, bool) {
         (std::mem::take(&mut self.dirty), std::mem::take(&mut self.new_entries))
     }
 
@@ -48,14 +50,14 @@ impl Appender {
         }
         while let Some(first) = blocks.first() {
             let needed = block_bytes(first);
-            if self.current.as_ref().is_some_and(|c| c.end.saturating_add(needed) > SEGMENT_BYTES) {
+            if self.current.as_ref().is_some_and(|c| c.end.saturating_add(needed) > store.file_bytes) {
                 self.close(store);
             }
             let mut current = match self.current.take() {
                 Some(current) => current,
                 None => self.create(store)?,
             };
-            let (now, later) = blocks.split_at(count_fitting(current.end, blocks));
+            let (now, later) = blocks.split_at(count_fitting(current.end, blocks, store.file_bytes));
             let written = write_blocks(store, self.class, &mut current, now);
             if self.class == Class::Durable && self.dirty.last().is_none_or(|(id, _)| *id != current.id) {
                 self.dirty.push((current.id, Arc::clone(&current.file)));
@@ -112,11 +114,11 @@ fn block_bytes(block: &BlockIn) -> u32 {
 }
 
 /// How many of the blocks go into the file in one write: at least one, even when it is larger than a file.
-fn count_fitting(mut end: u32, blocks: &[BlockIn]) -> usize {
+fn count_fitting(mut end: u32, blocks: &[BlockIn], limit: u32) -> usize {
     let mut count = 0;
     for block in blocks.iter().take(BLOCKS_PER_WRITE) {
         end = end.saturating_add(block_bytes(block));
-        if count > 0 && end > SEGMENT_BYTES {
+        if count > 0 && end > limit {
             break;
         }
         count += 1;
@@ -145,7 +147,7 @@ fn write_blocks(
     let mut offset = start;
     let locations = blocks.iter().map(|block| {
         let len = (BLOCK_HEADER + block.chunk.bytes().len()) as u32;
-        let location = Location { file: current.id, class, offset, len };
+        let location = Location { file: current.id, class, offset, len, records: block.chunk.count() };
         offset += len;
         location
     });

@@ -170,6 +170,12 @@ pub(super) fn looks_like_batch(bytes: &[u8]) -> bool {
     bytes.starts_with(&BATCH_MAGIC.to_le_bytes())
 }
 
+/// Whether `bytes`, not a valid batch header, are what damage left of the one that starts at position `first` in the
+/// file salted with `salt`.
+pub(super) fn was_batch(bytes: &[u8], salt: u64, first: Lsn) -> bool {
+    bytes.len() >= BATCH_HEADER_BYTES && (u64_at(bytes, 24) == salt || u64_at(bytes, 40) == first)
+}
+
 /// Bytes that a batch with `length` bytes of records takes in a file.
 pub(super) fn batch_file_bytes(length: u64) -> u64 {
     (BATCH_HEADER_BYTES as u64 + length).next_multiple_of(BATCH_ALIGN)

@@ -190,8 +190,8 @@ impl Wal {
         let number = ring.next_number;
         ring.next_number += 1;
         let reusable = ring.free.iter().position(|file| file.bytes == options.file_bytes);
-        let file = match reusable {
-            Some(at) => maker.reuse(ring.free.swap_remove(at), number)?,
+        let file = match reusable.and_then(|at| ring.free.remove(at)) {
+            Some(file) => maker.reuse(file, number)?,
             None => {
                 let bytes = options.file_bytes.min(STARTER_FILE_BYTES);
                 let file = maker.create(number, bytes, true)?;

@@ -14,7 +14,7 @@ use posthouse_model::ids::Lsn;
 
 use super::format::{
     BATCH_HEADER_BYTES, BatchHeader, FIRST_BATCH_AT, FLAG_CLOSED, LogRecord, RECORD_HEADER_BYTES,
-    could_be_record, record_is_intact, record_length,
+    could_be_record, record_is_intact, record_length, was_batch,
 };
 use super::ring::{LogFile, Ring, Sealed};
 use super::scan::{Beyond, Headless, Place, Source, Survey, Window, look_beyond};
@@ -350,14 +350,20 @@ impl<'a> Recovery<'a> {
             from = Place { source: place.source + 1, offset: FIRST_BATCH_AT };
         }
         match look_beyond(&self.sources, from, at, self.expected.is_some())? {
-            Beyond::Resumes(next) => Ok(Some(next)),
+            Beyond::Resumes(next) => {
+                // The batches up to the start may be gone with a released file; the log goes on past them.
+                self.expected = self.expected.map(|_| at);
+                Ok(Some(next))
+            }
             Beyond::Gap(next, first) => {
-                let same_file = next.source == place.source;
+                let (place, kind) = self.find_damage(place, next, at)?;
                 let rest = self.sources[place.source].log_file.bytes.saturating_sub(place.offset);
-                // Past a file's last batch lies what an earlier use left: copy no more of it than may matter.
-                let bytes =
-                    if same_file { next.offset - place.offset } else { rest.min(first - at + 65_536) };
-                let kind = if same_file { DamageKind::BatchHeader } else { DamageKind::Missing };
+                let bytes = match kind {
+                    _ if next.source == place.source => next.offset - place.offset,
+                    DamageKind::Missing => 0,
+                    // Past a file's last batch lies what an earlier use left: copy no more of it than may matter.
+                    _ => rest.min(first - at + 65_536),
+                };
                 self.report.closed = false;
                 self.damage(place, bytes, at..first, kind)?;
                 self.expected = Some(first);
@@ -371,6 +377,20 @@ impl<'a> Recovery<'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// Where the damage is that shows as a gap between `place` and `next`: there, at the head of a later file, or
+    /// nowhere.
+    fn find_damage(&self, place: Place, next: Place, at: Lsn) -> Result<(Place, DamageKind), StorageError> {
+        let file = &self.sources[place.source].log_file;
+        let bytes = Window::of(file).get(place.offset, BATCH_HEADER_BYTES as u64)?.to_vec();
+        if next.source == place.source || was_batch(&bytes, file.header.salt, at) {
+            return Ok((place, DamageKind::BatchHeader));
+        }
+        let later = (place.source + 1..=next.source)
+            .map(|source| Place { source, offset: FIRST_BATCH_AT })
+            .find(|&head| !self.sources[head.source].untouched && head != next);
+        Ok(later.map_or((place, DamageKind::Missing), |head| (head, DamageKind::BatchHeader)))
     }
 
     fn cut(&mut self, place: Place, lsn: Lsn) {
@@ -461,7 +481,7 @@ impl<'a> Recovery<'a> {
             next_first = source.first.unwrap_or(next_first);
             ring.total_bytes += source.log_file.bytes;
             if source.untouched || end <= self.start || end <= first {
-                ring.free.push(source.log_file);
+                ring.free.push_front(source.log_file);
             } else {
                 kept.push(Sealed { file: source.log_file, first, end });
             }

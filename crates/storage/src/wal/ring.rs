@@ -45,8 +45,8 @@ pub(super) struct Ring {
     /// Made and synced, to be taken in order.
     pub(super) ready: VecDeque<LogFile>,
     pub(super) sealed: VecDeque<Sealed>,
-    /// Released, or empty when found; to be used again or removed.
-    pub(super) free: Vec<LogFile>,
+    /// Released, or empty when found; to be used again, the oldest first, or removed.
+    pub(super) free: VecDeque<LogFile>,
     pub(super) next_number: u64,
     /// Length of all files, the one being written included.
     pub(super) total_bytes: u64,
@@ -189,7 +189,7 @@ impl Ring {
     fn job(&mut self, inner: &Inner) -> Option<Job> {
         let standard = inner.options.file_bytes;
         if let Some(at) = self.free.iter().position(|file| file.bytes != standard) {
-            return Some(Job::Remove(self.free.swap_remove(at)));
+            return self.free.remove(at).map(Job::Remove);
         }
         if self.need.is_some_and(|need| need > standard)
             && self.ready.front().is_none_or(|f| Some(f.bytes) < self.need)
@@ -202,14 +202,14 @@ impl Ring {
         let ahead = if self.closing { 0 } else { inner.options.reserve_files };
         if self.ready.len() < ahead.max(usize::from(self.need.is_some())) {
             let number = self.take_number();
-            return Some(match self.free.pop() {
+            return Some(match self.free.pop_front() {
                 Some(file) => Job::Reuse { file, number },
                 None => Job::Create { number, bytes: standard, prewrite: self.need.is_none() },
             });
         }
         let files = self.free.len() + self.sealed.len() + self.ready.len() + 1;
         let surplus = files > inner.options.ring_files;
-        if surplus { self.free.pop().map(Job::Remove) } else { None }
+        if surplus { self.free.pop_back().map(Job::Remove) } else { None }
     }
 
     fn take_number(&mut self) -> u64 {
@@ -259,7 +259,7 @@ impl Inner {
         while ring.sealed.front().is_some_and(|sealed| sealed.end <= below)
             && let Some(sealed) = ring.sealed.pop_front()
         {
-            ring.free.push(sealed.file);
+            ring.free.push_back(sealed.file);
         }
         self.note_total(&ring);
         drop(ring);
@@ -295,11 +295,14 @@ impl Inner {
     fn next_job(&self) -> Option<Job> {
         let mut ring = lock(&self.ring);
         loop {
-            if ring.done || self.stopped.load(Ordering::Acquire) {
+            if self.stopped.load(Ordering::Acquire) {
                 return None;
             }
             if let Some(job) = ring.job(self) {
                 return Some(job);
+            }
+            if ring.done {
+                return None;
             }
             ring = self.wait_ring(ring);
         }

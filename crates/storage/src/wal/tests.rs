@@ -10,11 +10,15 @@ use std::time::Duration;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::record;
+use proptest::prelude::*;
 
 use super::*;
-use crate::disk::Disk;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{Fault, Op, SimDisk};
+use crate::disk::{Access, Disk};
 
+mod crash;
+mod damage;
+mod faults;
 mod running;
 
 const DIR: &str = "/data/wal";

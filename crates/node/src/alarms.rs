@@ -1,0 +1,53 @@
+//! Memory and disk watermarks, which hold publishers back.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const MEMORY: u8 = 1;
+const DISK: u8 = 2;
+
+/// Which alarms are on.
+#[derive(Debug, Default)]
+pub struct Alarms(AtomicU8);
+
+impl Alarms {
+    /// Whether any is on.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Sets both; whether that changed whether any is on.
+    pub fn set(&self, memory: bool, disk: bool) -> bool {
+        let now = if memory { MEMORY } else { 0 } | if disk { DISK } else { 0 };
+        let before = self.0.swap(now, Ordering::Relaxed);
+        (before == 0) != (now == 0)
+    }
+
+    /// Which are on, as `connection.blocked` says it.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            MEMORY => Some("low on memory"),
+            DISK => Some("low on disk"),
+            _ => Some("low on memory & disk"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_rabbitmqs() {
+        let alarms = Alarms::default();
+        assert_eq!((alarms.any(), alarms.reason()), (false, None));
+        assert!(alarms.set(true, false));
+        assert_eq!(alarms.reason(), Some("low on memory"));
+        assert!(!alarms.set(true, true), "it was on before");
+        assert_eq!(alarms.reason(), Some("low on memory & disk"));
+        assert!(!alarms.set(false, true));
+        assert_eq!(alarms.reason(), Some("low on disk"));
+        assert!(alarms.set(false, false));
+    }
+}

@@ -1,0 +1,331 @@
+//! One running broker: what all its sessions share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use hashbrown::HashMap;
+use posthouse_auth::authorities::Authorities;
+use posthouse_model::errors;
+use posthouse_model::ids::{Lsn, QueueId};
+use posthouse_model::name::Name;
+use posthouse_model::reply::ReplyError;
+use posthouse_storage::disk::Disk;
+use posthouse_storage::disk::real::RealDisk;
+use posthouse_storage::engine::{MessageStore, Storage};
+use posthouse_storage::meta::{MetaOp, MetaPos, MetaStore, MetaWaiter};
+use posthouse_storage::segment::SegmentStore;
+use posthouse_storage::wal::Wal;
+
+use crate::alarms::Alarms;
+use crate::connections::{ConnectionInfo, Connections};
+use crate::positions::Positions;
+use crate::queue_handle::{MemoryUse, QueueHandle};
+use crate::records;
+use crate::residency::Residency;
+use crate::vhost::VirtualHost;
+use crate::waker::SessionWaker;
+
+/// Queue identities are reserved in the metadata store by so many.
+const QUEUE_ID_STEP: u64 = 1024;
+
+/// What an operator can set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Largest message body in bytes.
+    pub max_message_bytes: u64,
+    /// Memory of messages from which on queues keep little of their own in memory.
+    pub memory_budget_bytes: usize,
+    /// Memory of messages from which on publishers are held back.
+    pub memory_watermark_bytes: usize,
+    /// Free disk space below which publishers are held back.
+    pub disk_free_limit_bytes: u64,
+    /// Consumers per channel.
+    pub max_consumers_per_channel: u32,
+    /// Connections at a time.
+    pub max_connections: u32,
+}
+
+/// Where messages and definitions are kept.
+pub enum Store {
+    /// In memory only.
+    Memory(MetaStore),
+    /// In a data directory.
+    Log(Box<Storage>),
+}
+
+impl Store {
+    /// Definitions.
+    pub fn meta(&self) -> &MetaStore {
+        match self {
+            Self::Memory(meta) => meta,
+            Self::Log(storage) => &storage.meta,
+        }
+    }
+
+    /// Messages; none when everything is in memory only.
+    #[inline]
+    fn messages(&self) -> Option<&MessageStore> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Log(storage) => Some(&storage.messages),
+        }
+    }
+
+    /// Bytes that may still be written to the disk; none when nothing is, or it cannot be told.
+    pub fn free_space(&self) -> Option<u64> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Log(storage) => RealDisk.free_space(storage.path()).ok(),
+        }
+    }
+}
+
+/// See the module's documentation.
+pub struct Broker {
+    settings: Settings,
+    store: Store,
+    residency: Option<Residency>,
+    authorities: Arc<Authorities>,
+    vhosts: RwLock<HashMap<Name, Arc<VirtualHost>, foldhash::quality::RandomState>>,
+    connections: Connections,
+    alarms: Alarms,
+    memory: Arc<MemoryUse>,
+    meta_applied: AtomicU64,
+    consumer_ids: AtomicU64,
+    queue_ids: Mutex<QueueIds>,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Identities are given out below `reserved` only, which is kept.
+#[derive(Debug)]
+pub(crate) struct QueueIds {
+    pub(crate) next: u64,
+    pub(crate) reserved: u64,
+}
+
+impl Broker {
+    /// A broker without virtual hosts; [`crate::start::start`] makes a complete one.
+    pub(crate) fn new(
+        settings: Settings,
+        store: Store,
+        residency: Option<Residency>,
+        authorities: Arc<Authorities>,
+        first_queue_id: u64,
+    ) -> Self {
+        Self {
+            settings,
+            store,
+            residency,
+            authorities,
+            vhosts: RwLock::default(),
+            connections: Connections::default(),
+            alarms: Alarms::default(),
+            memory: Arc::default(),
+            meta_applied: AtomicU64::new(0),
+            consumer_ids: AtomicU64::new(0),
+            queue_ids: Mutex::new(QueueIds { next: first_queue_id, reserved: first_queue_id }),
+        }
+    }
+
+    /// What an operator can set.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Users and what they may do.
+    pub fn authorities(&self) -> &Arc<Authorities> {
+        &self.authorities
+    }
+
+    /// Who is connected.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// Bytes of memory that messages take.
+    pub fn memory(&self) -> &Arc<MemoryUse> {
+        &self.memory
+    }
+
+    /// The log; none when everything is in memory only.
+    #[inline]
+    pub fn wal(&self) -> Option<&Arc<Wal>> {
+        self.store.messages().map(MessageStore::wal)
+    }
+
+    /// The segments; none when everything is in memory only.
+    #[inline]
+    pub fn segments(&self) -> Option<&Arc<SegmentStore>> {
+        self.store.messages().map(MessageStore::segments)
+    }
+
+    /// Where messages and definitions are kept.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn residency(&self) -> Option<&Residency> {
+        self.residency.as_ref()
+    }
+
+    /// An identity for a new consumer.
+    pub fn next_consumer_id(&self) -> u64 {
+        self.consumer_ids.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The virtual host of that name, or the error of `connection.open`.
+    pub fn vhost(&self, name: &str) -> Result<Arc<VirtualHost>, ReplyError> {
+        let vhosts = self.vhosts.read().unwrap_or_else(PoisonError::into_inner);
+        vhosts.get(name).cloned().ok_or_else(|| errors::vhost_not_found(name))
+    }
+
+    /// All virtual hosts by name.
+    pub fn vhosts(&self) -> Vec<Arc<VirtualHost>> {
+        let vhosts = self.vhosts.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = vhosts.values().cloned().collect();
+        all.sort_unstable_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// Adds a virtual host; false when it is there already.
+    pub fn add_vhost(&self, name: &Name) -> bool {
+        let mut vhosts = self.vhosts.write().unwrap_or_else(PoisonError::into_inner);
+        if vhosts.contains_key(name) {
+            return false;
+        }
+        vhosts.insert(name.clone(), Arc::new(VirtualHost::new(name.clone())));
+        self.keep(vec![records::put_vhost(name)]);
+        true
+    }
+
+    /// Deletes a virtual host with everything in it and closes its connections; false when there is none.
+    pub fn delete_vhost(&self, name: &str) -> bool {
+        let removed = self.vhosts.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let Some(vhost) = removed else { return false };
+        self.connections.close(|info| info.vhost == name, &errors::vhost_deleted(name));
+        for queue in vhost.all_queues() {
+            // Without conditions nothing is refused.
+            let _ = self.remove_queue(&vhost, &queue, crate::declare::DeleteIf::default());
+        }
+        let exchanges: Vec<Name> =
+            vhost.with_topology(|topology| topology.exchanges().iter().map(|e| e.name.clone()).collect());
+        for exchange in exchanges {
+            // Predeclared ones are refused, and are not kept anyway.
+            let _ = self.delete_exchange(&vhost, &exchange, false);
+        }
+        let changes = self.authorities.forget_vhost(name);
+        self.keep_auth(&changes);
+        self.keep(vec![records::delete_vhost(name)]);
+        true
+    }
+
+    /// The durable queue of that identity.
+    pub(crate) fn queue_by_id(&self, id: QueueId) -> Option<Arc<QueueHandle>> {
+        self.vhosts().iter().find_map(|vhost| vhost.queue_by_id(id))
+    }
+
+    /// Queues changes of definitions to be kept.
+    pub(crate) fn keep(&self, ops: Vec<MetaOp>) {
+        if !ops.is_empty() {
+            let MetaPos(position) = self.store.meta().apply(ops);
+            self.meta_applied.fetch_max(position, Ordering::AcqRel);
+        }
+    }
+
+    /// The position after all changes of definitions made so far.
+    pub fn meta_applied(&self) -> u64 {
+        self.meta_applied.load(Ordering::Acquire)
+    }
+
+    /// The position after everything in the log so far.
+    pub fn appended(&self) -> Lsn {
+        self.wal().map_or(0, |wal| wal.appended())
+    }
+
+    /// The positions passed by now.
+    pub fn passed(&self) -> Positions {
+        Positions {
+            lsn: self.wal().map_or(Lsn::MAX, |wal| wal.durable()),
+            meta: self.store.meta().committed().0,
+        }
+    }
+
+    /// Tells the session, once, when these positions have been passed. It may be told too early.
+    pub fn notify_when_passed(&self, needs: Positions, waker: &Arc<SessionWaker>) {
+        let passed = self.passed();
+        match self.wal() {
+            Some(wal) if needs.lsn > passed.lsn => wal.notify_when_durable(needs.lsn, waker.clone()),
+            _ => self.store.meta().notify_when_committed(MetaPos(needs.meta), waker.clone()),
+        }
+    }
+
+    /// Whether publishers are held back.
+    #[inline]
+    pub fn alarm_on(&self) -> bool {
+        self.alarms.any()
+    }
+
+    /// Why publishers are held back.
+    pub fn alarm_reason(&self) -> Option<&'static str> {
+        self.alarms.reason()
+    }
+
+    /// Sets the alarms by memory use and by what is known of the disk, and tells every session when they change.
+    pub fn watch(&self, disk_free_bytes: Option<u64>) {
+        let memory = self.memory.bytes() > self.settings.memory_watermark_bytes;
+        let full = self.wal().is_some_and(|wal| wal.is_disk_full());
+        let disk = full || disk_free_bytes.is_some_and(|free| free < self.settings.disk_free_limit_bytes);
+        let before = self.alarms.reason();
+        if self.alarms.set(memory, disk) {
+            let (now, memory_bytes) = (self.alarms.reason(), self.memory.bytes());
+            tracing::warn!(
+                ?before,
+                ?now,
+                memory_bytes,
+                ?disk_free_bytes,
+                "publishers are held back or let go on"
+            );
+            for connection in self.connections.list() {
+                connection.waker.alarms_changed();
+            }
+        }
+    }
+
+    /// Whether sessions should read nothing new: the log or the metadata store has too much to write.
+    pub fn is_congested(&self) -> bool {
+        self.store.meta().congested() || self.wal().is_some_and(|wal| wal.is_congested())
+    }
+
+    /// Forgets a connection.
+    pub fn connection_closed(&self, info: &ConnectionInfo) {
+        self.connections.remove(info.id);
+    }
+
+    /// The next queue identity; what must be kept for it goes to `ops`.
+    pub(crate) fn next_queue_id(&self, ops: &mut Vec<MetaOp>) -> QueueId {
+        let mut ids = self.queue_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.next == ids.reserved {
+            ids.reserved += QUEUE_ID_STEP;
+            ops.push(records::put_next_queue_id(ids.reserved));
+        }
+        ids.next += 1;
+        QueueId(ids.next - 1)
+    }
+
+    /// Makes a virtual host known that was read back, or for the first start.
+    pub(crate) fn insert_vhost(&self, vhost: Arc<VirtualHost>) {
+        let mut vhosts = self.vhosts.write().unwrap_or_else(PoisonError::into_inner);
+        vhosts.insert(vhost.name().clone(), vhost);
+    }
+}
+
+impl MetaWaiter for SessionWaker {
+    fn committed(&self, _pos: MetaPos) {
+        self.synced();
+    }
+}

@@ -1,0 +1,322 @@
+//! Declaring and deleting queues, exchanges and bindings: topology, live queues and kept definitions together.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use posthouse_model::args::QueueArguments;
+use posthouse_model::errors::{self, Resource};
+use posthouse_model::field::FieldTable;
+use posthouse_model::name::Name;
+use posthouse_model::reply::ReplyError;
+use posthouse_queue::machine::roster::ConsumerId;
+use posthouse_queue::topology::{BindingRecord, ExchangeRecord, TopologyChange};
+use posthouse_storage::meta::MetaOp;
+
+use crate::broker::Broker;
+use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
+use crate::residency;
+use crate::vhost::{Inner, VirtualHost};
+use crate::waker::ConsumerWaker;
+use crate::{deliver, records};
+
+/// `queue.declare`
+#[derive(Clone, Debug, Default)]
+pub struct QueueDeclaration {
+    /// The name; empty for one that the broker makes up.
+    pub name: String,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Belongs to the declaring connection.
+    pub exclusive: bool,
+    /// Deleted when its last consumer goes.
+    pub auto_delete: bool,
+    /// Arguments as sent.
+    pub arguments: FieldTable,
+}
+
+/// A queue and its counts, as `queue.declare-ok` says them.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    /// The queue.
+    pub queue: Arc<QueueHandle>,
+    /// Ready messages.
+    pub messages: u64,
+    /// Consumers.
+    pub consumers: usize,
+}
+
+impl Declared {
+    /// Reads a queue's counts.
+    pub fn of(queue: Arc<QueueHandle>) -> Self {
+        let (messages, consumers) = {
+            let state = queue.lock();
+            (state.machine.ready(), state.machine.roster.len())
+        };
+        Self { queue, messages, consumers }
+    }
+}
+
+/// Conditions of `queue.delete`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeleteIf {
+    /// Only without consumers.
+    pub unused: bool,
+    /// Only without ready messages.
+    pub empty: bool,
+}
+
+/// A name that nothing else has: `prefix` and 22 characters of base64url.
+pub fn unique_name(prefix: &str) -> String {
+    let mut bytes = [0; 16];
+    // The kernel's generator fails only before it is seeded at boot; then the identity is the clock's.
+    if getrandom::fill(&mut bytes).is_err() {
+        bytes = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |age| age.as_nanos())
+            .to_le_bytes();
+    }
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+impl Broker {
+    /// Declares a queue, or checks that the one there is equivalent.
+    pub fn declare_queue(
+        &self,
+        vhost: &VirtualHost,
+        declaration: QueueDeclaration,
+        connection: u64,
+    ) -> Result<Declared, ReplyError> {
+        let QueueDeclaration { mut name, durable, exclusive, auto_delete, arguments } = declaration;
+        let generated = name.is_empty();
+        if generated {
+            name = unique_name("amq.gen-");
+        }
+        let resource = Resource::queue(vhost.name(), &name);
+        // An exclusive queue goes with its connection, so it is never kept.
+        let kept = durable && !exclusive;
+        let outcome = vhost.change(|inner| {
+            if let Some(queue) = inner.topology.queue_id(&name).and_then(|id| inner.queues.get(&id)) {
+                check_equivalent(queue, kept, exclusive, auto_delete, connection, &arguments)?;
+                return Ok(queue.clone());
+            }
+            if !generated && name.starts_with("amq.") {
+                return Err(errors::reserved_prefix(resource));
+            }
+            let arguments = QueueArguments::parse(arguments, resource)?.table;
+            let definition = QueueDefinition {
+                vhost: vhost.name().clone(),
+                name: Name::truncated(&name),
+                durable: kept,
+                auto_delete,
+                owner: exclusive.then_some(connection),
+                arguments,
+            };
+            Ok(self.add_queue(inner, definition))
+        });
+        Ok(Declared::of(outcome?))
+    }
+
+    /// Makes the queue behind `amq.rabbitmq.reply-to` of one channel.
+    pub fn declare_reply_queue(&self, vhost: &VirtualHost, connection: u64) -> Arc<QueueHandle> {
+        let name = unique_name(crate::vhost::REPLY_QUEUE_PREFIX);
+        let definition = QueueDefinition {
+            vhost: vhost.name().clone(),
+            name: Name::truncated(&name),
+            durable: false,
+            auto_delete: true,
+            owner: Some(connection),
+            arguments: FieldTable::default(),
+        };
+        vhost.change(|inner| self.add_queue(inner, definition))
+    }
+
+    fn add_queue(&self, inner: &mut Inner, definition: QueueDefinition) -> Arc<QueueHandle> {
+        let mut ops = Vec::new();
+        let id = self.next_queue_id(&mut ops);
+        if definition.durable {
+            ops.push(records::put_queue(id, &definition));
+        }
+        inner.topology.add_queue(definition.name.clone(), id, definition.durable);
+        let queue = QueueHandle::new(id, definition, Machine::default(), self.memory().clone());
+        let queue = Arc::new(queue);
+        inner.queues.insert(id, queue.clone());
+        self.keep(ops);
+        queue
+    }
+
+    /// Deletes a queue by name; the number of ready messages it had. A missing one is fine.
+    pub fn delete_queue(
+        &self,
+        vhost: &VirtualHost,
+        name: &str,
+        when: DeleteIf,
+        connection: Option<u64>,
+    ) -> Result<u64, ReplyError> {
+        let Some(queue) = vhost.find_queue(name) else { return Ok(0) };
+        if let Some(connection) = connection {
+            vhost.check_owner(&queue, connection)?;
+        }
+        self.remove_queue(vhost, &queue, when)
+    }
+
+    /// Deletes a queue; the number of ready messages it had.
+    pub fn remove_queue(
+        &self,
+        vhost: &VirtualHost,
+        queue: &Arc<QueueHandle>,
+        when: DeleteIf,
+    ) -> Result<u64, ReplyError> {
+        let resource = Resource::queue(vhost.name(), &queue.definition.name);
+        let (messages, consumers) = vhost.change(|inner| {
+            let mut state = queue.lock();
+            if when.unused && !state.machine.roster.is_empty() {
+                return Err(errors::in_use(resource));
+            }
+            if when.empty && state.machine.ready() > 0 {
+                return Err(errors::not_empty(resource));
+            }
+            if std::mem::replace(&mut state.deleted, true) {
+                return Ok((0, Vec::new()));
+            }
+            let messages = state.machine.ready();
+            let consumers: Vec<ConsumerWaker> =
+                state.machine.roster.iter().map(|(_, consumer)| consumer.waker.clone()).collect();
+            let locations: Vec<_> =
+                state.machine.held().filter_map(|held| held.residence.location()).collect();
+            if let Some(segments) = self.segments() {
+                residency::release(&mut state, segments);
+                for location in &locations {
+                    segments.release(location);
+                }
+            }
+            state.machine = Machine::default();
+            for waiting in state.waiting.drain(..) {
+                waiting.synced();
+            }
+            drop(state);
+            inner.queues.remove(&queue.id);
+            let mut ops = Vec::new();
+            if queue.definition.durable {
+                ops.push(records::delete_queue(vhost.name(), &queue.definition.name));
+            }
+            let changes = inner.topology.remove_queue(queue.id);
+            ops.extend(changes.iter().map(|change| records::topology_change(vhost.name(), change)));
+            self.keep(ops);
+            Ok((messages, consumers))
+        })?;
+        if queue.definition.durable
+            && let Some(wal) = self.wal()
+        {
+            wal.stage().queue_deleted(queue.id);
+        }
+        for consumer in consumers {
+            consumer.session.cancelled(consumer.slot);
+        }
+        Ok(messages)
+    }
+
+    /// Declares an exchange, or checks that the one there is equivalent.
+    pub fn declare_exchange(&self, vhost: &VirtualHost, exchange: ExchangeRecord) -> Result<(), ReplyError> {
+        self.change_topology(vhost, |inner| inner.topology.declare_exchange(exchange))
+    }
+
+    /// Deletes an exchange; a missing one is fine.
+    pub fn delete_exchange(
+        &self,
+        vhost: &VirtualHost,
+        name: &str,
+        if_unused: bool,
+    ) -> Result<(), ReplyError> {
+        self.change_topology(vhost, |inner| inner.topology.delete_exchange(name, if_unused))
+    }
+
+    /// Binds a queue or an exchange.
+    pub fn bind(&self, vhost: &VirtualHost, binding: BindingRecord) -> Result<(), ReplyError> {
+        self.change_topology(vhost, |inner| inner.topology.bind(binding))
+    }
+
+    /// Removes a binding; a missing one is fine.
+    pub fn unbind(&self, vhost: &VirtualHost, binding: BindingRecord) -> Result<(), ReplyError> {
+        self.change_topology(vhost, |inner| inner.topology.unbind(binding))
+    }
+
+    fn change_topology(
+        &self,
+        vhost: &VirtualHost,
+        change: impl FnOnce(&mut Inner) -> Result<Vec<TopologyChange>, ReplyError>,
+    ) -> Result<(), ReplyError> {
+        vhost.change(|inner| {
+            let changes = change(inner)?;
+            let ops: Vec<MetaOp> =
+                changes.iter().map(|change| records::topology_change(vhost.name(), change)).collect();
+            // Queued under the lock, so that changes are kept in the order in which they were made.
+            self.keep(ops);
+            Ok(())
+        })
+    }
+
+    /// Adds a consumer to a queue.
+    pub fn add_consumer(
+        &self,
+        queue: &QueueHandle,
+        consumer: ConsumerId,
+        waker: ConsumerWaker,
+        priority: i64,
+        exclusive: bool,
+    ) -> Result<(), ReplyError> {
+        let mut state = queue.lock();
+        let definition = &queue.definition;
+        if state.deleted {
+            return Err(errors::no_queue(&definition.vhost, &definition.name));
+        }
+        let roster = &mut state.machine.roster;
+        if roster.has_exclusive() || (exclusive && !roster.is_empty()) {
+            return Err(errors::exclusive_consumer(Resource::queue(&definition.vhost, &definition.name)));
+        }
+        roster.add(consumer, waker, priority, exclusive);
+        Ok(())
+    }
+
+    /// Removes a consumer; an auto-delete queue goes with its last one.
+    pub fn remove_consumer(&self, vhost: &VirtualHost, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
+        let mut wakes = Vec::new();
+        let unused = {
+            let mut state = queue.lock();
+            let removed = state.machine.roster.remove(consumer);
+            let ready = state.machine.ready();
+            if ready > 0 {
+                // What was its turn is now another's.
+                state.machine.roster.wake(ready, &mut wakes);
+            }
+            removed && state.machine.roster.is_empty()
+        };
+        deliver::wake_all(&mut wakes);
+        if unused && queue.definition.auto_delete {
+            // Somebody may have come meanwhile; then it stays.
+            let _ = self.remove_queue(vhost, queue, DeleteIf { unused: true, empty: false });
+        }
+    }
+}
+
+fn check_equivalent(
+    queue: &QueueHandle,
+    durable: bool,
+    exclusive: bool,
+    auto_delete: bool,
+    connection: u64,
+    arguments: &FieldTable,
+) -> Result<(), ReplyError> {
+    let current = &queue.definition;
+    let resource = Resource::queue(&current.vhost, &current.name);
+    if current.owner != exclusive.then_some(connection) {
+        return Err(errors::exclusive_access(resource));
+    }
+    if current.durable != durable {
+        return Err(errors::inequivalent_flag("durable", resource, durable, current.durable));
+    }
+    if current.auto_delete != auto_delete {
+        return Err(errors::inequivalent_flag("auto_delete", resource, auto_delete, current.auto_delete));
+    }
+    QueueArguments { table: current.arguments.clone() }.check_equivalent(arguments, resource)
+}

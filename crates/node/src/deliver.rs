@@ -1,0 +1,167 @@
+//! Taking messages out of queues, settling them and giving them back, with what the log must know of it.
+
+use std::sync::Arc;
+
+use posthouse_model::ids::Seq;
+use posthouse_queue::machine::roster::{ConsumerId, Standing};
+use posthouse_queue::machine::{Limits, Run, TakeEnd};
+
+use crate::broker::Broker;
+use crate::queue_handle::{QueueGuard, QueueHandle};
+use crate::residency;
+use crate::waker::{ConsumerWaker, SessionWaker};
+
+/// Inclusive ranges of message numbers.
+pub type Ranges = [(Seq, Seq)];
+
+/// Takes messages for a consumer, appending to `runs`; `no_ack` settles them at once.
+pub fn take(
+    broker: &Broker,
+    queue: &Arc<QueueHandle>,
+    consumer: ConsumerId,
+    limits: Limits,
+    no_ack: bool,
+    runs: &mut Vec<Run>,
+) -> TakeEnd {
+    let from = runs.len();
+    let mut state = queue.lock();
+    if state.deleted {
+        return TakeEnd::Parked;
+    }
+    let (end, settled) = state.machine.take(consumer, limits, no_ack, runs);
+    after_take(broker, queue, state, end, &runs[from..], no_ack && settled.persistent);
+    end
+}
+
+/// Takes one message for `basic.get`, and how many are left; `None` for the run when there is none, and
+/// `NeedsLoad` when one is there but must be read first: try again when `waker` is told `synced`.
+pub fn get(
+    broker: &Broker,
+    queue: &Arc<QueueHandle>,
+    no_ack: bool,
+    waker: &Arc<SessionWaker>,
+) -> (TakeEnd, Option<Run>, u64) {
+    let mut runs = Vec::new();
+    let mut state = queue.lock();
+    if state.deleted {
+        return (TakeEnd::Parked, None, 0);
+    }
+    let limits = Limits { messages: 1, bytes: usize::MAX };
+    let (end, settled) = state.machine.take_any(limits, no_ack, &mut runs);
+    let left = state.machine.ready();
+    let end = if runs.is_empty() { end } else { TakeEnd::Limit };
+    if end == TakeEnd::NeedsLoad {
+        state.waiting.push(waker.clone());
+    }
+    after_take(broker, queue, state, end, &runs, no_ack && settled.persistent);
+    (end, runs.pop(), left)
+}
+
+fn after_take(
+    broker: &Broker,
+    queue: &Arc<QueueHandle>,
+    mut state: QueueGuard<'_>,
+    end: TakeEnd,
+    runs: &[Run],
+    log_settled: bool,
+) {
+    for run in runs {
+        state.counters.delivered += u64::from(run.count);
+        if run.redelivered {
+            state.counters.redelivered += u64::from(run.count);
+        }
+    }
+    if end == TakeEnd::NeedsLoad {
+        residency::need_load(broker, queue, &mut state);
+    }
+    residency::after_take(&mut state);
+    release_segments(broker, &mut state);
+    drop(state);
+    if log_settled && let Some(wal) = broker.wal() {
+        let mut stage = wal.stage();
+        for run in runs {
+            stage.settle(queue.id, &[(run.first_seq, run.last_seq())]);
+        }
+    }
+}
+
+/// Settles messages that a consumer acknowledged or rejected for good.
+pub fn settle(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
+    let mut persistent = false;
+    {
+        let mut state = queue.lock();
+        if state.deleted {
+            return;
+        }
+        for &(first, last) in ranges {
+            let settled = state.machine.settle(first, last);
+            state.counters.acknowledged += settled.count;
+            persistent |= settled.persistent;
+        }
+        residency::after_take(&mut state);
+        release_segments(broker, &mut state);
+    }
+    if persistent && let Some(wal) = broker.wal() {
+        wal.stage().settle(queue.id, ranges);
+    }
+}
+
+/// Gives messages back to their places.
+pub fn requeue(queue: &QueueHandle, ranges: &Ranges) {
+    let mut wakes = Vec::new();
+    {
+        let mut state = queue.lock();
+        if state.deleted {
+            return;
+        }
+        for &(first, last) in ranges {
+            state.machine.requeue(first, last, &mut wakes);
+        }
+    }
+    wake_all(&mut wakes);
+}
+
+/// Drops all ready messages and says how many there were.
+pub fn purge(broker: &Broker, queue: &QueueHandle) -> u64 {
+    let mut ranges = Vec::new();
+    let purged = {
+        let mut state = queue.lock();
+        let purged = state.machine.purge(&mut ranges);
+        residency::after_take(&mut state);
+        release_segments(broker, &mut state);
+        purged
+    };
+    if purged.persistent
+        && let Some(wal) = broker.wal()
+    {
+        wal.stage().settle(queue.id, &ranges);
+    }
+    purged.count
+}
+
+/// A consumer cannot take messages now and leaves its turn to others, until its next [`take`].
+pub fn block(queue: &QueueHandle, consumer: ConsumerId) {
+    let mut wakes = Vec::new();
+    {
+        let mut state = queue.lock();
+        state.machine.roster.set(consumer, Standing::Blocked);
+        let ready = state.machine.ready();
+        if ready > 0 {
+            state.machine.roster.wake(ready, &mut wakes);
+        }
+    }
+    wake_all(&mut wakes);
+}
+
+/// Wakes every consumer on the list and empties it.
+pub fn wake_all(wakes: &mut Vec<ConsumerWaker>) {
+    for wake in wakes.drain(..) {
+        wake.wake();
+    }
+}
+
+fn release_segments(broker: &Broker, state: &mut QueueGuard<'_>) {
+    if let Some(segments) = broker.segments() {
+        residency::release(state, segments);
+    }
+}

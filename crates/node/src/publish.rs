@@ -1,0 +1,267 @@
+//! The publishing side of a session: messages of one read are gathered per set of target queues, outside any
+//! lock, and then appended to each queue once.
+//!
+//! Gathered messages are kept apart by target set, not by routing key, and a message for a set that overlaps
+//! another one with messages gathered first flushes that one: so each channel's order holds in every queue.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use posthouse_model::chunk::{Chunk, ChunkBuilder};
+use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_model::record::FLAG_PERSISTENT;
+use posthouse_queue::machine::chunks::Persistence;
+use posthouse_storage::wal::{Payload, Stage};
+use smallvec::SmallVec;
+
+use crate::broker::Broker;
+use crate::queue_handle::QueueHandle;
+use crate::residency;
+use crate::waker::{ConsumerWaker, SessionWaker};
+
+/// From this size on a batch is handed over by reference; below it is copied behind what the queue holds, so
+/// that slow publishers do not make a chunk per message.
+const SHARE_BYTES_MIN: usize = 16 << 10;
+
+/// Gathered messages are handed over at this size even within a read.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// Target sets kept per session; more and the rarely used are forgotten.
+const SLOTS_MAX: usize = 4096;
+
+/// Index of a target set, valid until [`Publisher::forget_routes`].
+pub type SlotId = u32;
+
+/// Messages gathered for one set of queues.
+#[derive(Debug)]
+struct Slot {
+    queues: SmallVec<[Arc<QueueHandle>; 1]>,
+    any_durable: bool,
+    persistent: bool,
+    builder: ChunkBuilder,
+    /// Whether it is on the list of slots to hand over.
+    listed: bool,
+    /// Other slots that share a queue with this one.
+    overlaps: SmallVec<[SlotId; 2]>,
+}
+
+/// Gathers and hands over the messages that one connection publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    broker: Arc<Broker>,
+    waker: Arc<SessionWaker>,
+    slots: Vec<Slot>,
+    slot_by_queues: HashMap<SmallVec<[QueueId; 4]>, SlotId, foldhash::fast::RandomState>,
+    dirty: Vec<SlotId>,
+    wakes: Vec<ConsumerWaker>,
+    targets: Vec<(QueueId, Seq)>,
+    staged_end: Lsn,
+    pressed: Option<Arc<QueueHandle>>,
+    /// When the current batch was received, in milliseconds since the Unix epoch.
+    pub received_ms: u64,
+}
+
+impl Publisher {
+    /// A publisher without routes.
+    pub fn new(broker: Arc<Broker>, waker: Arc<SessionWaker>) -> Self {
+        Self {
+            broker,
+            waker,
+            slots: Vec::new(),
+            slot_by_queues: HashMap::default(),
+            dirty: Vec::new(),
+            wakes: Vec::new(),
+            targets: Vec::new(),
+            staged_end: 0,
+            pressed: None,
+            received_ms: 0,
+        }
+    }
+
+    /// Hands over what is gathered and forgets all target sets: the topology has changed, or there are too many.
+    pub fn forget_routes(&mut self) {
+        self.flush();
+        self.slots.clear();
+        self.slot_by_queues.clear();
+    }
+
+    /// Whether it is time to [`Self::forget_routes`] because there are too many target sets.
+    pub fn is_crowded(&self) -> bool {
+        self.slots.len() >= SLOTS_MAX
+    }
+
+    /// The slot for a set of queues (ascending, without repetition); `None` when none of them exists any more.
+    pub fn slot(
+        &mut self,
+        ids: &[QueueId],
+        find: impl Fn(QueueId) -> Option<Arc<QueueHandle>>,
+    ) -> Option<SlotId> {
+        if let Some(&slot) = self.slot_by_queues.get(ids) {
+            return Some(slot);
+        }
+        let queues: SmallVec<[Arc<QueueHandle>; 1]> = ids.iter().filter_map(|&id| find(id)).collect();
+        if queues.is_empty() {
+            return None;
+        }
+        let id = self.slots.len() as SlotId;
+        let mut overlaps = SmallVec::new();
+        for (other_id, other) in (0..).zip(&mut self.slots) {
+            if queues.iter().any(|q| other.queues.iter().any(|o| o.id == q.id)) {
+                other.overlaps.push(id);
+                overlaps.push(other_id);
+            }
+        }
+        let any_durable = queues.iter().any(|q| q.definition.durable);
+        let builder = ChunkBuilder::default();
+        self.slots.push(Slot { queues, any_durable, persistent: false, builder, listed: false, overlaps });
+        self.slot_by_queues.insert(ids.into(), id);
+        Some(id)
+    }
+
+    /// Gathers one message. `header` and `body` are taken as they came.
+    #[inline]
+    pub fn append(&mut self, id: SlotId, persistent: bool, route: &[u8], header: &[u8], body: &[u8]) {
+        let Some(slot) = self.slots.get(id as usize) else { return };
+        let full = slot.builder.bytes().len() + header.len() + body.len() >= BATCH_BYTES_MAX;
+        let flips = slot.persistent != persistent && slot.any_durable;
+        if slot.builder.is_empty() || full || flips || !slot.overlaps.is_empty() {
+            self.prepare(id, persistent, full || flips);
+        }
+        let received_ms = self.received_ms;
+        let slot = &mut self.slots[id as usize];
+        let flags = if persistent { FLAG_PERSISTENT } else { 0 };
+        slot.builder.push(flags, received_ms, route, header, body.len(), body);
+    }
+
+    /// Appends everything gathered to its queues and wakes their consumers.
+    pub fn flush(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        self.hand_over(&dirty);
+        for &id in &dirty {
+            self.slots[id as usize].listed = false;
+        }
+        self.dirty = dirty;
+        self.dirty.clear();
+    }
+
+    /// The log position after everything that was handed over and must be durable; 0 when nothing was.
+    pub fn staged_end(&self) -> Lsn {
+        self.staged_end
+    }
+
+    /// A queue that has more than it should, if one was met since the last call: the session stops reading until
+    /// that queue says there is room, or a short while has passed.
+    pub fn take_pressure(&mut self) -> Option<Arc<QueueHandle>> {
+        self.pressed.take()
+    }
+
+    /// Readies a slot for a message: flushes what must go first, and puts the slot on the list.
+    fn prepare(&mut self, id: SlotId, persistent: bool, flush_self: bool) {
+        let overlaps = std::mem::take(&mut self.slots[id as usize].overlaps);
+        for &other in &overlaps {
+            self.hand_over_slot(other);
+        }
+        self.slots[id as usize].overlaps = overlaps;
+        if flush_self {
+            self.hand_over_slot(id);
+        }
+        let slot = &mut self.slots[id as usize];
+        slot.persistent = persistent;
+        if !std::mem::replace(&mut slot.listed, true) {
+            self.dirty.push(id);
+        }
+    }
+
+    fn hand_over_slot(&mut self, id: SlotId) {
+        if !self.slots[id as usize].builder.is_empty() {
+            self.hand_over(&[id]);
+        }
+    }
+
+    fn hand_over(&mut self, ids: &[SlotId]) {
+        let broker = self.broker.clone();
+        let logged = |slot: &Slot| slot.any_durable && slot.persistent && !slot.builder.is_empty();
+        let wal = broker.wal().filter(|_| ids.iter().any(|&id| logged(&self.slots[id as usize])));
+        let mut stage = wal.map(|wal| wal.stage());
+        for &id in ids {
+            let slot = &mut self.slots[id as usize];
+            if slot.builder.is_empty() {
+                continue;
+            }
+            let stage = stage.as_mut().filter(|_| logged(slot));
+            let pressed = hand_over_slot(&broker, slot, stage, &mut self.targets, &mut self.wakes);
+            if pressed.is_some() {
+                self.pressed = pressed;
+            }
+        }
+        if let Some(stage) = stage {
+            self.staged_end = stage.position();
+        }
+        // Nobody is woken while the staging lock is held.
+        for wake in self.wakes.drain(..) {
+            wake.wake();
+        }
+        if let Some(queue) = &self.pressed {
+            let mut state = queue.lock();
+            if !state.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, &self.waker)) {
+                state.waiting.push(self.waker.clone());
+            }
+        }
+    }
+}
+
+/// Appends a slot's messages to its queues; the queue that has too much, if any.
+fn hand_over_slot(
+    broker: &Arc<Broker>,
+    slot: &mut Slot,
+    mut stage: Option<&mut Stage<'_>>,
+    targets: &mut Vec<(QueueId, Seq)>,
+    wakes: &mut Vec<ConsumerWaker>,
+) -> Option<Arc<QueueHandle>> {
+    let lsn = stage.as_ref().map_or(0, |stage| stage.position());
+    let count = slot.builder.count();
+    let shared = (slot.builder.bytes().len() >= SHARE_BYTES_MIN).then(|| finish(&mut slot.builder));
+    let mut pressed = None;
+    targets.clear();
+    for queue in &slot.queues {
+        let mut state = queue.lock();
+        if state.deleted {
+            continue;
+        }
+        let durable = queue.definition.durable && slot.persistent;
+        let persistence = if durable { Persistence::Persistent } else { Persistence::Transient };
+        if durable && stage.is_some() {
+            targets.push((queue.id, state.machine.next_seq()));
+        }
+        match &shared {
+            Some(chunk) => state.machine.push_shared(chunk.clone(), persistence, lsn, wakes),
+            None => state.machine.push_copied(slot.builder.bytes(), count, persistence, lsn, wakes),
+        }
+        state.counters.published += u64::from(count);
+        if residency::after_push(broker, queue, &mut state) {
+            pressed = Some(queue.clone());
+        }
+    }
+    if let Some(stage) = stage.as_mut().filter(|_| !targets.is_empty()) {
+        let payload = match shared {
+            Some(chunk) => Payload::Shared(chunk),
+            None => Payload::Copy(slot.builder.bytes()),
+        };
+        stage.enqueue(targets, count, payload);
+    }
+    slot.builder.clear();
+    pressed
+}
+
+/// Takes the builder's records as a chunk and leaves a builder with room for as much again.
+fn finish(builder: &mut ChunkBuilder) -> Arc<Chunk> {
+    let mut next = ChunkBuilder::default();
+    let bytes = builder.bytes().len();
+    if bytes <= BATCH_BYTES_MAX {
+        next.reserve(bytes + bytes / 8);
+    }
+    Arc::new(std::mem::replace(builder, next).finish())
+}

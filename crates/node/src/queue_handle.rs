@@ -1,0 +1,171 @@
+//! One queue as sessions hold it: its definition, and the machine behind a lock.
+//!
+//! Lock order: the log's staging lock first, then one queue's lock. No thread holds two queues' locks.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use posthouse_model::field::FieldTable;
+use posthouse_model::ids::QueueId;
+use posthouse_model::name::Name;
+use posthouse_queue::machine::Queue;
+use posthouse_storage::segment::Location;
+
+use crate::waker::{ConsumerWaker, SessionWaker};
+
+/// The machine as this node uses it.
+pub type Machine = Queue<Location, ConsumerWaker>;
+
+/// What a queue was declared as.
+#[derive(Clone, Debug)]
+pub struct QueueDefinition {
+    /// Virtual host.
+    pub vhost: Name,
+    /// Name.
+    pub name: Name,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Deleted when its last consumer goes.
+    pub auto_delete: bool,
+    /// The connection it belongs to, if exclusive.
+    pub owner: Option<u64>,
+    /// Arguments as declared.
+    pub arguments: FieldTable,
+}
+
+/// A live queue.
+#[derive(Debug)]
+pub struct QueueHandle {
+    /// Its identity.
+    pub id: QueueId,
+    /// What it was declared as.
+    pub definition: QueueDefinition,
+    state: Mutex<QueueState>,
+    memory: Arc<MemoryUse>,
+}
+
+/// What the lock guards.
+#[derive(Debug, Default)]
+pub struct QueueState {
+    /// Messages and consumers.
+    pub machine: Machine,
+    /// The queue is gone; late publishers and consumers find this.
+    pub deleted: bool,
+    /// Chunks are being written to segments.
+    pub spilling: bool,
+    /// Chunks are being read from segments.
+    pub loading: bool,
+    /// Publishers that wait until there is room again.
+    pub waiting: Vec<Arc<SessionWaker>>,
+    /// Counted since the start.
+    pub counters: QueueCounters,
+    memory_noted: usize,
+}
+
+/// Messages counted since the broker started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QueueCounters {
+    /// Messages that arrived.
+    pub published: u64,
+    /// Messages handed out, again or for the first time.
+    pub delivered: u64,
+    /// Messages handed out again.
+    pub redelivered: u64,
+    /// Messages settled by an acknowledgement.
+    pub acknowledged: u64,
+}
+
+/// Bytes of memory that all queues' messages take.
+#[derive(Debug, Default)]
+pub struct MemoryUse(AtomicUsize);
+
+impl MemoryUse {
+    /// Bytes now.
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn change(&self, before: usize, after: usize) {
+        if after > before {
+            self.0.fetch_add(after - before, Ordering::Relaxed);
+        } else if before > after {
+            self.0.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A locked queue. Letting go of it brings the memory count up to date.
+#[derive(Debug)]
+pub struct QueueGuard<'a> {
+    state: MutexGuard<'a, QueueState>,
+    memory: &'a MemoryUse,
+}
+
+impl QueueHandle {
+    /// A queue with what a restart found of it, or an empty one.
+    pub fn new(id: QueueId, definition: QueueDefinition, machine: Machine, memory: Arc<MemoryUse>) -> Self {
+        let handle = Self {
+            id,
+            definition,
+            state: Mutex::new(QueueState { machine, ..QueueState::default() }),
+            memory,
+        };
+        drop(handle.lock());
+        handle
+    }
+
+    /// Locks the queue's state.
+    pub fn lock(&self) -> QueueGuard<'_> {
+        // The machine's own invariants are asserted; a panic elsewhere under the lock leaves it whole.
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        QueueGuard { state, memory: &self.memory }
+    }
+}
+
+impl Drop for QueueHandle {
+    fn drop(&mut self) {
+        let noted = self.state.get_mut().map_or_else(|e| e.into_inner().memory_noted, |s| s.memory_noted);
+        self.memory.change(noted, 0);
+    }
+}
+
+impl std::ops::Deref for QueueGuard<'_> {
+    type Target = QueueState;
+    fn deref(&self) -> &QueueState {
+        &self.state
+    }
+}
+
+impl std::ops::DerefMut for QueueGuard<'_> {
+    fn deref_mut(&mut self) -> &mut QueueState {
+        &mut self.state
+    }
+}
+
+impl Drop for QueueGuard<'_> {
+    fn drop(&mut self) {
+        let bytes = self.state.machine.memory_bytes();
+        if bytes != self.state.memory_noted {
+            self.memory.change(self.state.memory_noted, bytes);
+            self.state.memory_noted = bytes;
+        }
+    }
+}
+
+/// For tests of what holds queues.
+pub mod testing {
+    use super::*;
+
+    /// A transient queue named `q`.
+    pub fn queue() -> Arc<QueueHandle> {
+        let definition = QueueDefinition {
+            vhost: Name::truncated("/"),
+            name: Name::truncated("q"),
+            durable: false,
+            auto_delete: false,
+            owner: None,
+            arguments: FieldTable::default(),
+        };
+        Arc::new(QueueHandle::new(QueueId(1), definition, Machine::default(), Arc::default()))
+    }
+}

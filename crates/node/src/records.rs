@@ -1,0 +1,308 @@
+//! Definitions as they are kept in the metadata store.
+//!
+//! Keys are JSON arrays of names, values JSON objects with a version. Field tables are kept as the base64 of their
+//! AMQP encoding, so that every type comes back as it was.
+//!
+//! ```text
+//! vhosts      ["/"]                                         {"v":1}
+//! queues      ["/", "orders"]                               {"v":1, "id":7, "auto_delete":false, "arguments":"AAAAAA=="}
+//! exchanges   ["/", "logs"]                                 {"v":1, "type":"fanout", "auto_delete":.., "internal":.., "arguments":".."}
+//! bindings    ["/", "logs", "queue", "orders", "key", ".."] {"v":1}
+//! system      next-queue-id                                 decimal text: no identity at or above was given out
+//! ```
+//!
+//! Version 1.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use posthouse_model::errors::Resource;
+use posthouse_model::exchange::ExchangeKind;
+use posthouse_model::field::FieldTable;
+use posthouse_model::ids::QueueId;
+use posthouse_model::name::Name;
+use posthouse_queue::topology::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
+use posthouse_storage::meta::{MetaOp, MetaTable};
+use serde::{Deserialize, Serialize};
+
+use crate::queue_handle::QueueDefinition;
+
+/// The version written, and the newest read.
+const VERSION: u32 = 1;
+
+/// A definition that cannot be read back.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read a definition in table {table}: {problem}")]
+pub struct RecordError {
+    /// The table it is in.
+    pub table: &'static str,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Bare {
+    v: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct QueueValue {
+    v: u32,
+    id: u64,
+    auto_delete: bool,
+    arguments: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ExchangeValue {
+    v: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    auto_delete: bool,
+    internal: bool,
+    arguments: String,
+}
+
+/// Keeps a virtual host.
+pub fn put_vhost(name: &str) -> MetaOp {
+    put(MetaTable::Vhosts, &[name], &Bare { v: VERSION })
+}
+
+/// Forgets a virtual host.
+pub fn delete_vhost(name: &str) -> MetaOp {
+    MetaOp::Delete { table: MetaTable::Vhosts, key: key(&[name]) }
+}
+
+/// Reads a virtual host's name.
+pub fn read_vhost(raw_key: &[u8], value: &[u8]) -> Result<Name, RecordError> {
+    let table = MetaTable::Vhosts.name();
+    let _: Bare = read_value(table, value)?;
+    let [name] = read_key(table, raw_key)?;
+    read_name(table, &name)
+}
+
+/// Keeps a durable queue.
+pub fn put_queue(id: QueueId, definition: &QueueDefinition) -> MetaOp {
+    let value = QueueValue {
+        v: VERSION,
+        id: id.0,
+        auto_delete: definition.auto_delete,
+        arguments: write_table(&definition.arguments),
+    };
+    put(MetaTable::Queues, &[&definition.vhost, &definition.name], &value)
+}
+
+/// Forgets a durable queue.
+pub fn delete_queue(vhost: &str, name: &str) -> MetaOp {
+    MetaOp::Delete { table: MetaTable::Queues, key: key(&[vhost, name]) }
+}
+
+/// Reads a durable queue.
+pub fn read_queue(raw_key: &[u8], value: &[u8]) -> Result<(QueueId, QueueDefinition), RecordError> {
+    let table = MetaTable::Queues.name();
+    let value: QueueValue = read_value(table, value)?;
+    let [vhost, name] = read_key(table, raw_key)?;
+    let definition = QueueDefinition {
+        vhost: read_name(table, &vhost)?,
+        name: read_name(table, &name)?,
+        durable: true,
+        auto_delete: value.auto_delete,
+        owner: None,
+        arguments: read_table(table, &value.arguments)?,
+    };
+    Ok((QueueId(value.id), definition))
+}
+
+/// Keeps or forgets a durable exchange or binding.
+pub fn topology_change(vhost: &str, change: &TopologyChange) -> MetaOp {
+    match change {
+        TopologyChange::PutExchange(exchange) => {
+            let value = ExchangeValue {
+                v: VERSION,
+                kind: exchange.kind.name().to_owned(),
+                auto_delete: exchange.auto_delete,
+                internal: exchange.internal,
+                arguments: write_table(&exchange.arguments),
+            };
+            put(MetaTable::Exchanges, &[vhost, &exchange.name], &value)
+        }
+        TopologyChange::DeleteExchange(name) => {
+            MetaOp::Delete { table: MetaTable::Exchanges, key: key(&[vhost, name]) }
+        }
+        TopologyChange::PutBinding(binding) => {
+            let value = serde_json::to_vec(&Bare { v: VERSION }).unwrap_or_default();
+            MetaOp::Put { table: MetaTable::Bindings, key: binding_key(vhost, binding), value }
+        }
+        TopologyChange::DeleteBinding(binding) => {
+            MetaOp::Delete { table: MetaTable::Bindings, key: binding_key(vhost, binding) }
+        }
+    }
+}
+
+/// Reads a durable exchange and its virtual host.
+pub fn read_exchange(raw_key: &[u8], value: &[u8]) -> Result<(Name, TopologyChange), RecordError> {
+    let table = MetaTable::Exchanges.name();
+    let value: ExchangeValue = read_value(table, value)?;
+    let [vhost, name] = read_key(table, raw_key)?;
+    let kind = ExchangeKind::parse(&value.kind, Resource::exchange(&vhost, &name))
+        .map_err(|e| RecordError { table, problem: e.text })?;
+    let exchange = ExchangeRecord {
+        name: read_name(table, &name)?,
+        kind,
+        durable: true,
+        auto_delete: value.auto_delete,
+        internal: value.internal,
+        arguments: read_table(table, &value.arguments)?,
+    };
+    Ok((read_name(table, &vhost)?, TopologyChange::PutExchange(exchange)))
+}
+
+/// Reads a durable binding and its virtual host.
+pub fn read_binding(raw_key: &[u8], value: &[u8]) -> Result<(Name, TopologyChange), RecordError> {
+    let table = MetaTable::Bindings.name();
+    let _: Bare = read_value(table, value)?;
+    let [vhost, source, kind, destination, routing_key, arguments] = read_key(table, raw_key)?;
+    let destination = read_name(table, &destination)?;
+    let binding = BindingRecord {
+        source: read_name(table, &source)?,
+        destination: match kind.as_str() {
+            "queue" => DestinationName::Queue(destination),
+            "exchange" => DestinationName::Exchange(destination),
+            other => {
+                let problem = format!("expected a binding to a queue or an exchange, got {other:?}");
+                return Err(RecordError { table, problem });
+            }
+        },
+        routing_key: read_name(table, &routing_key)?,
+        arguments: read_table(table, &arguments)?,
+    };
+    Ok((read_name(table, &vhost)?, TopologyChange::PutBinding(binding)))
+}
+
+/// Keeps the lowest queue identity that was not given out.
+pub fn put_next_queue_id(next: u64) -> MetaOp {
+    MetaOp::Put {
+        table: MetaTable::System,
+        key: NEXT_QUEUE_ID.to_vec(),
+        value: next.to_string().into_bytes(),
+    }
+}
+
+/// The key of the lowest queue identity that was not given out.
+pub const NEXT_QUEUE_ID: &[u8] = b"next-queue-id";
+
+/// Reads the lowest queue identity that was not given out.
+pub fn read_next_queue_id(value: &[u8]) -> Result<u64, RecordError> {
+    let text = String::from_utf8_lossy(value);
+    let problem = |_| format!("expected {} to be a decimal number, got {text:?}", "next-queue-id");
+    text.parse().map_err(problem).map_err(|problem| RecordError { table: MetaTable::System.name(), problem })
+}
+
+fn binding_key(vhost: &str, binding: &BindingRecord) -> Vec<u8> {
+    let kind = match binding.destination {
+        DestinationName::Queue(_) => "queue",
+        DestinationName::Exchange(_) => "exchange",
+    };
+    let arguments = write_table(&binding.arguments);
+    key(&[vhost, &binding.source, kind, binding.destination.name(), &binding.routing_key, &arguments])
+}
+
+fn put(table: MetaTable, names: &[&str], value: &impl Serialize) -> MetaOp {
+    // Serialising a struct of numbers and texts cannot fail.
+    MetaOp::Put { table, key: key(names), value: serde_json::to_vec(value).unwrap_or_default() }
+}
+
+/// A key of names.
+pub(crate) fn key(names: &[&str]) -> Vec<u8> {
+    serde_json::to_vec(names).unwrap_or_default()
+}
+
+fn read_key<const N: usize>(table: &'static str, raw: &[u8]) -> Result<[String; N], RecordError> {
+    let names: Vec<String> =
+        serde_json::from_slice(raw).map_err(|e| RecordError { table, problem: format!("bad key: {e}") })?;
+    let got = names.len();
+    let wrong = |_| RecordError { table, problem: format!("expected a key of {N} names, got {got}") };
+    names.try_into().map_err(wrong)
+}
+
+fn read_value<T: for<'de> Deserialize<'de>>(table: &'static str, raw: &[u8]) -> Result<T, RecordError> {
+    let wrong = |e: serde_json::Error| RecordError { table, problem: format!("bad value: {e}") };
+    let Bare { v } = serde_json::from_slice(raw).map_err(wrong)?;
+    if v > VERSION {
+        return Err(RecordError { table, problem: format!("expected version {VERSION} at most, got {v}") });
+    }
+    serde_json::from_slice(raw).map_err(wrong)
+}
+
+fn read_name(table: &'static str, text: &str) -> Result<Name, RecordError> {
+    Name::new(text).map_err(|e| RecordError { table, problem: e.to_string() })
+}
+
+fn write_table(table: &FieldTable) -> String {
+    let mut bytes = Vec::new();
+    table.encode(&mut bytes);
+    STANDARD.encode(bytes)
+}
+
+fn read_table(table: &'static str, text: &str) -> Result<FieldTable, RecordError> {
+    let bytes = STANDARD.decode(text).map_err(|e| RecordError { table, problem: e.to_string() })?;
+    let (fields, _) =
+        FieldTable::decode(&bytes).map_err(|e| RecordError { table, problem: e.to_string() })?;
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::field::FieldValue;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn key_and_value(op: MetaOp) -> (Vec<u8>, Vec<u8>) {
+        match op {
+            MetaOp::Put { key, value, .. } => (key, value),
+            MetaOp::Delete { .. } => panic!("expected a put, got {op:?}"),
+        }
+    }
+
+    #[test]
+    fn version_1_queues_are_read() {
+        let key = br#"["/","a \"b\""]"#;
+        let value = br#"{"v":1,"id":7,"auto_delete":true,"arguments":"AAAABwF4SQAAAAU="}"#;
+        let (id, definition) = read_queue(key, value).unwrap();
+        assert_eq!((id, &*definition.name), (QueueId(7), "a \"b\""));
+        assert_eq!(definition.arguments.get("x"), Some(&FieldValue::I32(5)));
+        assert_eq!(key_and_value(put_queue(id, &definition)), (key.to_vec(), value.to_vec()));
+    }
+
+    #[test]
+    fn version_1_exchanges_and_bindings_are_read() {
+        let key = br#"["/","logs"]"#;
+        let value = br#"{"v":1,"type":"fanout","auto_delete":false,"internal":true,"arguments":"AAAAAA=="}"#;
+        let (vhost, change) = read_exchange(key, value).unwrap();
+        assert_eq!(key_and_value(topology_change(&vhost, &change)), (key.to_vec(), value.to_vec()));
+        let key = br#"["/","logs","queue","q","k","AAAAAA=="]"#;
+        let (vhost, change) = read_binding(key, br#"{"v":1}"#).unwrap();
+        assert_eq!(key_and_value(topology_change(&vhost, &change)), (key.to_vec(), br#"{"v":1}"#.to_vec()));
+    }
+
+    #[test]
+    fn newer_versions_and_damage_are_refused_by_name() {
+        let error = read_vhost(br#"["/"]"#, br#"{"v":2}"#).unwrap_err().to_string();
+        assert_eq!(error, "cannot read a definition in table vhosts: expected version 1 at most, got 2");
+        let error = read_vhost(br#"["/","x"]"#, br#"{"v":1}"#).unwrap_err().to_string();
+        assert_eq!(error, "cannot read a definition in table vhosts: expected a key of 1 names, got 2");
+        assert!(read_next_queue_id(b"x").is_err());
+        assert!(
+            read_queue(br#"["/","q"]"#, br#"{"v":1,"id":1,"auto_delete":true,"arguments":"!"}"#).is_err()
+        );
+    }
+
+    #[test]
+    fn a_virtual_host_comes_back() {
+        let (key, value) = key_and_value(put_vhost("a/b"));
+        assert_eq!(read_vhost(&key, &value).unwrap(), name("a/b"));
+    }
+}

@@ -1,0 +1,216 @@
+//! Keeping messages' memory within bounds: writing chunks to segments, reading them back, pacing publishers.
+//!
+//! One thread writes, one reads. A queue asks for the one or the other at most once at a time.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, PoisonError};
+
+use posthouse_queue::machine::chunks::Persistence;
+use posthouse_queue::machine::residency::ToWrite;
+use posthouse_storage::segment::{BlockIn, Class, SegmentStore, is_gone};
+use tracing::error;
+
+use crate::broker::Broker;
+use crate::queue_handle::{QueueHandle, QueueState};
+
+/// Memory of one queue from which on its chunks are written to segments.
+const SPILL_BYTES: usize = 8 << 20;
+
+/// The same while all queues together are over the budget.
+const SPILL_BYTES_TIGHT: usize = 256 << 10;
+
+/// What stays in memory ahead of the cursor when a queue is spilled.
+const KEEP_BYTES: usize = 2 << 20;
+
+/// Memory of one queue from which on its publishers are paced.
+const PRESSURE_BYTES: usize = 12 << 20;
+
+/// Written per turn, so that many queues take turns.
+const WRITE_BYTES: usize = 8 << 20;
+
+/// Read ahead of the cursor.
+const READ_AHEAD_BYTES: usize = 2 << 20;
+
+/// Asks the two threads for work.
+#[derive(Debug)]
+pub struct Residency {
+    spill: std::sync::Mutex<Sender<Arc<QueueHandle>>>,
+    load: std::sync::Mutex<Sender<Arc<QueueHandle>>>,
+}
+
+/// The receiving ends, for the threads.
+#[derive(Debug)]
+pub struct Work {
+    spill: Receiver<Arc<QueueHandle>>,
+    load: Receiver<Arc<QueueHandle>>,
+}
+
+impl Residency {
+    /// The two queues of work.
+    pub fn new() -> (Self, Work) {
+        let ((spill, spill_work), (load, load_work)) = (channel(), channel());
+        let residency = Self { spill: std::sync::Mutex::new(spill), load: std::sync::Mutex::new(load) };
+        (residency, Work { spill: spill_work, load: load_work })
+    }
+
+    /// Has a queue's excess written to segments.
+    fn spill(&self, queue: &Arc<QueueHandle>) {
+        // The thread ends only with the broker.
+        let _ = self.spill.lock().unwrap_or_else(PoisonError::into_inner).send(queue.clone());
+    }
+
+    /// Has a queue's next chunks read from segments.
+    fn load(&self, queue: &Arc<QueueHandle>) {
+        let _ = self.load.lock().unwrap_or_else(PoisonError::into_inner).send(queue.clone());
+    }
+}
+
+/// Called after messages arrived, under the queue's lock: starts a spill when the queue has too much in memory;
+/// whether its publishers should pause.
+pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) -> bool {
+    let bytes = state.machine.memory_bytes();
+    let over_budget = broker.memory().bytes() > broker.settings().memory_budget_bytes;
+    if bytes < if over_budget { SPILL_BYTES_TIGHT } else { SPILL_BYTES } {
+        return false;
+    }
+    // Consumers that keep up are given the chance to before anything is written to disk for them.
+    let consumers_busy = state.machine.roster.any_active();
+    let Some(residency) = broker.residency() else { return consumers_busy };
+    if !state.spilling && (!consumers_busy || over_budget || bytes >= PRESSURE_BYTES) {
+        state.spilling = true;
+        residency.spill(queue);
+    }
+    bytes >= SPILL_BYTES && (consumers_busy || bytes >= PRESSURE_BYTES)
+}
+
+/// Called after messages were taken, under the queue's lock: lets paced publishers go on.
+pub fn after_take(state: &mut QueueState) {
+    if !state.waiting.is_empty() && state.machine.memory_bytes() < SPILL_BYTES / 2 {
+        for waiting in state.waiting.drain(..) {
+            waiting.synced();
+        }
+    }
+}
+
+/// Called when the next message to hand out is not in memory, under the queue's lock.
+pub fn need_load(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) {
+    if let Some(residency) = broker.residency().filter(|_| !state.loading) {
+        state.loading = true;
+        residency.load(queue);
+    }
+}
+
+/// Starts the two threads; they end when the broker is dropped.
+pub fn start(work: Work, segments: Arc<SegmentStore>) -> std::io::Result<()> {
+    let Work { spill, load } = work;
+    let store = segments.clone();
+    std::thread::Builder::new().name("spill".into()).spawn(move || {
+        while let Ok(queue) = spill.recv() {
+            spill_queue(&queue, &store);
+        }
+    })?;
+    std::thread::Builder::new().name("load".into()).spawn(move || {
+        while let Ok(queue) = load.recv() {
+            load_queue(&queue, &segments);
+        }
+    })?;
+    Ok(())
+}
+
+fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
+    loop {
+        let mut writes = Vec::new();
+        {
+            let mut state = queue.lock();
+            state.machine.plan_spill(KEEP_BYTES, WRITE_BYTES, &mut writes);
+            if writes.is_empty() || state.deleted {
+                state.spilling = false;
+                for waiting in state.waiting.drain(..) {
+                    waiting.synced();
+                }
+                return;
+            }
+        }
+        if let Err(problem) = write_chunks(queue, segments, &writes, true) {
+            // The messages stay in memory; publishers are held back by the memory watermark.
+            error!(queue = %queue.definition.name, %problem, "cannot write messages to a segment");
+            queue.lock().spilling = false;
+            return;
+        }
+    }
+}
+
+/// Writes chunks of one queue to segments and tells the queue where they are.
+pub fn write_chunks(
+    queue: &QueueHandle,
+    segments: &SegmentStore,
+    writes: &[ToWrite],
+    evict: bool,
+) -> Result<(), posthouse_storage::StorageError> {
+    for persistence in [Persistence::Persistent, Persistence::Transient] {
+        let of_class: Vec<&ToWrite> = writes.iter().filter(|w| w.persistence == persistence).collect();
+        if of_class.is_empty() {
+            continue;
+        }
+        let blocks: Vec<BlockIn> = of_class
+            .iter()
+            .map(|w| BlockIn { queue: queue.id, first_seq: w.first_seq, chunk: w.chunk.clone() })
+            .collect();
+        let class = match persistence {
+            Persistence::Persistent => Class::Durable,
+            Persistence::Transient => Class::Spill,
+        };
+        let locations = segments.write(class, &blocks)?;
+        let mut state = queue.lock();
+        for (write, location) in of_class.iter().zip(locations) {
+            state.machine.written(write.first_seq, location, evict);
+        }
+        release(&mut state, segments);
+    }
+    Ok(())
+}
+
+fn load_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
+    // A chunk that was rewritten to another segment meanwhile is looked for again.
+    while load_planned(queue, segments) {}
+}
+
+/// Reads what the queue needs next; whether that must be repeated.
+fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
+    let plan = {
+        let mut state = queue.lock();
+        state.loading = false;
+        state.machine.plan_load(READ_AHEAD_BYTES, |location| location.len as usize)
+    };
+    let (mut wakes, mut again) = (Vec::new(), false);
+    for (first_seq, location) in plan {
+        let read = segments.read(&location, queue.id, first_seq);
+        let mut state = queue.lock();
+        match read {
+            Ok(chunk) => state.machine.loaded(first_seq, Arc::new(chunk), &mut wakes),
+            Err(problem) if is_gone(&problem) => again = true,
+            Err(problem) => {
+                let messages = state.machine.lost(first_seq, &mut wakes);
+                error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
+            }
+        }
+        release(&mut state, segments);
+        // `basic.get` waits here, as paced publishers do.
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        for session in waiting {
+            session.synced();
+        }
+        for wake in wakes.drain(..) {
+            wake.wake();
+        }
+    }
+    again
+}
+
+/// Gives back the places in segments that a queue no longer uses.
+pub fn release(state: &mut QueueState, segments: &SegmentStore) {
+    for location in state.machine.take_released() {
+        segments.release(&location);
+    }
+}

@@ -1,0 +1,347 @@
+//! From a data directory, or nothing, to a running broker, and back.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use posthouse_auth::authorities::{AuthError, AuthSettings, Authorities};
+use posthouse_auth::users::{AuthChange, DecodeError, PermissionRecord, User};
+use posthouse_model::ids::{Lsn, QueueId};
+use posthouse_model::name::Name;
+use posthouse_queue::machine::Recovered as RecoveredMachine;
+use posthouse_queue::machine::chunks::{Held, Residence};
+use posthouse_storage::StorageError;
+use posthouse_storage::engine::{OpenError, Recovered, RecoveredQueue, Source, Storage, StorageOptions};
+use posthouse_storage::meta::{MetaError, MetaOp, MetaStore, MetaTable};
+use posthouse_storage::wal::{WalEvents, WalOptions};
+use tracing::{error, info, warn};
+
+use crate::broker::{Broker, Settings, Store};
+use crate::queue_handle::{Machine, QueueHandle};
+use crate::records::{self, RecordError};
+use crate::residency::{self, Residency};
+use crate::vhost::VirtualHost;
+
+/// How often watermarks are looked at.
+const WATCH_PERIOD: Duration = Duration::from_millis(100);
+
+/// The virtual host that a new broker has.
+const DEFAULT_VHOST: &str = "/";
+
+/// Where everything is kept.
+#[derive(Clone, Debug)]
+pub enum Keep {
+    /// In memory: no file is opened.
+    InMemory,
+    /// In a data directory.
+    InDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The log's options.
+        wal: WalOptions,
+    },
+}
+
+/// Everything a broker needs to start.
+#[derive(Clone, Debug)]
+pub struct StartOptions {
+    /// What an operator can set.
+    pub settings: Settings,
+    /// Logins.
+    pub auth: AuthSettings,
+    /// Made, with its password, when there is no user.
+    pub default_user: (String, String),
+    /// Where everything is kept.
+    pub keep: Keep,
+    /// Called once when the disk failed: nothing can be promised any more, the process must end.
+    pub on_fatal: fn(&str),
+}
+
+/// Why a broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The metadata store.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// A definition.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A stored user or permission.
+    #[error(transparent)]
+    Stored(#[from] DecodeError),
+    /// A user or permission.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// A thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Starts a broker.
+///
+/// # Errors
+/// When the data directory cannot be used; one line says why.
+pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
+    let events = Arc::new(Events::new(options.on_fatal));
+    let (store, recovered) = open(&options, &events)?;
+    let (residency, work) = match &store {
+        Store::Log(_) => {
+            let (residency, work) = Residency::new();
+            (Some(residency), Some(work))
+        }
+        Store::Memory(_) => (None, None),
+    };
+    let authorities = Arc::new(Authorities::new(options.auth));
+    let first_queue_id = first_queue_id(store.meta())?;
+    let broker = Arc::new(Broker::new(options.settings, store, residency, authorities, first_queue_id));
+    restore(&broker, recovered)?;
+    first_start(&broker, &options.default_user)?;
+    // A failed disk is fatal; here it only means that the first definitions are not there yet.
+    broker.store().meta().flush()?;
+    if events.broker.set(Arc::downgrade(&broker)).is_ok()
+        && let (Some(work), Some(segments)) = (work, broker.segments())
+    {
+        residency::start(work, segments.clone())?;
+        start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
+    }
+    start_watch(&broker)?;
+    Ok(broker)
+}
+
+/// Stops a broker whose connections are gone: everything that must survive is on disk when this returns.
+///
+/// # Errors
+/// When the last checkpoint cannot be written; what was confirmed is kept all the same.
+pub fn stop(broker: &Broker) -> Result<(), OpenError> {
+    match broker.store() {
+        Store::Memory(_) => Ok(()),
+        Store::Log(storage) => storage.close(broker).map(drop),
+    }
+}
+
+fn open(options: &StartOptions, events: &Arc<Events>) -> Result<(Store, Recovered), StartError> {
+    let Keep::InDirectory { path, wal } = &options.keep else {
+        return Ok((Store::Memory(MetaStore::in_memory()), Recovered::default()));
+    };
+    let on_fatal = options.on_fatal;
+    let storage_options = StorageOptions { wal: wal.clone(), ..StorageOptions::default() };
+    let meta_fatal = Arc::new(move |problem: &str| on_fatal(problem));
+    let (storage, recovered) = Storage::open(path, storage_options, events.clone(), meta_fatal)?;
+    for damage in &recovered.damages {
+        error!(%damage, "damage found; everything else is kept");
+    }
+    Ok((Store::Log(Box::new(storage)), recovered))
+}
+
+fn first_queue_id(meta: &MetaStore) -> Result<u64, StartError> {
+    let system = meta.scan(MetaTable::System)?;
+    match system.iter().find(|(key, _)| key == records::NEXT_QUEUE_ID) {
+        Some((_, value)) => Ok(records::read_next_queue_id(value)?),
+        None => Ok(1),
+    }
+}
+
+fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError> {
+    let meta = broker.store().meta();
+    for (key, value) in meta.scan(MetaTable::Vhosts)? {
+        broker.insert_vhost(Arc::new(VirtualHost::new(records::read_vhost(&key, &value)?)));
+    }
+    for (_, value) in meta.scan(MetaTable::Users)? {
+        broker.authorities().restore(AuthChange::PutUser(User::decode(&value)?))?;
+    }
+    for (_, value) in meta.scan(MetaTable::Permissions)? {
+        broker.authorities().restore(AuthChange::PutPermissions(PermissionRecord::decode(&value)?))?;
+    }
+    let mut found: HashMap<QueueId, RecoveredQueue, foldhash::fast::RandomState> =
+        recovered.queues.into_iter().map(|queue| (queue.id, queue)).collect();
+    let mut messages = 0;
+    for (key, value) in meta.scan(MetaTable::Queues)? {
+        let (id, definition) = records::read_queue(&key, &value)?;
+        let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
+        let machine = found.remove(&id).map_or_else(Machine::default, machine);
+        messages += machine.ready();
+        vhost.change(|inner| {
+            inner.topology.add_queue(definition.name.clone(), id, true);
+            let queue = QueueHandle::new(id, definition, machine, broker.memory().clone());
+            inner.queues.insert(id, Arc::new(queue));
+        });
+    }
+    if let Store::Log(storage) = broker.store() {
+        for queue in found.values() {
+            // Its deletion was kept, its last messages were not yet gone.
+            storage.messages.discard(queue);
+        }
+    }
+    for (key, value) in meta.scan(MetaTable::Exchanges)? {
+        let (vhost, change) = records::read_exchange(&key, &value)?;
+        restore_topology(broker, &vhost, &change);
+    }
+    for (key, value) in meta.scan(MetaTable::Bindings)? {
+        let (vhost, change) = records::read_binding(&key, &value)?;
+        restore_topology(broker, &vhost, &change);
+    }
+    info!(messages, replayed = recovered.replayed_records, clean = recovered.clean, "recovered");
+    Ok(())
+}
+
+fn restore_topology(broker: &Broker, vhost: &Name, change: &posthouse_queue::topology::TopologyChange) {
+    let Ok(vhost) = broker.vhost(vhost) else { return };
+    if !vhost.change(|inner| inner.topology.restore(change)) {
+        warn!(vhost = %vhost.name(), ?change, "a kept definition makes no sense any more and is left out");
+    }
+}
+
+fn machine(found: RecoveredQueue) -> Machine {
+    if found.lost > 0 {
+        error!(queue = %found.id, messages = found.lost, "messages were lost to damage");
+    }
+    let chunks = found
+        .chunks
+        .into_iter()
+        .map(|chunk| {
+            let residence = match chunk.source {
+                Source::Memory(chunk) => Residence::Memory(chunk),
+                Source::Block(location) => Residence::Stored(location),
+            };
+            Held::recovered(chunk.first_seq, chunk.span, chunk.settled, residence)
+        })
+        .collect();
+    let (next_seq, redelivered_below) = (found.next_seq, found.delivered_below);
+    Machine::recover(RecoveredMachine { chunks, next_seq, redelivered_below })
+}
+
+/// Gives a new broker its virtual host and its user.
+fn first_start(broker: &Broker, default_user: &(String, String)) -> Result<(), StartError> {
+    if broker.vhosts().is_empty() {
+        broker.add_vhost(&Name::truncated(DEFAULT_VHOST));
+    }
+    let authorities = broker.authorities();
+    if authorities.users().is_empty() {
+        let (user, password) = default_user;
+        let mut changes = authorities.add_user(user, password.as_bytes())?;
+        changes.extend(authorities.set_user_tags(user, vec!["administrator".to_owned()])?);
+        changes.extend(authorities.set_permissions(user, DEFAULT_VHOST, ".*", ".*", ".*")?);
+        broker.keep_auth(&changes);
+    }
+    Ok(())
+}
+
+impl Broker {
+    /// Keeps changes of users and permissions.
+    pub fn keep_auth(&self, changes: &[AuthChange]) {
+        self.keep(changes.iter().map(auth_op).collect());
+    }
+}
+
+fn auth_op(change: &AuthChange) -> MetaOp {
+    let pair = |user: &Name, vhost: &Name| records::key(&[user, vhost]);
+    match change {
+        AuthChange::PutUser(user) => {
+            MetaOp::Put { table: MetaTable::Users, key: records::key(&[&user.name]), value: user.encode() }
+        }
+        AuthChange::DeleteUser(name) => {
+            MetaOp::Delete { table: MetaTable::Users, key: records::key(&[name]) }
+        }
+        AuthChange::PutPermissions(record) => MetaOp::Put {
+            table: MetaTable::Permissions,
+            key: pair(&record.user, &record.vhost),
+            value: record.encode(),
+        },
+        AuthChange::DeletePermissions { user, vhost } => {
+            MetaOp::Delete { table: MetaTable::Permissions, key: pair(user, vhost) }
+        }
+    }
+}
+
+/// What the log tells the broker.
+struct Events {
+    broker: OnceLock<Weak<Broker>>,
+    on_fatal: fn(&str),
+    wanted: SyncSender<()>,
+    work: std::sync::Mutex<Option<Receiver<()>>>,
+}
+
+impl Events {
+    fn new(on_fatal: fn(&str)) -> Self {
+        // One pending request is enough: a cycle looks at the position itself.
+        let (wanted, work) = sync_channel(1);
+        Self { broker: OnceLock::new(), on_fatal, wanted, work: std::sync::Mutex::new(Some(work)) }
+    }
+
+    fn take_work(&self) -> Option<Receiver<()>> {
+        self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+
+    fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.get()?.upgrade()
+    }
+}
+
+impl WalEvents for Events {
+    fn fatal(&self, error: &StorageError) {
+        (self.on_fatal)(&error.to_string());
+    }
+
+    fn disk_full(&self, full: bool) {
+        warn!(full, "the log's disk is full, or has room again");
+        if let Some(broker) = self.broker() {
+            broker.watch(None);
+        }
+    }
+
+    fn checkpoint_wanted(&self, _up_to: Lsn) {
+        // Full means that one is pending.
+        let _ = self.wanted.try_send(());
+    }
+
+    fn drained(&self) {
+        if let Some(broker) = self.broker() {
+            for connection in broker.connections().list() {
+                connection.waker.synced();
+            }
+        }
+    }
+}
+
+fn start_checkpoints(
+    broker: &Arc<Broker>,
+    work: Option<Receiver<()>>,
+    on_fatal: fn(&str),
+) -> Result<(), StartError> {
+    let Some(work) = work else { return Ok(()) };
+    let broker = Arc::downgrade(broker);
+    std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
+        while work.recv().is_ok() {
+            let Some(broker) = broker.upgrade() else { return };
+            let Store::Log(storage) = broker.store() else { return };
+            match storage.messages.checkpoint(&*broker, false) {
+                Ok(report) => {
+                    for damage in &report.damages {
+                        error!(%damage, "damage found");
+                    }
+                }
+                // The log grows until the next cycle succeeds, or publishers are held back.
+                Err(problem) if problem.is_disk_full() => error!(%problem, "no room for a checkpoint"),
+                Err(problem) => on_fatal(&problem.to_string()),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
+    let broker = Arc::downgrade(broker);
+    std::thread::Builder::new().name("watch".into()).spawn(move || {
+        while let Some(broker) = broker.upgrade() {
+            broker.watch(broker.store().free_space());
+            drop(broker);
+            std::thread::sleep(WATCH_PERIOD);
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! A virtual host: its exchanges, bindings and queues by name.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use hashbrown::HashMap;
+use posthouse_model::errors::{self, Resource};
+use posthouse_model::ids::QueueId;
+use posthouse_model::name::Name;
+use posthouse_model::raw_table::RawTable;
+use posthouse_model::reply::ReplyError;
+use posthouse_queue::topology::{RouteResult, Topology};
+use smallvec::SmallVec;
+
+use crate::queue_handle::QueueHandle;
+
+/// Names of the queues behind `amq.rabbitmq.reply-to` start so.
+pub const REPLY_QUEUE_PREFIX: &str = "amq.rabbitmq.reply-to.";
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct VirtualHost {
+    name: Name,
+    epoch: AtomicU64,
+    inner: RwLock<Inner>,
+}
+
+/// What the lock guards. Changes go through [`VirtualHost::change`].
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) topology: Topology,
+    pub(crate) queues: HashMap<QueueId, Arc<QueueHandle>, foldhash::fast::RandomState>,
+}
+
+/// Where a message goes.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The queues in ascending order, each once.
+    pub queues: SmallVec<[QueueId; 8]>,
+    /// Whether another message with the same exchange and key may go elsewhere.
+    pub depends_on_headers: bool,
+    /// The message goes nowhere, and counts as routed all the same: the reply queue it is for is gone.
+    pub swallowed: bool,
+}
+
+impl VirtualHost {
+    /// A virtual host with the predeclared exchanges only.
+    pub fn new(name: Name) -> Self {
+        let inner = Inner { topology: Topology::new(name.clone()), queues: HashMap::default() };
+        Self { name, epoch: AtomicU64::new(0), inner: RwLock::new(inner) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Rises with every change; a route found under an older epoch may be wrong.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Finds the queues of a message; see [`Topology::route`].
+    pub fn route(
+        &self,
+        exchange: &str,
+        key: &str,
+        headers: Option<RawTable<'_>>,
+        extra_keys: &[String],
+    ) -> Result<Found, ReplyError> {
+        let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
+        let mut result = RouteResult::default();
+        self.read().topology.route(exchange, key, headers, &extra_keys, &mut result)?;
+        let queues = SmallVec::from_slice(result.queues());
+        let swallowed = queues.is_empty() && exchange.is_empty() && key.starts_with(REPLY_QUEUE_PREFIX);
+        Ok(Found { queues, depends_on_headers: result.depends_on_headers(), swallowed })
+    }
+
+    /// The queue of that identity.
+    pub fn queue_by_id(&self, id: QueueId) -> Option<Arc<QueueHandle>> {
+        self.read().queues.get(&id).cloned()
+    }
+
+    /// The queue of that name, or none.
+    pub fn find_queue(&self, name: &str) -> Option<Arc<QueueHandle>> {
+        let inner = self.read();
+        let id = inner.topology.queue_id(name)?;
+        inner.queues.get(&id).cloned()
+    }
+
+    /// The queue of that name for use by a connection: 404 when there is none, 405 when it belongs to another one.
+    pub fn queue(&self, name: &str, connection: u64) -> Result<Arc<QueueHandle>, ReplyError> {
+        let queue = self.find_queue(name).ok_or_else(|| errors::no_queue(&self.name, name))?;
+        self.check_owner(&queue, connection)?;
+        Ok(queue)
+    }
+
+    /// Refuses (405) a connection that does not own an exclusive queue.
+    pub(crate) fn check_owner(&self, queue: &QueueHandle, connection: u64) -> Result<(), ReplyError> {
+        match queue.definition.owner {
+            Some(owner) if owner != connection => {
+                Err(errors::exclusive_access(Resource::queue(&self.name, &queue.definition.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All queues by name, without those behind `amq.rabbitmq.reply-to`.
+    pub fn queues(&self) -> Vec<Arc<QueueHandle>> {
+        let mut queues: Vec<_> = self.all_queues();
+        queues.retain(|queue| !queue.definition.name.starts_with(REPLY_QUEUE_PREFIX));
+        queues.sort_unstable_by(|a, b| a.definition.name.cmp(&b.definition.name));
+        queues
+    }
+
+    /// All queues in no particular order.
+    pub(crate) fn all_queues(&self) -> Vec<Arc<QueueHandle>> {
+        self.read().queues.values().cloned().collect()
+    }
+
+    /// Looks at the topology.
+    pub fn with_topology<T>(&self, look: impl FnOnce(&Topology) -> T) -> T {
+        look(&self.read().topology)
+    }
+
+    /// Changes exchanges, bindings or queues, and raises the epoch.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.write();
+        let outcome = change(&mut inner);
+        self.epoch.store(inner.topology.epoch(), Ordering::Release);
+        outcome
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

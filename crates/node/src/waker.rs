@@ -1,0 +1,113 @@
+//! How the broker reaches a connection's task: a small inbox and one notification per batch of events.
+
+use std::sync::{Mutex, PoisonError};
+
+use posthouse_model::ids::Lsn;
+use posthouse_model::reply::ReplyError;
+use tokio::sync::Notify;
+
+/// What happened since the task last looked.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// Consumers (by the session's own slot number) whose queue may have messages for them.
+    pub ready: Vec<u32>,
+    /// Consumers whose queue is gone.
+    pub cancelled: Vec<u32>,
+    /// The log or the metadata store has moved on; positions are read from them.
+    pub synced: bool,
+    /// A memory or disk alarm was raised or cleared.
+    pub alarms_changed: bool,
+    /// The connection is to be closed by the broker.
+    pub close: Option<ReplyError>,
+}
+
+/// Wakes one connection's task. Every event sets a bit or adds to a short list, then notifies; the task takes
+/// everything at once.
+#[derive(Debug, Default)]
+pub struct SessionWaker {
+    notify: Notify,
+    inbox: Mutex<Inbox>,
+}
+
+impl SessionWaker {
+    /// Waits until something is in the inbox. Cancel-safe.
+    pub async fn notified(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Whether anything is in the inbox, so that [`Self::notified`] need not be waited for. Takes the notification.
+    pub fn has_mail(&self) -> bool {
+        let notified = std::pin::pin!(self.notify.notified());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::future::Future::poll(notified, &mut context).is_ready()
+    }
+
+    /// Moves what is in the inbox to `into`, whose lists are emptied first and lend their memory.
+    pub fn take(&self, into: &mut Inbox) {
+        into.ready.clear();
+        into.cancelled.clear();
+        into.synced = false;
+        into.alarms_changed = false;
+        into.close = None;
+        std::mem::swap(into, &mut self.lock());
+    }
+
+    /// A consumer's queue may have messages.
+    pub fn ready(&self, consumer: u32) {
+        self.post(|inbox| inbox.ready.push(consumer));
+    }
+
+    /// A consumer's queue is gone.
+    pub fn cancelled(&self, consumer: u32) {
+        self.post(|inbox| inbox.cancelled.push(consumer));
+    }
+
+    /// A position that the session waits for may have been passed, or a publisher may go on.
+    pub fn synced(&self) {
+        self.post(|inbox| inbox.synced = true);
+    }
+
+    /// A memory or disk alarm was raised or cleared.
+    pub fn alarms_changed(&self) {
+        self.post(|inbox| inbox.alarms_changed = true);
+    }
+
+    /// The connection is to be closed.
+    pub fn close(&self, why: ReplyError) {
+        self.post(|inbox| {
+            inbox.close.get_or_insert(why);
+        });
+    }
+
+    fn post(&self, change: impl FnOnce(&mut Inbox)) {
+        change(&mut self.lock());
+        self.notify.notify_one();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inbox> {
+        // A panic while the lists were touched cannot leave them half changed.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl posthouse_storage::wal::DurableWaiter for SessionWaker {
+    fn durable(&self, _lsn: Lsn) {
+        self.synced();
+    }
+}
+
+/// Wakes one consumer of a session.
+#[derive(Clone, Debug)]
+pub struct ConsumerWaker {
+    /// The session it belongs to.
+    pub session: std::sync::Arc<SessionWaker>,
+    /// Its number within the session.
+    pub slot: u32,
+}
+
+impl ConsumerWaker {
+    /// Its queue may have messages.
+    pub fn wake(&self) {
+        self.session.ready(self.slot);
+    }
+}

@@ -1,0 +1,393 @@
+//! The task of one connection: reads, steps the session, writes. Nothing else touches the socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthouse_amqp::frame;
+use posthouse_amqp::method::Method;
+use posthouse_auth::authorities::{Identity, Refusal};
+use posthouse_node::broker::Broker;
+use posthouse_node::connections::ConnectionInfo;
+use posthouse_node::waker::{Inbox, SessionWaker};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use super::handshake::{Handshake, LoginAttempt, Opened, Step, write_close};
+use super::heartbeat::{Beat, Heartbeat};
+use super::outbox::Outbox;
+use super::session::{Failure, Peer, Progress, Session};
+use crate::clock::now_ms;
+use crate::listen::Shared;
+
+/// Read at first, and kept while a connection is quiet.
+const READ_BYTES_MIN: usize = 4 << 10;
+
+/// Read at most at a time.
+const READ_BYTES_MAX: usize = 256 << 10;
+
+/// How long a peer is waited for after an error, and for `connection.close-ok`.
+const CLOSE_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a publisher waits for a queue that has too much before it goes on all the same.
+const PRESSURE_WAIT: Duration = Duration::from_millis(5);
+
+/// Checked for memory to give back when heartbeats are off.
+const QUIET_PERIOD: Duration = Duration::from_secs(30);
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(socket: TcpStream, peer: SocketAddr, local: SocketAddr, shared: Arc<Shared>) {
+    let name = format!("{peer} -> {local}");
+    let mut io = Io::new(socket);
+    let opening = timeout(shared.settings.handshake_timeout, open(&mut io, peer, &shared));
+    match opening.await {
+        Ok(Ok(Some(opened))) => run(io, name, *opened, &shared).await,
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => debug!(%name, %error, "connection lost while it was opened"),
+        Err(_) => info!(%name, "closed: expected it to be opened within the handshake timeout"),
+    }
+}
+
+/// A socket with its buffers.
+struct Io {
+    socket: TcpStream,
+    input: Vec<u8>,
+    out: Outbox,
+    read_bytes: usize,
+}
+
+impl Io {
+    fn new(socket: TcpStream) -> Self {
+        Self { socket, input: Vec::new(), out: Outbox::default(), read_bytes: READ_BYTES_MIN }
+    }
+
+    /// Reads what is there now; `None` when there is nothing. 0 is the end of the stream.
+    fn try_read(&mut self) -> io::Result<Option<usize>> {
+        if self.input.capacity() - self.input.len() < self.read_bytes {
+            self.input.reserve(self.read_bytes);
+        }
+        match self.socket.try_read_buf(&mut self.input) {
+            Ok(bytes) => {
+                if bytes >= self.read_bytes {
+                    self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
+                }
+                Ok(Some(bytes))
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Drops what was processed from the front of the input.
+    fn consume(&mut self, bytes: usize) {
+        if bytes == self.input.len() {
+            self.input.clear();
+        } else {
+            self.input.drain(..bytes);
+        }
+    }
+
+    /// Gives back memory that a burst took.
+    fn shrink(&mut self) {
+        if self.input.is_empty() {
+            self.input = Vec::new();
+            self.read_bytes = READ_BYTES_MIN;
+        }
+    }
+
+    async fn write_all(&mut self) -> io::Result<()> {
+        while !self.out.write_to(&self.socket)? {
+            self.socket.writable().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens the connection; `None` when it was refused.
+async fn open(io: &mut Io, peer: SocketAddr, shared: &Shared) -> io::Result<Option<Box<Opened>>> {
+    let mut handshake = Handshake::new(shared.broker.clone(), &shared.settings);
+    loop {
+        let (bytes, mut step) = handshake.input(&io.input, &mut io.out.bytes);
+        io.consume(bytes);
+        if let Step::Login(attempt) = step {
+            step = match log_in(&shared.broker, attempt, peer.ip().is_loopback()).await {
+                Ok(identity) => {
+                    handshake.logged_in(identity, &mut io.out.bytes);
+                    Step::More
+                }
+                Err(refusal) => handshake.refused(&refusal, &mut io.out.bytes),
+            };
+        }
+        io.write_all().await?;
+        match step {
+            Step::More if bytes > 0 => {}
+            Step::More | Step::Login(_) => {
+                io.socket.readable().await?;
+                if io.try_read()? == Some(0) {
+                    return Ok(None);
+                }
+            }
+            Step::Open(opened) => return Ok(Some(opened)),
+            Step::Close { reason, after_error } => {
+                info!(%peer, %reason, "connection refused");
+                if after_error {
+                    discard_input(io).await;
+                }
+                return Ok(None);
+            }
+        }
+    }
+}
+
+async fn log_in(
+    broker: &Arc<Broker>,
+    attempt: LoginAttempt,
+    loopback: bool,
+) -> Result<Arc<Identity>, Refusal> {
+    let authorities = broker.authorities();
+    let LoginAttempt { mechanism, response } = attempt;
+    if let Some(known) = authorities.authenticate_cached(&mechanism, &response, loopback) {
+        return known;
+    }
+    let authorities = authorities.clone();
+    let name = mechanism.clone();
+    let checked =
+        tokio::task::spawn_blocking(move || authorities.authenticate(&mechanism, &response, loopback)).await;
+    // The check does not panic; if it did, nobody is let in.
+    checked.unwrap_or(Err(Refusal::UnknownMechanism(name)))
+}
+
+/// Reads and drops input until the peer closes or [`CLOSE_WAIT`] has passed.
+async fn discard_input(io: &mut Io) {
+    let gone = async {
+        loop {
+            io.input.clear();
+            if io.socket.readable().await.is_err() || matches!(io.try_read(), Ok(Some(0)) | Err(_)) {
+                return;
+            }
+        }
+    };
+    // Running out of time is as good an end as the peer's closing.
+    let _ = timeout(CLOSE_WAIT, gone).await;
+}
+
+async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
+    let Opened { identity, access, vhost, tune, traits, client_properties } = opened;
+    let broker = &shared.broker;
+    let waker = Arc::new(SessionWaker::default());
+    let info = Arc::new(ConnectionInfo {
+        id: broker.connections().next_id(),
+        name,
+        protocol: "AMQP 0-9-1",
+        user: identity.user.to_string(),
+        vhost: vhost.name().to_string(),
+        client_properties,
+        connected_at_ms: now_ms(),
+        channels: 0.into(),
+        waker: waker.clone(),
+    });
+    broker.connections().add(info.clone());
+    if shared.is_stopping() {
+        waker.close(posthouse_model::errors::broker_shutdown());
+    }
+    let peer = Peer {
+        identity,
+        vhost,
+        channel_max: tune.channel_max,
+        frame_max: tune.frame_max,
+        consumer_cancel_notify: traits.consumer_cancel_notify,
+        connection_blocked: traits.connection_blocked,
+        info: info.clone(),
+    };
+    let mut session = Session::new(broker.clone(), peer, access, waker);
+    std::mem::swap(&mut session.out, &mut io.out);
+    let outcome = drive(&mut io, &mut session, Heartbeat::new(tune.heartbeat)).await;
+    std::mem::swap(&mut session.out, &mut io.out);
+    drop(session);
+    match outcome {
+        Ok(()) => {
+            // What is left, `connection.close-ok` last, is written as far as the peer takes it.
+            let _ = timeout(CLOSE_WAIT, io.write_all()).await;
+        }
+        Err(End::Failed(failure)) => {
+            warn!(name = %info.name, error = %failure.error, "connection closed");
+            write_close(&mut io.out.bytes, &failure);
+            if matches!(timeout(CLOSE_WAIT, io.write_all()).await, Ok(Ok(()))) {
+                wait_for_close_ok(&mut io, tune.frame_max).await;
+            }
+        }
+        Err(End::Lost(error)) => debug!(name = %info.name, %error, "connection lost"),
+    }
+}
+
+/// Reads until `connection.close-ok` comes, the peer closes, or [`CLOSE_WAIT`] has passed.
+async fn wait_for_close_ok(io: &mut Io, frame_max: u32) {
+    let max_payload = frame_max as usize - frame::OVERHEAD_BYTES;
+    let closed = async {
+        loop {
+            let mut at = 0;
+            while let Ok(Some((frame, bytes))) = frame::next_frame(&io.input[at..], max_payload) {
+                at += bytes;
+                let method = Method::decode(frame.payload);
+                if matches!(method, Ok(Method::ConnectionCloseOk {} | Method::ConnectionClose { .. })) {
+                    return;
+                }
+            }
+            // What follows an error need not be frames: it is bounded by dropping what cannot be one.
+            let drop = if at == 0 && io.input.len() > frame_max as usize { io.input.len() } else { at };
+            io.consume(drop);
+            if io.socket.readable().await.is_err() || matches!(io.try_read(), Ok(Some(0)) | Err(_)) {
+                return;
+            }
+        }
+    };
+    // Running out of time is as good an end as the answer.
+    let _ = timeout(CLOSE_WAIT, closed).await;
+}
+
+/// Why a connection ended without being closed in good order.
+enum End {
+    Failed(Failure),
+    Lost(io::Error),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// The loop of an open connection: read much, step, write once.
+async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> Result<(), End> {
+    let period = heartbeat.period().unwrap_or(QUIET_PERIOD);
+    let mut beat = pin!(sleep(period));
+    let mut inbox = Inbox::default();
+    let mut paused_until: Option<Instant> = None;
+    let mut may_read = true;
+    loop {
+        let reads = paused_until.is_none() && !session.refuses_input();
+        if reads && may_read {
+            // Leftovers first: what was held back while input was refused.
+            step(io, session)?;
+            match io.try_read()? {
+                Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Some(_) => {
+                    heartbeat.received();
+                    step(io, session)?;
+                }
+                None => may_read = false,
+            }
+        }
+        session.end_batch();
+        if session.publisher.take_pressure().is_some() || session.broker.is_congested() {
+            paused_until = Some(Instant::now() + PRESSURE_WAIT);
+        }
+        let written = flush(io, session, &mut heartbeat)?;
+        if session.progress() == Progress::Closed {
+            return Ok(());
+        }
+        if !written {
+            session.suspend_consumers();
+        }
+        let reads = paused_until.is_none() && !session.refuses_input();
+        if reads && may_read {
+            tokio::task::yield_now().await;
+            if session.waker.has_mail() {
+                session.on_inbox(&mut inbox)?;
+            }
+            continue;
+        }
+        let blocked_write = !written && !session.out.is_empty() && session.may_write();
+        // A peer that is not read from must still be noticed when it hangs up.
+        let interest = match (reads, blocked_write) {
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+            (true, false) => Interest::READABLE,
+            (false, true) => Interest::WRITABLE | Interest::ERROR,
+            (false, false) => Interest::ERROR,
+        };
+        tokio::select! {
+            biased;
+            () = session.waker.notified() => {
+                session.on_inbox(&mut inbox)?;
+                if inbox.synced {
+                    paused_until = None;
+                }
+            }
+            ready = io.socket.ready(interest) => {
+                let ready = ready?;
+                may_read |= ready.is_readable();
+                if !reads && (ready.is_error() || ready.is_read_closed()) {
+                    return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
+                }
+            }
+            () = async { if let Some(until) = paused_until { tokio::time::sleep_until(until).await } },
+                if paused_until.is_some() => paused_until = None,
+            () = &mut beat => {
+                beat.as_mut().reset(Instant::now() + period);
+                on_beat(io, session, &mut heartbeat, reads)?;
+            }
+        }
+    }
+}
+
+fn step(io: &mut Io, session: &mut Session) -> Result<(), End> {
+    if io.input.is_empty() {
+        return Ok(());
+    }
+    let bytes = session.input(&io.input, now_ms())?;
+    io.consume(bytes);
+    Ok(())
+}
+
+/// Writes what may be written; whether nothing is left.
+fn flush(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat) -> Result<bool, End> {
+    if session.out.is_empty() {
+        return Ok(true);
+    }
+    if !session.may_write() {
+        return Ok(false);
+    }
+    heartbeat.sent();
+    loop {
+        if !session.out.write_to(&io.socket)? {
+            return Ok(false);
+        }
+        if !session.consumers.any_in_line() {
+            return Ok(true);
+        }
+        // There is room again: those in line are served before anything new is read, up to a socket's worth.
+        session.deliver();
+        if session.out.is_empty() {
+            return Ok(true);
+        }
+        if session.refuses_input() {
+            return Ok(false);
+        }
+    }
+}
+
+fn on_beat(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat, reads: bool) -> Result<(), End> {
+    io.shrink();
+    session.out.shrink();
+    if heartbeat.period().is_none() {
+        return Ok(());
+    }
+    match heartbeat.tick(reads) {
+        Beat::Rest => {}
+        Beat::Send => session.out.bytes.extend_from_slice(&frame::HEARTBEAT),
+        Beat::PeerGone => {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no heartbeat from the peer").into());
+        }
+    }
+    Ok(())
+}

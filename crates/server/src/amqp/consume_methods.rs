@@ -1,0 +1,251 @@
+//! `basic.qos`, `.consume`, `.cancel`, `.ack`, `.nack`, `.reject`, `.recover`, and the end of a channel.
+
+use std::sync::Arc;
+
+use posthouse_amqp::method::Method;
+use posthouse_model::args::ConsumerArguments;
+use posthouse_model::errors::{self, Permission, Resource, ResourceKind};
+use posthouse_model::reply::ReplyError;
+use posthouse_node::declare::unique_name;
+use posthouse_node::deliver;
+use posthouse_node::queue_handle::QueueHandle;
+use posthouse_node::waker::ConsumerWaker;
+
+use super::consumer::Consumer;
+use super::reply_to;
+use super::session::Session;
+use super::tx::Verdict;
+use super::unacked::Outstanding;
+
+impl Session {
+    /// `basic.qos`
+    pub(crate) fn basic_qos(
+        &mut self,
+        number: u16,
+        prefetch_size: u32,
+        prefetch_count: u16,
+        global: bool,
+    ) -> Result<(), ReplyError> {
+        if prefetch_size != 0 {
+            return Err(errors::prefetch_size_not_supported(prefetch_size));
+        }
+        if let Some(channel) = self.channel(number) {
+            if global {
+                channel.prefetch_global = prefetch_count;
+            } else {
+                channel.prefetch = prefetch_count;
+            }
+        }
+        if global {
+            self.list_channel(number);
+        }
+        self.send(number, &Method::BasicQosOk {});
+        Ok(())
+    }
+
+    /// `basic.consume`
+    pub(crate) fn basic_consume(&mut self, number: u16, method: &Method<'_>) -> Result<(), ReplyError> {
+        let Method::BasicConsume { queue, consumer_tag, no_ack, exclusive, nowait, arguments, .. } = method
+        else {
+            return Err(errors::internal_error());
+        };
+        let tag = if consumer_tag.is_empty() { unique_name("amq.ctag-") } else { (*consumer_tag).to_owned() };
+        if self.consumers.of_channel(number).any(|(_, consumer)| consumer.tag == tag) {
+            return Err(errors::consumer_tag_in_use(&tag));
+        }
+        let limit = self.broker.settings().max_consumers_per_channel;
+        if self.channel(number).is_some_and(|channel| channel.consumers >= limit) {
+            return Err(errors::too_many_consumers(limit));
+        }
+        let queue = if *queue == reply_to::PSEUDO_QUEUE {
+            self.reply_queue(number, *no_ack)?
+        } else {
+            let name = self.queue_name(number, queue)?;
+            self.may(Permission::Read, ResourceKind::Queue, &name)?;
+            self.peer.vhost.queue(&name, self.peer.info.id)?
+        };
+        let resource = Resource::queue(self.peer.vhost.name(), &queue.definition.name);
+        let arguments = ConsumerArguments::parse(arguments.clone(), resource)?;
+        let id = self.broker.next_consumer_id();
+        let waker = ConsumerWaker { session: self.waker.clone(), slot: self.consumers.next_slot() };
+        self.broker.add_consumer(&queue, id, waker, arguments.priority, *exclusive)?;
+        let Some(channel) = self.channel(number) else { return Ok(()) };
+        channel.consumers += 1;
+        let prefetch = channel.prefetch;
+        let consumer = Consumer::new(id, number, &tag, queue, *no_ack, prefetch);
+        let slot = self.consumers.insert(consumer);
+        if !nowait {
+            self.send(number, &Method::BasicConsumeOk { consumer_tag: &tag });
+        }
+        self.consumers.list(slot);
+        Ok(())
+    }
+
+    fn reply_queue(&mut self, number: u16, no_ack: bool) -> Result<Arc<QueueHandle>, ReplyError> {
+        if !no_ack {
+            return Err(errors::reply_consumer_cannot_acknowledge());
+        }
+        if self.channel(number).is_some_and(|channel| channel.reply_queue.is_some()) {
+            return Err(errors::reply_consumer_already_set());
+        }
+        let vhost = self.peer.vhost.clone();
+        let queue = self.broker.declare_reply_queue(&vhost, self.peer.info.id);
+        if let Some(channel) = self.channel(number) {
+            channel.reply_queue = Some(queue.definition.name.to_string());
+        }
+        Ok(queue)
+    }
+
+    /// `basic.cancel`: the consumer ends, its outstanding deliveries stay outstanding.
+    pub(crate) fn basic_cancel(&mut self, number: u16, tag: &str, nowait: bool) {
+        let slot = self.consumers.of_channel(number).find(|(_, c)| c.tag == tag).map(|(slot, _)| slot);
+        if let Some(slot) = slot {
+            self.end_consumer(slot);
+        }
+        if !nowait {
+            self.send(number, &Method::BasicCancelOk { consumer_tag: tag });
+        }
+    }
+
+    /// A consumer's queue is gone.
+    pub(crate) fn on_queue_gone(&mut self, slot: u32) {
+        // The slot may have been taken by another consumer since.
+        let gone = self.consumers.get_mut(slot).is_some_and(|consumer| consumer.queue.lock().deleted);
+        if !gone {
+            return;
+        }
+        let Some(consumer) = self.end_consumer(slot) else { return };
+        if self.peer.consumer_cancel_notify {
+            let cancel = Method::BasicCancel { consumer_tag: &consumer.tag, nowait: true };
+            self.send(consumer.channel, &cancel);
+        }
+    }
+
+    fn end_consumer(&mut self, slot: u32) -> Option<Box<Consumer>> {
+        let consumer = self.consumers.remove(slot)?;
+        let vhost = self.peer.vhost.clone();
+        self.broker.remove_consumer(&vhost, &consumer.queue, consumer.id);
+        if let Some(channel) = self.channel(consumer.channel) {
+            channel.consumers -= 1;
+            let forgotten = channel.unacked.forget_consumer(slot);
+            channel.consumer_unacked = channel.consumer_unacked.saturating_sub(forgotten);
+            if channel.reply_queue.as_deref() == Some(&*consumer.queue.definition.name) {
+                channel.reply_queue = None;
+            }
+        }
+        Some(consumer)
+    }
+
+    /// `basic.ack`
+    pub(crate) fn basic_ack(&mut self, number: u16, tag: u64, multiple: bool) -> Result<(), ReplyError> {
+        self.settle_deliveries(number, tag, multiple, Verdict::Settle)
+    }
+
+    /// `basic.nack` and `basic.reject`
+    pub(crate) fn basic_nack(
+        &mut self,
+        number: u16,
+        tag: u64,
+        multiple: bool,
+        requeue: bool,
+    ) -> Result<(), ReplyError> {
+        let verdict = if requeue { Verdict::Requeue } else { Verdict::Settle };
+        self.settle_deliveries(number, tag, multiple, verdict)
+    }
+
+    fn settle_deliveries(
+        &mut self,
+        number: u16,
+        tag: u64,
+        multiple: bool,
+        verdict: Verdict,
+    ) -> Result<(), ReplyError> {
+        let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut()) else {
+            return Ok(());
+        };
+        if !multiple {
+            let run = channel.unacked.take_one(tag).ok_or_else(|| errors::unknown_delivery_tag(tag))?;
+            self.settle_run(number, run, verdict);
+            return Ok(());
+        }
+        let mut runs = std::mem::take(&mut self.acked);
+        let found = channel.unacked.take_through(tag, |run| runs.push(run));
+        for run in runs.drain(..) {
+            self.settle_run(number, run, verdict);
+        }
+        self.acked = runs;
+        if found { Ok(()) } else { Err(errors::unknown_delivery_tag(tag)) }
+    }
+
+    fn settle_run(&mut self, number: u16, run: Outstanding, verdict: Verdict) {
+        let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut()) else {
+            return;
+        };
+        self.consumers.credit_back_of(channel, &run);
+        if let Some(transaction) = &mut channel.transaction {
+            transaction.settle(run, verdict);
+            return;
+        }
+        if channel.prefetch_global != 0 {
+            self.list_channel(number);
+        }
+        match verdict {
+            Verdict::Settle => self.settling.add(&run.queue, run.first_seq, run.last_seq()),
+            Verdict::Requeue => deliver::requeue(&run.queue, &[(run.first_seq, run.last_seq())]),
+        }
+    }
+
+    /// Lets every consumer of a channel try again.
+    fn list_channel(&mut self, number: u16) {
+        let slots: Vec<u32> = self.consumers.of_channel(number).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.consumers.list(slot);
+        }
+    }
+
+    /// `basic.recover`: everything outstanding goes back to its queue.
+    pub(crate) fn basic_recover(
+        &mut self,
+        number: u16,
+        requeue: bool,
+        reply: bool,
+    ) -> Result<(), ReplyError> {
+        if !requeue {
+            return Err(errors::recover_without_requeue());
+        }
+        self.settle_deliveries(number, 0, true, Verdict::Requeue)?;
+        if reply {
+            self.send(number, &Method::BasicRecoverOk {});
+        }
+        Ok(())
+    }
+
+    /// Ends a channel's consumers and gives back what is outstanding.
+    pub(crate) fn release_channel(&mut self, number: u16) {
+        let slots: Vec<u32> = self.consumers.of_channel(number).map(|(slot, _)| slot).collect();
+        let mut ended = Vec::new();
+        for slot in slots {
+            ended.extend(self.consumers.remove(slot));
+        }
+        // Consumers must not get back what they held, and the queue of the last one must outlive this.
+        for consumer in &ended {
+            deliver::block(&consumer.queue, consumer.id);
+        }
+        let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut()) else {
+            return;
+        };
+        channel.consumers = 0;
+        let mut runs = Vec::new();
+        if let Some(transaction) = &mut channel.transaction {
+            runs.extend(transaction.take_deliveries());
+        }
+        channel.unacked.take_through(0, |run| runs.push(run));
+        for run in runs {
+            deliver::requeue(&run.queue, &[(run.first_seq, run.last_seq())]);
+        }
+        let vhost = self.peer.vhost.clone();
+        for consumer in ended {
+            self.broker.remove_consumer(&vhost, &consumer.queue, consumer.id);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! AMQP 0-9-1 connections.
+//!
+//! [`connection`] reads and writes the socket, [`handshake`] opens a connection, [`session`] is an open one. The other
+//! modules are parts of a session: one subject each.
+
+mod channel;
+mod confirms;
+pub(crate) mod connection;
+mod consume_methods;
+mod consumer;
+mod deliver;
+mod exchange_methods;
+mod get;
+mod handshake;
+mod heartbeat;
+mod methods;
+mod outbox;
+mod publish;
+mod queue_methods;
+mod reply_to;
+mod routes;
+mod session;
+mod settling;
+mod special;
+mod tx;
+mod unacked;

@@ -1,0 +1,240 @@
+//! `basic.publish`: from frames to a batch for the target queues.
+
+use posthouse_amqp::assembler::Step;
+use posthouse_amqp::deliver::Return;
+use posthouse_amqp::frame::{self, Frame, FrameKind};
+use posthouse_amqp::publish::PublishView;
+use posthouse_model::errors::{self, Permission, ResourceKind};
+use posthouse_model::props::HeaderView;
+use posthouse_model::reply::ReplyError;
+
+use super::channel::Incoming;
+use super::routes::Route;
+use super::session::{Failure, Session};
+use super::special::{Special, needs_care};
+
+/// Class and method id of `basic.publish`.
+pub(crate) const PUBLISH_IDS: (u16, u16) = (60, 40);
+
+impl Session {
+    /// Takes a `basic.publish` frame and, when they follow whole in `rest`, its header and body; how many bytes of
+    /// `rest` they took.
+    pub(crate) fn on_publish(&mut self, number: u16, payload: &[u8], rest: &[u8]) -> Result<usize, Failure> {
+        let max_payload = self.max_payload();
+        let Some(channel) = self.channel(number) else {
+            return Err(Failure { error: errors::expected_channel_open(), ids: PUBLISH_IDS });
+        };
+        if channel.is_closing {
+            return Ok(0);
+        }
+        if !channel.assembler.in_content()
+            && let Some((header, body, bytes)) = whole_content(number, rest, max_payload)
+        {
+            match self.message(number, payload, header, body) {
+                Ok(()) => {}
+                Err(error) => self.fail(number, Failure { error, ids: PUBLISH_IDS })?,
+            }
+            return Ok(bytes);
+        }
+        let frame = Frame { kind: FrameKind::Method, channel: number, payload };
+        let Some(channel) = self.channel(number) else { return Ok(0) };
+        channel.assembler.step(&frame).map_err(|e| Failure { error: e.reply(), ids: e.ids() })?;
+        let (header, body) = (Vec::new(), Vec::new());
+        channel.incoming =
+            Some(Box::new(Incoming { publish: payload.to_vec(), header, body, refused: None }));
+        Ok(0)
+    }
+
+    /// Takes a content frame of a message that came in pieces.
+    pub(crate) fn on_content(&mut self, frame: &Frame<'_>) -> Result<usize, Failure> {
+        let max_message = self.broker.settings().max_message_bytes;
+        let Some(channel) = self.channel(frame.channel) else {
+            return Err(Failure::general(errors::expected_channel_open()));
+        };
+        if channel.is_closing {
+            return Ok(0);
+        }
+        let step = channel.assembler.step(frame).map_err(|e| Failure { error: e.reply(), ids: e.ids() })?;
+        let Some(incoming) = channel.incoming.as_deref_mut() else { return Ok(0) };
+        let complete = match step {
+            Step::Method(_) => false,
+            Step::Header(header) => {
+                incoming.header.extend_from_slice(header.payload());
+                if header.body_size() > max_message {
+                    incoming.refused = Some(errors::message_too_large(header.body_size(), max_message));
+                }
+                header.body_size() == 0
+            }
+            Step::Body { bytes, complete } => {
+                if incoming.refused.is_none() {
+                    incoming.body.extend_from_slice(bytes);
+                }
+                complete
+            }
+        };
+        if complete {
+            self.on_complete(frame.channel)?;
+        }
+        Ok(0)
+    }
+
+    fn on_complete(&mut self, number: u16) -> Result<(), Failure> {
+        let Some(incoming) = self.channel(number).and_then(|c| c.incoming.take()) else { return Ok(()) };
+        let outcome = match incoming.refused {
+            Some(error) => Err(error),
+            None => match HeaderView::parse(&incoming.header) {
+                Ok(header) => self.message(number, &incoming.publish, header, &incoming.body),
+                Err(_) => Ok(()),
+            },
+        };
+        outcome.or_else(|error| self.fail(number, Failure { error, ids: PUBLISH_IDS }))
+    }
+
+    /// A whole message is there: keeps it for the transaction, or publishes it.
+    fn message(
+        &mut self,
+        number: u16,
+        publish: &[u8],
+        header: HeaderView<'_>,
+        body: &[u8],
+    ) -> Result<(), ReplyError> {
+        if body.len() as u64 > self.broker.settings().max_message_bytes {
+            return Err(errors::message_too_large(
+                body.len() as u64,
+                self.broker.settings().max_message_bytes,
+            ));
+        }
+        if !self.publishes || self.broker.alarm_on() {
+            self.note_publisher();
+        }
+        let index = self.route_of(publish)?;
+        let Some(channel) = self.channel(number) else { return Ok(()) };
+        if let Some(transaction) = &mut channel.transaction {
+            return transaction.publish(publish, header.payload(), body);
+        }
+        if let Some(confirms) = &mut channel.confirms {
+            confirms.published();
+            if !channel.is_confirming {
+                channel.is_confirming = true;
+                self.confirming.push(number);
+            }
+        }
+        self.publish(number, index, header, body)
+    }
+
+    /// Publishes a message along a remembered route.
+    pub(crate) fn publish(
+        &mut self,
+        number: u16,
+        index: usize,
+        header: HeaderView<'_>,
+        body: &[u8],
+    ) -> Result<(), ReplyError> {
+        let route = self.routes.get(index);
+        if needs_care(header) || route.by_headers {
+            return self.publish_with_care(number, index, header, body);
+        }
+        match route.slot {
+            Some(slot) => {
+                self.publisher.append(slot, header.is_persistent(), &route.bytes, header.payload(), body)
+            }
+            None if route.mandatory => {
+                let route = self.routes.get(index).clone();
+                self.send_back(number, &route, header, body);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The remembered route of a `basic.publish` payload, found now if it is new.
+    pub(crate) fn route_of(&mut self, payload: &[u8]) -> Result<usize, ReplyError> {
+        if let Some(index) = self.routes.find(payload) {
+            return Ok(index);
+        }
+        let view = PublishView::parse(payload).map_err(|e| e.reply())?;
+        if view.immediate {
+            return Err(errors::immediate_not_supported());
+        }
+        self.may_publish(view.exchange)?;
+        let found = self.peer.vhost.route(view.exchange, view.routing_key, None, &[])?;
+        let slot = self.slot_for(&found.queues);
+        let route = Route {
+            slot,
+            mandatory: view.mandatory && !found.swallowed,
+            by_headers: found.depends_on_headers,
+            bytes: view.route.into(),
+            exchange: view.exchange.into(),
+            key: view.routing_key.into(),
+        };
+        Ok(self.routes.insert(payload, route))
+    }
+
+    /// Publishes a message whose properties matter to the broker, or whose targets depend on its headers.
+    fn publish_with_care(
+        &mut self,
+        number: u16,
+        index: usize,
+        header: HeaderView<'_>,
+        body: &[u8],
+    ) -> Result<(), ReplyError> {
+        let route = self.routes.get(index).clone();
+        let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
+        let special = Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
+        let slot = if route.by_headers || !special.extra_keys.is_empty() {
+            let vhost = self.peer.vhost.clone();
+            let found = vhost.route(&route.exchange, &route.key, header.headers(), &special.extra_keys)?;
+            self.slot_for(&found.queues)
+        } else {
+            route.slot
+        };
+        let persistent = header.is_persistent();
+        let kept = special.header.as_deref().unwrap_or(header.payload());
+        match slot {
+            Some(slot) => self.publisher.append(slot, persistent, &route.bytes, kept, body),
+            None if route.mandatory => self.send_back(number, &route, header, body),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn may_publish(&mut self, exchange: &str) -> Result<(), ReplyError> {
+        self.may(Permission::Write, ResourceKind::Exchange, exchange)
+    }
+
+    fn slot_for(&mut self, queues: &[posthouse_model::ids::QueueId]) -> Option<u32> {
+        let vhost = self.peer.vhost.clone();
+        self.publisher.slot(queues, |id| vhost.queue_by_id(id))
+    }
+
+    fn send_back(&mut self, number: u16, route: &Route, header: HeaderView<'_>, body: &[u8]) {
+        let returned = Return::no_route(&route.bytes);
+        returned.write(&mut self.out.bytes, number, header.payload(), body, self.peer.frame_max);
+    }
+}
+
+/// The content header and the body at the start of `rest`, when they are there whole, well-formed, on this channel,
+/// with the body in one frame at most; and how many bytes they take.
+#[inline]
+fn whole_content(number: u16, rest: &[u8], max_payload: usize) -> Option<(HeaderView<'_>, &[u8], usize)> {
+    let (header_frame, header_bytes) = frame::next_frame(rest, max_payload).ok()??;
+    if header_frame.kind != FrameKind::Header || header_frame.channel != number {
+        return None;
+    }
+    let header = HeaderView::parse(header_frame.payload).ok()?;
+    if header.class() != posthouse_model::props::CLASS_BASIC {
+        return None;
+    }
+    let size = header.body_size();
+    if size == 0 {
+        return Some((header, &[], header_bytes));
+    }
+    let (body, body_bytes) = frame::next_frame(&rest[header_bytes..], max_payload).ok()??;
+    let whole = body.kind == FrameKind::Body && body.channel == number && body.payload.len() as u64 == size;
+    whole.then_some((header, body.payload, header_bytes + body_bytes))
+}
+
+/// Bytes that a message's content takes on the wire, for bounds.
+pub(crate) fn content_bytes(header: &[u8], body: &[u8]) -> usize {
+    header.len() + body.len() + 2 * frame::OVERHEAD_BYTES
+}

@@ -1,0 +1,159 @@
+//! `queue.*`
+
+use std::sync::Arc;
+
+use posthouse_amqp::method::Method;
+use posthouse_model::errors::{self, Permission, ResourceKind};
+use posthouse_model::field::FieldTable;
+use posthouse_model::name::{Name, strip_cr_lf};
+use posthouse_model::reply::ReplyError;
+use posthouse_node::declare::{Declared, DeleteIf, QueueDeclaration};
+use posthouse_node::deliver;
+use posthouse_node::vhost::REPLY_QUEUE_PREFIX;
+use posthouse_queue::topology::{BindingRecord, DestinationName, sorted_arguments};
+
+use super::reply_to;
+use super::session::Session;
+
+impl Session {
+    /// Carries out a queue method.
+    pub(crate) fn on_queue_method(&mut self, number: u16, method: &Method<'_>) -> Result<(), ReplyError> {
+        match method {
+            Method::QueueDeclare { queue, nowait, .. } => {
+                let name = strip_cr_lf(queue);
+                let declared = self.queue_declare(number, &name, method)?;
+                let name = declared.0;
+                self.remember_queue(number, &name);
+                let (message_count, consumer_count) = (saturate(declared.1), saturate(declared.2));
+                self.reply(
+                    number,
+                    *nowait,
+                    &Method::QueueDeclareOk { queue: &name, message_count, consumer_count },
+                );
+            }
+            Method::QueueBind { queue, exchange, routing_key, nowait, arguments } => {
+                let binding = self.queue_binding(number, queue, exchange, routing_key, arguments)?;
+                let vhost = self.peer.vhost.clone();
+                vhost.queue(binding.destination.name(), self.peer.info.id)?;
+                self.broker.bind(&vhost, binding)?;
+                self.reply(number, *nowait, &Method::QueueBindOk {});
+            }
+            Method::QueueUnbind { queue, exchange, routing_key, arguments } => {
+                let binding = self.queue_binding(number, queue, exchange, routing_key, arguments)?;
+                let vhost = self.peer.vhost.clone();
+                if vhost.find_queue(binding.destination.name()).is_some() {
+                    vhost.queue(binding.destination.name(), self.peer.info.id)?;
+                }
+                self.broker.unbind(&vhost, binding)?;
+                self.reply(number, false, &Method::QueueUnbindOk {});
+            }
+            Method::QueuePurge { queue, nowait } => {
+                let name = self.queue_name(number, queue)?;
+                self.may(Permission::Read, ResourceKind::Queue, &name)?;
+                let queue = self.peer.vhost.queue(&name, self.peer.info.id)?;
+                let message_count = saturate(deliver::purge(&self.broker, &queue));
+                self.reply(number, *nowait, &Method::QueuePurgeOk { message_count });
+            }
+            Method::QueueDelete { queue, if_unused, if_empty, nowait } => {
+                let name = self.queue_name(number, queue)?;
+                self.may(Permission::Configure, ResourceKind::Queue, &name)?;
+                let when = DeleteIf { unused: *if_unused, empty: *if_empty };
+                let vhost = self.peer.vhost.clone();
+                let deleted = self.broker.delete_queue(&vhost, &name, when, Some(self.peer.info.id))?;
+                self.forget_exclusive(&name);
+                self.reply(number, *nowait, &Method::QueueDeleteOk { message_count: saturate(deleted) });
+            }
+            _ => return Err(errors::unimplemented_method()),
+        }
+        Ok(())
+    }
+
+    /// Declares a queue; its name, ready messages and consumers.
+    fn queue_declare(
+        &mut self,
+        number: u16,
+        name: &str,
+        method: &Method<'_>,
+    ) -> Result<(String, u64, u64), ReplyError> {
+        let Method::QueueDeclare { passive, durable, exclusive, auto_delete, arguments, .. } = method else {
+            return Err(errors::internal_error());
+        };
+        if name == reply_to::PSEUDO_QUEUE || name.starts_with(REPLY_QUEUE_PREFIX) {
+            return self.check_reply_queue(number, name);
+        }
+        let vhost = self.peer.vhost.clone();
+        if *passive {
+            let name = self.queue_name(number, name)?;
+            self.may_see(ResourceKind::Queue, &name)?;
+            return Ok(counts(Declared::of(vhost.queue(&name, self.peer.info.id)?)));
+        }
+        if !name.is_empty() {
+            self.may(Permission::Configure, ResourceKind::Queue, name)?;
+        }
+        let declaration = QueueDeclaration {
+            name: name.to_owned(),
+            durable: *durable,
+            exclusive: *exclusive,
+            auto_delete: *auto_delete,
+            arguments: arguments.clone(),
+        };
+        let declared = self.broker.declare_queue(&vhost, declaration, self.peer.info.id)?;
+        if *exclusive && !self.exclusive.iter().any(|queue| Arc::ptr_eq(queue, &declared.queue)) {
+            self.exclusive.push(declared.queue.clone());
+        }
+        Ok(counts(declared))
+    }
+
+    /// Declaring a reply queue says whether it is there.
+    fn check_reply_queue(&mut self, number: u16, name: &str) -> Result<(String, u64, u64), ReplyError> {
+        let own = self.channel(number).is_some_and(|channel| channel.reply_queue.is_some());
+        let there = match name {
+            reply_to::PSEUDO_QUEUE => own,
+            _ => self.peer.vhost.find_queue(name).is_some(),
+        };
+        if there { Ok((name.to_owned(), 0, 1)) } else { Err(errors::no_queue(self.peer.vhost.name(), name)) }
+    }
+
+    fn queue_binding(
+        &mut self,
+        number: u16,
+        queue: &str,
+        exchange: &str,
+        routing_key: &str,
+        arguments: &FieldTable,
+    ) -> Result<BindingRecord, ReplyError> {
+        let (queue, exchange) = (strip_cr_lf(queue), strip_cr_lf(exchange));
+        let name = self.queue_name(number, &queue)?;
+        let routing_key = if queue.is_empty() && routing_key.is_empty() { &name } else { routing_key };
+        self.refuse_default_exchange(&exchange)?;
+        if name.starts_with(reply_to::PSEUDO_QUEUE) {
+            return Err(errors::cannot_bind_reply_queue());
+        }
+        self.may(Permission::Write, ResourceKind::Queue, &name)?;
+        self.may(Permission::Read, ResourceKind::Exchange, &exchange)?;
+        Ok(BindingRecord {
+            source: Name::truncated(&exchange),
+            destination: DestinationName::Queue(Name::truncated(&name)),
+            routing_key: Name::truncated(routing_key),
+            arguments: sorted_arguments(arguments.clone()),
+        })
+    }
+
+    fn remember_queue(&mut self, number: u16, name: &str) {
+        if let Some(channel) = self.channel(number) {
+            channel.last_queue = Some(name.to_owned());
+        }
+    }
+
+    fn forget_exclusive(&mut self, name: &str) {
+        self.exclusive.retain(|queue| &*queue.definition.name != name);
+    }
+}
+
+fn counts(declared: Declared) -> (String, u64, u64) {
+    (declared.queue.definition.name.to_string(), declared.messages, declared.consumers as u64)
+}
+
+fn saturate(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,93 @@
+//! Properties of a published message that the broker acts on: `user-id`, `expiration`, `reply-to`, and the `CC` and
+//! `BCC` headers.
+
+use posthouse_auth::authorities::Identity;
+use posthouse_model::args::parse_expiration;
+use posthouse_model::errors;
+use posthouse_model::field::FieldValue;
+use posthouse_model::props::{HeaderView, Property};
+use posthouse_model::raw_table::RawTable;
+use posthouse_model::reply::{ReplyCode, ReplyError};
+
+use super::reply_to;
+
+/// Flags of the properties above.
+const CARE: u16 = 1 << Property::Headers as u16
+    | 1 << Property::ReplyTo as u16
+    | 1 << Property::Expiration as u16
+    | 1 << Property::UserId as u16;
+
+/// Whether a message has a property that the broker may act on.
+#[inline]
+pub(crate) fn needs_care(header: HeaderView<'_>) -> bool {
+    header.flags() & CARE != 0
+}
+
+/// What the broker reads from a message's properties.
+#[derive(Debug, Default)]
+pub(crate) struct Special {
+    /// Routing keys from `CC` and `BCC`.
+    pub extra_keys: Vec<String>,
+    /// The header to be stored, where it differs from the one that came.
+    pub header: Option<Vec<u8>>,
+}
+
+impl Special {
+    /// Checks and reads the properties. `reply_queue` is the queue behind `amq.rabbitmq.reply-to` on the channel.
+    pub(crate) fn read(
+        header: HeaderView<'_>,
+        identity: &Identity,
+        reply_queue: Option<&str>,
+    ) -> Result<Self, ReplyError> {
+        check_user_id(header, identity)?;
+        if let Some(expiration) = header.expiration() {
+            parse_expiration(expiration)?;
+            let text = "the message property 'expiration' is not supported yet";
+            return Err(ReplyError::new(ReplyCode::NotImplemented, text));
+        }
+        let mut special = Self::default();
+        if let Some(table) = header.headers() {
+            special.read_extra_keys(header, table)?;
+        }
+        if header.reply_to() == Some(reply_to::PSEUDO_QUEUE.as_bytes()) {
+            let queue = reply_queue.ok_or_else(errors::no_fast_reply_consumer)?;
+            let current = special.header.take();
+            let view = match &current {
+                Some(bytes) => HeaderView::parse(bytes).unwrap_or(header),
+                None => header,
+            };
+            special.header = Some(view.with_reply_to(Some(queue.as_bytes())));
+        }
+        Ok(special)
+    }
+
+    fn read_extra_keys(&mut self, header: HeaderView<'_>, table: RawTable<'_>) -> Result<(), ReplyError> {
+        for name in ["CC", "BCC"] {
+            let Some(value) = table.get(name.as_bytes()) else { continue };
+            let refused = |type_name| errors::invalid_extra_keys_header(name, type_name);
+            let value = FieldValue::from_raw_value(value).map_err(|_| refused("table"))?;
+            let FieldValue::Array(keys) = value else { return Err(refused(value.type_name())) };
+            for key in keys {
+                match key {
+                    FieldValue::LongStr(bytes) => {
+                        self.extra_keys.push(String::from_utf8_lossy(&bytes).into_owned())
+                    }
+                    other => return Err(refused(other.type_name())),
+                }
+            }
+            if name == "BCC" {
+                self.header = header.without_header(b"BCC").ok().flatten();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_user_id(header: HeaderView<'_>, identity: &Identity) -> Result<(), ReplyError> {
+    match header.user_id() {
+        Some(claimed) if claimed != identity.user.as_bytes() && !identity.has_tag("impersonator") => {
+            Err(errors::user_id_mismatch(&String::from_utf8_lossy(claimed), &identity.user))
+        }
+        _ => Ok(()),
+    }
+}

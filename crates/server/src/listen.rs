@@ -1,0 +1,148 @@
+//! Accepting connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use posthouse_amqp::tune::Tune;
+use posthouse_model::errors;
+use posthouse_node::broker::Broker;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tracing::{error, warn};
+
+use crate::amqp;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// How AMQP is spoken.
+#[derive(Clone, Debug)]
+pub struct AmqpSettings {
+    /// Limits proposed to clients.
+    pub tune: Tune,
+    /// From accept to `connection.open-ok`.
+    pub handshake_timeout: Duration,
+    /// `product` in the server properties.
+    pub product: String,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) settings: AmqpSettings,
+    stopping: AtomicBool,
+    open: AtomicUsize,
+    all_closed: Notify,
+}
+
+impl Shared {
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// Listeners and the connections they accepted.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Server {
+    /// A server without listeners.
+    pub fn new(broker: Arc<Broker>, settings: AmqpSettings) -> Self {
+        let shared = Shared {
+            broker,
+            settings,
+            stopping: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            all_closed: Notify::new(),
+        };
+        Self { shared: Arc::new(shared), tasks: Vec::new() }
+    }
+
+    /// Listens on an address; the address it got.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub fn listen(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = if address.is_ipv4() {
+            tokio::net::TcpSocket::new_v4()?
+        } else {
+            tokio::net::TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let local = listener.local_addr()?;
+        self.tasks.push(tokio::spawn(accept(listener, local, self.shared.clone())));
+        Ok(local)
+    }
+
+    /// Stops accepting, closes every connection with 320 and waits until they are gone, `patience` at most.
+    pub async fn stop(self, patience: Duration) {
+        self.shared.stopping.store(true, Ordering::Release);
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.shared.broker.connections().close(|_| true, &errors::broker_shutdown());
+        let all_closed = async {
+            loop {
+                let notified = self.shared.all_closed.notified();
+                if self.shared.open.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        if tokio::time::timeout(patience, all_closed).await.is_err() {
+            warn!(open = self.shared.open.load(Ordering::Acquire), "connections did not close in time");
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, local: SocketAddr, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => start(socket, peer, local, &shared),
+            Err(problem) => {
+                // Out of file descriptors or memory: what is open may end and make room.
+                error!(%problem, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn start(socket: TcpStream, peer: SocketAddr, local: SocketAddr, shared: &Arc<Shared>) {
+    // Twice as many sockets as connections may be in the middle of being opened; more are turned away unheard.
+    let limit = (shared.broker.settings().max_connections as usize).saturating_mul(2);
+    if shared.open.load(Ordering::Relaxed) >= limit {
+        warn!(%peer, limit, "turned away: too many sockets are open");
+        return;
+    }
+    // Without it small messages wait for acknowledgements; the connection works all the same.
+    let _ = socket.set_nodelay(true);
+    shared.open.fetch_add(1, Ordering::AcqRel);
+    let count = OpenCount(shared.clone());
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let _count = count;
+        amqp::connection::serve(socket, peer, local, shared).await;
+    });
+}
+
+/// Counts a socket as open until it is dropped, a panic of its task included.
+struct OpenCount(Arc<Shared>);
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.all_closed.notify_waiters();
+        }
+    }
+}

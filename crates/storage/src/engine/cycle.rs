@@ -1,0 +1,227 @@
+//! The checkpoint cycle: live messages leave the log, a checkpoint says so, the log's files are used again; then
+//! segments that are mostly dead are rewritten.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+
+use posthouse_model::bitmap::SeqBitmap;
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, QueueId, Seq};
+
+use super::MessageStore;
+use super::recovered::without_settled;
+use crate::checkpoint::{self, BlockRef, CheckpointWriter, QueueState};
+use crate::error::StorageError;
+use crate::segment::{BlockIn, Class, Location, SegmentId, is_gone};
+
+/// Bytes of chunks that are gathered for one write.
+const BATCH_BYTES: usize = 8 << 20;
+/// Files rewritten per cycle, so that it stays short.
+const REWRITE_FILES: usize = 8;
+
+/// A chunk that is not in a durable segment yet.
+#[derive(Clone, Debug)]
+pub struct LiveChunk {
+    /// Whose.
+    pub queue: QueueId,
+    /// The sequence number that delta 0 stands for; what [`QueueOwner::relocated`] names it by.
+    pub first_seq: Seq,
+    /// The records.
+    pub chunk: Arc<Chunk>,
+    /// The numbers, less `first_seq`, that need not be written: settled, or not durable and kept in memory elsewhere.
+    pub settled: Option<SeqBitmap>,
+}
+
+/// What receives the chunks of [`QueueOwner::collect`].
+pub type ChunkSink<'a> = &'a mut dyn FnMut(LiveChunk) -> Result<(), StorageError>;
+
+/// Who owns the queues, as the checkpoint cycle sees it. The calls come from the thread that runs
+/// [`MessageStore::checkpoint`], one at a time. `sink` may call back `relocated`, so neither `collect` nor `states`
+/// may hold a lock that `relocated` takes while it calls `sink`.
+pub trait QueueOwner {
+    /// Hands every chunk with live durable messages that is not in a durable segment, and whose enqueue was staged
+    /// below `below`, to `sink`: per queue in ascending order. Chunks recovered in memory always belong to them. It
+    /// may hand out more, as long as it goes on from the lowest number. Every enqueue staged before the call must be
+    /// visible to it.
+    ///
+    /// # Errors
+    /// What `sink` returned, at once.
+    fn collect(&self, below: Lsn, sink: ChunkSink<'_>) -> Result<(), StorageError>;
+
+    /// The chunk of `queue` that begins at `first_seq` is in a durable segment now, without the records that were
+    /// settled when it was handed out. The owner replaces its source, releasing a former location. When it has no
+    /// such chunk any more, it releases `location`.
+    fn relocated(&self, queue: QueueId, first_seq: Seq, location: Location);
+
+    /// Hands every queue's state to `sink`. Each one's `covered` is the lowest number of a live durable message that
+    /// is in no durable segment, or `next_seq`; `blocks` has the blocks that lie below it, and only those. Every
+    /// settle, purge and deletion staged below the position last given to `collect` must be in it.
+    fn states(&self, sink: &mut dyn FnMut(QueueState));
+}
+
+/// What a checkpoint did.
+#[derive(Debug, Default)]
+pub struct CheckpointReport {
+    /// The checkpoint's number.
+    pub number: u64,
+    /// Replay would start here.
+    pub lsn: Lsn,
+    /// Queues in it.
+    pub queues: u64,
+    /// Bytes of messages that left the log for segments.
+    pub moved_bytes: u64,
+    /// Bytes of messages copied out of mostly dead segments.
+    pub rewritten_bytes: u64,
+    /// Segment files deleted.
+    pub deleted_files: u64,
+    /// Damaged blocks met while rewriting. They stay where they are.
+    pub damages: Vec<StorageError>,
+}
+
+impl MessageStore {
+    /// Runs one cycle. `clean` says that the owner has stopped: nothing is staged any more, and everything goes into
+    /// the checkpoint. Otherwise it goes as far as [`crate::wal::Wal::checkpoint_wanted`] says, or, when that wants
+    /// nothing, to what is durable. Only one cycle runs at a time.
+    ///
+    /// # Errors
+    /// When anything fails. When [`StorageError::is_disk_full`], nothing is lost and it may be tried again; any other
+    /// error is fatal.
+    pub fn checkpoint(&self, owner: &dyn QueueOwner, clean: bool) -> Result<CheckpointReport, StorageError> {
+        let mut next_number = self.next_checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = match self.wal.checkpoint_wanted() {
+            _ if clean => self.wal.appended(),
+            Some(wanted) => wanted,
+            None => self.wal.durable(),
+        };
+        // A checkpoint above the log's end would hide what is staged there after a crash.
+        if self.wal.durable() < target {
+            self.wal.sync()?;
+        }
+        let mut report =
+            CheckpointReport { number: *next_number, lsn: target, ..CheckpointReport::default() };
+        *next_number += 1;
+        let mut mover = Mover { store: self, owner, batch: Vec::new(), batch_bytes: 0, moved: 0 };
+        owner.collect(target, &mut |chunk| mover.add(chunk))?;
+        report.moved_bytes = mover.finish()?;
+
+        let retired = self.segments.retired();
+        let live = self.write_checkpoint(owner, clean, &mut report)?;
+        checkpoint::remove_older(&*self.disk, &self.dir, report.number)?;
+        self.wal.release_below(target);
+        self.segments.checkpoint_done(&retired)?;
+        report.deleted_files = retired.len() as u64;
+        if !clean {
+            self.rewrite(owner, &live, &mut report)?;
+        }
+        Ok(report)
+    }
+
+    /// Returns how many bytes of each segment file are live. Syncs the segments after the last state was taken:
+    /// other threads write blocks, too, and a state may name one that was written a moment ago.
+    fn write_checkpoint(
+        &self,
+        owner: &dyn QueueOwner,
+        clean: bool,
+        report: &mut CheckpointReport,
+    ) -> Result<HashMap<SegmentId, u64>, StorageError> {
+        let mut writer = CheckpointWriter::begin(&*self.disk, &self.dir, report.number, report.lsn, clean)?;
+        let mut live = HashMap::new();
+        let mut result = Ok(());
+        owner.states(&mut |state| {
+            debug_assert!(
+                state.blocks.last().is_none_or(|b| b.first_seq + u64::from(b.span) <= state.covered),
+                "a block above what is covered: {state:?}"
+            );
+            for block in &state.blocks {
+                *live.entry(block.location.file).or_insert(0) += live_bytes(block);
+            }
+            report.queues += 1;
+            if result.is_ok() {
+                result = writer.add(&state);
+            }
+        });
+        result?;
+        writer.finish(|| self.segments.sync())?;
+        Ok(live)
+    }
+
+    /// Copies the live messages out of closed files that are mostly dead. The old blocks stay named by the checkpoint
+    /// just written; when the next one no longer names them, their files go.
+    fn rewrite(
+        &self,
+        owner: &dyn QueueOwner,
+        live: &HashMap<SegmentId, u64>,
+        report: &mut CheckpointReport,
+    ) -> Result<(), StorageError> {
+        let files: HashSet<_> = self.segments.mostly_dead(live).into_iter().take(REWRITE_FILES).collect();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let mut blocks = Vec::new();
+        owner.states(&mut |state| {
+            let in_files = state.blocks.into_iter().filter(|block| files.contains(&block.location.file));
+            blocks.extend(in_files.map(|block| (state.id, block)));
+        });
+        let mut mover = Mover { store: self, owner, batch: Vec::new(), batch_bytes: 0, moved: 0 };
+        for (queue, block) in blocks {
+            match self.segments.read(&block.location, queue, block.first_seq) {
+                Ok(chunk) => {
+                    let (chunk, settled) = (Arc::new(chunk), block.settled);
+                    mover.add(LiveChunk { queue, first_seq: block.first_seq, chunk, settled })?;
+                }
+                // Released meanwhile.
+                Err(error) if is_gone(&error) => {}
+                Err(error @ StorageError::Corrupt { .. }) => report.damages.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        report.rewritten_bytes = mover.finish()?;
+        Ok(())
+    }
+}
+
+/// A block's bytes, less the share of its records that are settled.
+pub(crate) fn live_bytes(block: &BlockRef) -> u64 {
+    let settled = block.settled.as_ref().map_or(0, SeqBitmap::count);
+    let (live, records) = (u64::from(block.span.saturating_sub(settled)), u64::from(block.location.records));
+    u64::from(block.location.len) * live.min(records) / records.max(1)
+}
+
+/// Writes chunks to durable segments in batches and tells the owner.
+struct Mover<'a> {
+    store: &'a MessageStore,
+    owner: &'a dyn QueueOwner,
+    batch: Vec<BlockIn>,
+    batch_bytes: usize,
+    moved: u64,
+}
+
+impl Mover<'_> {
+    fn add(&mut self, live: LiveChunk) -> Result<(), StorageError> {
+        let chunk = match &live.settled {
+            Some(settled) if settled.count() > 0 => Arc::new(without_settled(&live.chunk, settled)),
+            _ => live.chunk,
+        };
+        if chunk.count() == 0 {
+            return Ok(());
+        }
+        self.batch_bytes += chunk.bytes().len();
+        self.batch.push(BlockIn { queue: live.queue, first_seq: live.first_seq, chunk });
+        if self.batch_bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        let locations = self.store.segments.write(Class::Durable, &self.batch)?;
+        for (block, location) in self.batch.drain(..).zip(locations) {
+            self.owner.relocated(block.queue, block.first_seq, location);
+        }
+        self.moved += self.batch_bytes as u64;
+        self.batch_bytes = 0;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<u64, StorageError> {
+        self.flush()?;
+        Ok(self.moved)
+    }
+}

@@ -1,0 +1,219 @@
+//! Ties the log, the segments and the checkpoints together: what opening recovers, and how the log is emptied.
+//!
+//! # Why a crash at any moment loses nothing
+//!
+//! Of a durable message there is, from the moment its log record is durable, always at least one of: its record in
+//! the log at or above the newest durable checkpoint's position L, or its block in a synced segment file that this
+//! checkpoint names. The cycle goes, in this order:
+//!
+//! 1. *target*: L is chosen, and the log is durable up to it.
+//! 2. *move*: live messages below L are written to segments. -- Crash: the old checkpoint counts; the new files are
+//!    named by nothing and are deleted at start; the log still has the messages.
+//! 3. *states*: the states are encoded into a temporary file. Blocks that other threads wrote meanwhile may be
+//!    among them. -- Crash: as in 2; the temporary file is ignored and overwritten.
+//! 4. *sync segments*, then *sync and rename the checkpoint, sync the directory*. -- Crash before the rename is
+//!    durable: as in 2. After: the new checkpoint counts, and all it names was synced before. A failed sync stops
+//!    everything for good.
+//! 5. *remove the older checkpoint*. -- Crash: both are valid, since nothing that the older one needs is gone yet.
+//!    After this step is durable nothing needs it any more; a damaged newest checkpoint falls back on the older one
+//!    only while both are there.
+//! 6. *release the log below L* and *delete retired segments*: those whose blocks were all released before the
+//!    states were taken, so that the checkpoint does not name them. -- Crash: files left over are found dead at the
+//!    next start and are deleted.
+//! 7. *rewrite*: live messages of mostly dead files are copied as in 2. Their old blocks, which the checkpoint names,
+//!    are deleted in step 6 of a later cycle at the earliest.
+//!
+//! Settles go the same way: one that is staged below L is in the states, one above is replayed. A state may be ahead
+//! of the log (it may know a settle that is not durable yet, or a message); applying its record again changes
+//! nothing. A settle never comes back once the log had it durable, or a checkpoint.
+//!
+//! Segments written while the log is replayed are not synced: the log they came from is released only by a
+//! checkpoint, which syncs them.
+
+mod cycle;
+mod recovered;
+mod replay;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+pub use cycle::{CheckpointReport, ChunkSink, LiveChunk, QueueOwner};
+pub use recovered::{Recovered, RecoveredChunk, RecoveredQueue, Source};
+
+use crate::checkpoint;
+use crate::datadir::{DataDir, DataDirError};
+use crate::disk::Disk;
+use crate::disk::real::RealDisk;
+use crate::error::StorageError;
+use crate::meta::{MetaError, MetaFatal, MetaStore};
+use crate::segment::{SEGMENT_BYTES, SegmentStore};
+use crate::wal::{self, Wal, WalEvents, WalOptions};
+pub(crate) use replay::Replay;
+
+/// How storage is kept.
+#[derive(Clone, Debug)]
+pub struct StorageOptions {
+    /// The log's options.
+    pub wal: WalOptions,
+    /// Bytes of messages that may be in memory while the log is replayed; more goes to segments at once.
+    pub replay_bytes: usize,
+    /// Bytes from which a segment file is closed: some hundred to 1 GiB.
+    pub segment_bytes: u32,
+}
+
+impl Default for StorageOptions {
+    fn default() -> Self {
+        Self { wal: WalOptions::default(), replay_bytes: 64 << 20, segment_bytes: SEGMENT_BYTES }
+    }
+}
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory.
+    #[error(transparent)]
+    Directory(#[from] DataDirError),
+    /// The metadata.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The messages.
+    #[error(transparent)]
+    Messages(#[from] StorageError),
+}
+
+/// An open data directory.
+pub struct Storage {
+    /// Virtual hosts, users, queues and so on.
+    pub meta: MetaStore,
+    /// Messages.
+    pub messages: MessageStore,
+    /// Held for its lock, so dropped last.
+    dir: DataDir,
+}
+
+impl Storage {
+    /// Locks and opens a data directory, making it when it is new, and recovers what is in it.
+    ///
+    /// # Errors
+    /// When any part of it cannot be opened; each error is one line for the operator.
+    pub fn open(
+        path: &Path,
+        options: StorageOptions,
+        events: Arc<dyn WalEvents>,
+        meta_fatal: MetaFatal,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let dir = DataDir::open(path)?;
+        let meta = MetaStore::open(&dir.meta_file(), meta_fatal)?;
+        let (messages, recovered) = MessageStore::open(Arc::new(RealDisk), path, options, events)?;
+        Ok((Self { meta, messages, dir }, recovered))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// An orderly stop: a clean checkpoint, the log closed, the metadata flushed. The owner has stopped: nothing is
+    /// staged any more.
+    ///
+    /// # Errors
+    /// When any of it fails; what was durable stays so.
+    pub fn close(&self, owner: &dyn QueueOwner) -> Result<CheckpointReport, OpenError> {
+        let report = self.messages.close(owner)?;
+        self.meta.flush()?;
+        Ok(report)
+    }
+}
+
+/// The messages of a data directory: the log, the segments and the checkpoints.
+pub struct MessageStore {
+    wal: Arc<Wal>,
+    segments: Arc<SegmentStore>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// Held while a cycle runs.
+    next_checkpoint: Mutex<u64>,
+}
+
+impl MessageStore {
+    /// Opens what is in `dir`, making `wal` and `segments` in it when they are missing, and recovers it.
+    ///
+    /// # Errors
+    /// When files cannot be read, are of a newer format, or when no checkpoint is valid though there is one. Other
+    /// damage is reported in [`Recovered::damages`] (unless the log's options say strict).
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: StorageOptions,
+        events: Arc<dyn WalEvents>,
+    ) -> Result<(Self, Recovered), StorageError> {
+        for name in ["segments", "spill"] {
+            let path = dir.join(name);
+            disk.create_dir_all(&path).map_err(|e| StorageError::io("make", &path, e))?;
+        }
+        let loaded = checkpoint::load(&*disk, dir)?;
+        let mut recovered = Recovered { damages: loaded.damages, ..Recovered::default() };
+        let (start, was_clean, states) = match loaded.checkpoint {
+            Some(checkpoint) => (checkpoint.lsn, checkpoint.clean, checkpoint.queues),
+            None => (0, false, Vec::new()),
+        };
+        let named = states.iter().flat_map(|state| &state.blocks).map(|block| block.location.file.0);
+        let next_id = named.max().map_or(0, |id| id.saturating_add(1));
+        let segments = Arc::new(SegmentStore::open(Arc::clone(&disk), dir, next_id, options.segment_bytes)?);
+        let mut replay = Replay::new(&segments, options.replay_bytes, states);
+        segments.delete_orphans()?;
+        let (wal, report) =
+            Wal::open(Arc::clone(&disk), &dir.join("wal"), options.wal, start, events, &mut |_, record| {
+                replay.apply(record)
+            })?;
+        recovered.replayed_records = replay.records;
+        recovered.clean = was_clean && replay.records == 0;
+        recovered.queues = replay.finish(recovered.clean);
+        recovered.damages.append(&mut replay.damages);
+        recovered.damages.extend(report.damage.iter().map(log_damage));
+        let next_checkpoint = Mutex::new(loaded.next_number);
+        Ok((Self { wal, segments, disk, dir: dir.to_owned(), next_checkpoint }, recovered))
+    }
+
+    /// The log.
+    pub fn wal(&self) -> &Arc<Wal> {
+        &self.wal
+    }
+
+    /// The segments.
+    pub fn segments(&self) -> &Arc<SegmentStore> {
+        &self.segments
+    }
+
+    /// Gives up the blocks of a recovered queue that the metadata does not know.
+    pub fn discard(&self, queue: &RecoveredQueue) {
+        for chunk in &queue.chunks {
+            if let Source::Block(location) = &chunk.source {
+                self.segments.release(location);
+            }
+        }
+    }
+
+    /// Waits for a running cycle, writes a clean checkpoint and closes the log.
+    ///
+    /// # Errors
+    /// When any of it fails; what was durable stays so.
+    pub fn close(&self, owner: &dyn QueueOwner) -> Result<CheckpointReport, StorageError> {
+        let report = self.checkpoint(owner, true)?;
+        self.wal.close()?;
+        Ok(report)
+    }
+}
+
+pub(crate) fn log_damage(damage: &wal::Damage) -> StorageError {
+    StorageError::Corrupt {
+        path: damage.path.clone(),
+        offset: damage.offset,
+        what: damage.kind.name(),
+        expected: format!("log positions {} to {}", damage.lsns.start, damage.lsns.end),
+        got: format!("{} unreadable bytes", damage.bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests;

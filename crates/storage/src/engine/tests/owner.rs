@@ -1,0 +1,301 @@
+//! A small owner of queues, and what must be true of it after any crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use posthouse_model::chunk::ChunkBuilder;
+
+use super::*;
+use crate::checkpoint::{BlockRef, QueueState};
+use crate::segment::Location;
+use crate::wal::Payload;
+use posthouse_model::bitmap::SeqBitmap;
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, QueueId, Seq};
+
+/// What the test knows of a message.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    nonce: u64,
+    enqueued: Lsn,
+    settled: Option<Lsn>,
+}
+
+#[derive(Clone, Debug)]
+struct OwnerChunk {
+    first_seq: Seq,
+    lsn: Lsn,
+    source: Source,
+    settled: SeqBitmap,
+}
+
+impl OwnerChunk {
+    fn end(&self) -> Seq {
+        self.first_seq + u64::from(self.settled.len())
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct OwnerQueue {
+    next_seq: Seq,
+    delivered_below: Seq,
+    chunks: Vec<OwnerChunk>,
+    messages: BTreeMap<Seq, Message>,
+    deleted: Option<Lsn>,
+}
+
+/// Queues with their messages, the store beneath, and the model beside.
+pub(super) struct Owner {
+    pub(super) store: MessageStore,
+    queues: Mutex<BTreeMap<QueueId, OwnerQueue>>,
+    nonce: Mutex<u64>,
+    /// Ids that were ever deleted. The metadata never gives one out again.
+    deleted: Mutex<BTreeSet<u64>>,
+}
+
+fn body(queue: QueueId, seq: Seq, nonce: u64, bytes: usize) -> Vec<u8> {
+    let mut body = format!("{nonce}/{queue}/{seq}/").into_bytes();
+    body.resize(body.len().max(bytes), b'.');
+    body
+}
+
+impl Owner {
+    /// An owner that goes on with what was recovered.
+    pub(super) fn new(store: MessageStore, recovered: &Recovered, before: Option<&Self>) -> Self {
+        let nonce = before.map_or(1, |before| *before.nonce.lock().unwrap());
+        let deleted = before.map(|before| before.deleted.lock().unwrap().clone()).unwrap_or_default();
+        let (nonce, deleted) = (Mutex::new(nonce), Mutex::new(deleted));
+        let owner = Self { store, queues: Mutex::default(), nonce, deleted };
+        for queue in &recovered.queues {
+            let chunks = queue.chunks.iter().map(|chunk| OwnerChunk {
+                first_seq: chunk.first_seq,
+                lsn: 0,
+                source: chunk.source.clone(),
+                settled: chunk.settled.clone().unwrap_or_else(|| SeqBitmap::new(chunk.span)),
+            });
+            let state = OwnerQueue {
+                next_seq: queue.next_seq,
+                delivered_below: queue.delivered_below,
+                chunks: chunks.collect(),
+                messages: owner.read_all(queue),
+                deleted: None,
+            };
+            owner.queues.lock().unwrap().insert(queue.id, state);
+        }
+        owner
+    }
+
+    /// Publishes to all of `targets` at once, after `gap` transient messages that nobody logs.
+    pub(super) fn enqueue(&self, targets: &[u64], count: u32, bytes: usize, gap: u64) {
+        let mut stage = self.store.wal().stage();
+        let mut queues = self.queues.lock().unwrap();
+        let mut nonce = self.nonce.lock().unwrap();
+        for &id in targets {
+            queues.entry(QueueId(id)).or_default().next_seq += gap;
+        }
+        // The body names the first target only: a fan-out has one body.
+        let firsts: Vec<_> = targets.iter().map(|&id| (QueueId(id), queues[&QueueId(id)].next_seq)).collect();
+        let mut builder = ChunkBuilder::default();
+        for i in 0..count {
+            let body = body(firsts[0].0, firsts[0].1, *nonce + u64::from(i), bytes);
+            builder.push(1, 0, b"\0\0", b"h", body.len(), &body);
+        }
+        let chunk = Arc::new(builder.finish());
+        let lsn = stage.enqueue(&firsts, count, Payload::Shared(Arc::clone(&chunk)));
+        for (id, first_seq) in firsts {
+            let queue = queues.get_mut(&id).unwrap();
+            queue.next_seq += u64::from(count);
+            let settled = SeqBitmap::new(count);
+            let source = Source::Memory(Arc::clone(&chunk));
+            queue.chunks.push(OwnerChunk { first_seq, lsn, source, settled });
+            for i in 0..u64::from(count) {
+                let message = Message { nonce: *nonce + i, enqueued: lsn, settled: None };
+                queue.messages.insert(first_seq + i, message);
+            }
+        }
+        *nonce += u64::from(count);
+    }
+
+    /// Settles up to `count` unsettled messages from the `skip`th on.
+    pub(super) fn settle(&self, id: u64, skip: usize, count: usize) {
+        let mut stage = self.store.wal().stage();
+        let mut queues = self.queues.lock().unwrap();
+        let Some(queue) = queues.get_mut(&QueueId(id)) else { return };
+        let open = queue.messages.iter().filter(|(_, m)| m.settled.is_none());
+        let seqs: Vec<_> = open.map(|(seq, _)| *seq).skip(skip).take(count).collect();
+        if seqs.is_empty() {
+            return;
+        }
+        let ranges: Vec<_> = seqs.iter().map(|&seq| (seq, seq)).collect();
+        let lsn = stage.settle(QueueId(id), &ranges);
+        for seq in seqs {
+            queue.delivered_below = queue.delivered_below.max(seq + 1);
+            self.settle_range(queue, seq, seq + 1, lsn);
+        }
+    }
+
+    pub(super) fn purge(&self, id: u64) {
+        let mut stage = self.store.wal().stage();
+        let mut queues = self.queues.lock().unwrap();
+        let Some(queue) = queues.get_mut(&QueueId(id)) else { return };
+        let below = queue.next_seq;
+        let lsn = stage.purge(QueueId(id), below);
+        self.settle_range(queue, 0, below, lsn);
+    }
+
+    pub(super) fn delete(&self, id: u64) {
+        let mut stage = self.store.wal().stage();
+        let mut queues = self.queues.lock().unwrap();
+        let Some(queue) = queues.get_mut(&QueueId(id)) else { return };
+        let lsn = stage.queue_deleted(QueueId(id));
+        self.settle_range(queue, 0, u64::MAX, lsn);
+        queue.deleted = Some(lsn);
+        self.deleted.lock().unwrap().insert(id);
+    }
+
+    pub(super) fn was_deleted(&self, id: u64) -> bool {
+        self.deleted.lock().unwrap().contains(&id)
+    }
+
+    fn settle_range(&self, queue: &mut OwnerQueue, from: Seq, to: Seq, lsn: Lsn) {
+        for (_, message) in queue.messages.range_mut(from..to) {
+            message.settled.get_or_insert(lsn);
+        }
+        queue.chunks.retain_mut(|chunk| {
+            let (from, to) = (from.max(chunk.first_seq), to.min(chunk.end()));
+            if from < to {
+                chunk.settled.set_range((from - chunk.first_seq) as u32, (to - chunk.first_seq) as u32);
+            }
+            if let (true, Source::Block(location)) = (chunk.settled.all_set(), &chunk.source) {
+                self.store.segments().release(location);
+            }
+            !chunk.settled.all_set()
+        });
+    }
+
+    /// Every live message of a recovered queue, read from where it is.
+    fn read_all(&self, queue: &RecoveredQueue) -> BTreeMap<Seq, Message> {
+        let mut messages = BTreeMap::new();
+        let mut end = queue.floor;
+        for chunk in &queue.chunks {
+            assert!(chunk.first_seq >= end || chunk.first_seq <= queue.floor, "overlap in {queue:?}");
+            assert!(chunk.live() > 0);
+            end = chunk.end();
+            let records: Arc<Chunk> = match &chunk.source {
+                Source::Memory(records) => Arc::clone(records),
+                Source::Block(location) => {
+                    Arc::new(self.store.segments().read(location, queue.id, chunk.first_seq).unwrap())
+                }
+            };
+            let mut live = 0;
+            for record in records.records() {
+                let settled = chunk.settled.as_ref().is_some_and(|settled| settled.get(record.delta()));
+                if !settled {
+                    live += 1;
+                    let text = String::from_utf8_lossy(record.body()).into_owned();
+                    let nonce = text.split('/').next().unwrap().parse().unwrap();
+                    let seq = chunk.first_seq + u64::from(record.delta());
+                    messages.insert(seq, Message { nonce, enqueued: 0, settled: None });
+                }
+            }
+            assert_eq!(live, chunk.live(), "each number is a record or settled: {queue:?}");
+        }
+        assert!(end <= queue.next_seq);
+        let first = messages.keys().next().copied().unwrap_or(queue.next_seq);
+        assert_eq!(queue.floor, first);
+        messages
+    }
+
+    /// Compares what another start recovered with what must be there, given that everything staged below `durable`
+    /// was durable.
+    pub(super) fn check(&self, durable: Lsn, reopened: &Owner) {
+        let before = self.queues.lock().unwrap();
+        let after = reopened.queues.lock().unwrap();
+        for (id, queue) in &*after {
+            let known = before.get(id).unwrap_or_else(|| panic!("queue {id} was invented"));
+            assert!(known.deleted.is_none_or(|lsn| lsn > durable), "queue {id} came back");
+            for (seq, message) in &queue.messages {
+                let was = known.messages.get(seq).unwrap_or_else(|| panic!("{id}/{seq} was invented"));
+                assert_eq!(was.nonce, message.nonce, "{id}/{seq} has another body");
+                assert!(was.settled.is_none_or(|lsn| lsn > durable), "{id}/{seq} came back: {was:?}");
+            }
+        }
+        for (id, queue) in &*before {
+            let found = after.get(id);
+            for (seq, message) in &queue.messages {
+                if message.enqueued <= durable && message.settled.is_none() {
+                    let found = found.and_then(|queue| queue.messages.get(seq));
+                    assert!(found.is_some(), "{id}/{seq} was lost: {message:?}, durable {durable}");
+                }
+                if message.enqueued <= durable && queue.deleted.is_none() {
+                    assert!(
+                        found.is_some_and(|queue| queue.next_seq > *seq),
+                        "{id}/{seq} would be used again"
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn unsettled(&self) -> usize {
+        let queues = self.queues.lock().unwrap();
+        queues.values().flat_map(|q| q.messages.values()).filter(|m| m.settled.is_none()).count()
+    }
+
+    pub(super) fn delivered_below(&self, id: u64) -> Seq {
+        self.queues.lock().unwrap()[&QueueId(id)].delivered_below
+    }
+}
+
+impl QueueOwner for Owner {
+    fn collect(&self, below: Lsn, sink: ChunkSink<'_>) -> Result<(), StorageError> {
+        let mut live = Vec::new();
+        for (&queue, state) in &*self.queues.lock().unwrap() {
+            for chunk in state.chunks.iter().filter(|chunk| chunk.lsn <= below) {
+                if let Source::Memory(records) = &chunk.source {
+                    let (chunk, first_seq) = (Arc::clone(records), chunk.first_seq);
+                    live.push(LiveChunk { queue, first_seq, chunk, settled: None });
+                }
+            }
+        }
+        live.into_iter().try_for_each(sink)
+    }
+
+    fn relocated(&self, queue: QueueId, first_seq: Seq, location: Location) {
+        let mut queues = self.queues.lock().unwrap();
+        let chunks = queues.get_mut(&queue).map(|queue| &mut queue.chunks);
+        match chunks.and_then(|chunks| chunks.iter_mut().find(|chunk| chunk.first_seq == first_seq)) {
+            Some(chunk) => {
+                if let Source::Block(old) = std::mem::replace(&mut chunk.source, Source::Block(location)) {
+                    self.store.segments().release(&old);
+                }
+            }
+            None => self.store.segments().release(&location),
+        }
+    }
+
+    fn states(&self, sink: &mut dyn FnMut(QueueState)) {
+        for (&id, queue) in &*self.queues.lock().unwrap() {
+            if queue.deleted.is_some() {
+                continue;
+            }
+            let mut covered = queue.next_seq;
+            let mut blocks = Vec::new();
+            for chunk in &queue.chunks {
+                let Source::Block(location) = chunk.source else {
+                    covered = chunk.first_seq;
+                    break;
+                };
+                let settled = (chunk.settled.count() > 0).then(|| chunk.settled.clone());
+                blocks.push(BlockRef {
+                    location,
+                    first_seq: chunk.first_seq,
+                    span: chunk.settled.len(),
+                    settled,
+                });
+            }
+            let first = queue.chunks.first().map_or(queue.next_seq, |chunk| chunk.first_seq);
+            let (next_seq, delivered_below) = (queue.next_seq, queue.delivered_below);
+            sink(QueueState { id, next_seq, floor: first, covered, delivered_below, blocks });
+        }
+    }
+}

@@ -4,11 +4,16 @@
 
 mod channels;
 mod confirms;
+mod fairness;
 mod framing;
 mod handshake;
 mod heartbeats;
+mod prefetch;
 mod queues;
 mod refusals;
+mod reply_to;
+mod settling;
+mod transactions;
 mod wire_errors_channel;
 mod wire_errors_connection;
 

@@ -2,16 +2,21 @@
 //!
 //! Tests share one broker while any of them runs, so every name is made by [`unique`].
 
+mod bindings;
 mod channels;
 mod confirms;
+mod consuming;
+mod declared_exchanges;
 mod fairness;
 mod framing;
 mod handshake;
 mod heartbeats;
 mod prefetch;
+mod publishing;
 mod queues;
 mod refusals;
 mod reply_to;
+mod routing;
 mod settling;
 mod transactions;
 mod wire_errors_channel;

@@ -42,7 +42,6 @@ fn passive_exchange(exchange: &str) -> Method<'_> {
 #[track_caller]
 fn check(peer: &mut Peer, rows: Vec<Row<'_>>) {
     for (method, code, text) in rows {
-        eprintln!("{method:?}");
         peer.refused(1, &method, code, &text);
     }
     peer.expect_quiet(1);
@@ -51,7 +50,6 @@ fn check(peer: &mut Peer, rows: Vec<Row<'_>>) {
 #[track_caller]
 fn check_publishes(peer: &mut Peer, rows: Vec<(Publish<'_>, u16, String)>) {
     for (publish, code, text) in rows {
-        eprintln!("{publish:?}");
         peer.publish_with(1, &publish);
         peer.expect_channel_close(1, code, &text, (60, 40));
         peer.open_channel(1);

@@ -11,6 +11,7 @@ mod fairness;
 mod framing;
 mod handshake;
 mod heartbeats;
+mod limits;
 mod prefetch;
 mod publishing;
 mod queues;

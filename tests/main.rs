@@ -1,0 +1,3 @@
+//! A running broker as its clients see it: one file per behaviour.
+
+mod behaviour;

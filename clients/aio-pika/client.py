@@ -146,7 +146,7 @@ async def properties_of_every_type():
                 "none": None, "list": [1, "two", [True]], "table": {"deep": {"er": "x"}}, "time": time,
             },
             "content_type": "a/b", "content_encoding": "c", "delivery_mode": 2, "priority": 3, "correlation_id": "d",
-            "reply_to": "e", "expiration": 600, "message_id": "f", "timestamp": time, "type": "g", "user_id": "guest", "app_id": "h",
+            "reply_to": "e", "message_id": "f", "timestamp": time, "type": "g", "user_id": "guest", "app_id": "h",
         }  # fmt: skip
         await channel.default_exchange.publish(Message(b"", **sent), queue.name)
         got = await queue.get(no_ack=True)

@@ -48,7 +48,7 @@ def properties_of_every_type():
         queue = channel.queue_declare(exclusive=True).queue
         sent = {
             "content_type": "a/b", "content_encoding": "c", "application_headers": HEADERS, "delivery_mode": 2, "priority": 3,
-            "correlation_id": "d", "reply_to": "e", "expiration": "600000", "message_id": "f",
+            "correlation_id": "d", "reply_to": "e", "message_id": "f",
             "timestamp": 1_700_000_000, "type": "g", "user_id": "guest", "app_id": "h", "cluster_id": "i",
         }  # fmt: skip
         channel.basic_publish_confirm(amqp.Message(b"", **sent), routing_key=queue)

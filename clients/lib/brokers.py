@@ -25,9 +25,8 @@ def posthouse(binary):
 
     Leaving the block sends SIGTERM, and the broker must then exit with 0 within 10 seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="posthouse-clients-") as directory:
+    with tempfile.TemporaryDirectory(prefix="posthouse-clients-") as directory, open(f"{directory}/log", "w+") as log:
         arguments = [binary, "serve", "--data-dir", f"{directory}/data", "--amqp", "127.0.0.1:0"]
-        log = open(f"{directory}/log", "w+")
         try:
             process = subprocess.Popen(
                 arguments, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True

@@ -15,6 +15,8 @@ import time
 CLIENTS = pathlib.Path(__file__).resolve().parent.parent
 ROOT = CLIENTS.parent
 PYTHON = CLIENTS / ".venv/bin/python"
+LAPIN_TARGET = ROOT / "target/clients"
+LAPIN_PROGRAM = LAPIN_TARGET / "debug/lapin-client"
 
 
 class Problem(Exception):
@@ -92,14 +94,14 @@ def install_node():
     """The pinned Node client in clients/node/node_modules."""
     node = CLIENTS / "node"
     inputs = [node / "package.json", node / "package-lock.json"]
-    install = lambda: command(["npm", "ci", "--no-audit", "--no-fund"], cwd=node)
+
+    def install():
+        command(["npm", "ci", "--no-audit", "--no-fund"], cwd=node)
+
     unless_stamped(node / "node_modules/stamp", inputs, install)
 
 
 def build_lapin():
     """Builds the Rust client program (cargo knows by itself whether there is anything to do)."""
-    command(["cargo", "build", "--quiet", "--locked", "--manifest-path", CLIENTS / "lapin/Cargo.toml", *LAPIN_TARGET])
-
-
-LAPIN_TARGET = ["--target-dir", ROOT / "target/clients"]
-LAPIN_PROGRAM = ROOT / "target/clients/debug/lapin-client"
+    manifest = CLIENTS / "lapin/Cargo.toml"
+    command(["cargo", "build", "--quiet", "--locked", "--manifest-path", manifest, "--target-dir", LAPIN_TARGET])

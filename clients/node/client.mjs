@@ -185,7 +185,7 @@ async function propertiesOfEveryType() {
     };
     const sent = {
       contentType: "a/b", contentEncoding: "c", headers, deliveryMode: 2, priority: 3, correlationId: "d", replyTo: "e",
-      expiration: "600000", messageId: "f", timestamp: 1_700_000_000, type: "g", userId: "guest", appId: "h",
+      messageId: "f", timestamp: 1_700_000_000, type: "g", userId: "guest", appId: "h",
     };
     channel.sendToQueue(queue, Buffer.alloc(0), sent);
     const { properties, content } = await channel.get(queue, { noAck: true });

@@ -82,10 +82,13 @@ def in_use_and_not_empty():
         opened.confirm_delivery()
         opened.basic_publish("", queue, b"m")
         where = f"'{queue}' in vhost '/'"
-        refused(connection, 406, f"PRECONDITION_FAILED - queue {where} not empty", lambda c: c.queue_delete(queue, if_empty=True))
-        refused(connection, 406, f"PRECONDITION_FAILED - exchange {where} in use", lambda c: c.exchange_delete(exchange, if_unused=True))
+        not_empty = f"PRECONDITION_FAILED - queue {where} not empty"
+        refused(connection, 406, not_empty, lambda c: c.queue_delete(queue, if_empty=True))
+        in_use = f"PRECONDITION_FAILED - exchange {where} in use"
+        refused(connection, 406, in_use, lambda c: c.exchange_delete(exchange, if_unused=True))
         opened.basic_consume(queue, lambda *_: None, exclusive=True)
-        refused(connection, 406, f"PRECONDITION_FAILED - queue {where} in use", lambda c: c.queue_delete(queue, if_unused=True))
+        in_use = f"PRECONDITION_FAILED - queue {where} in use"
+        refused(connection, 406, in_use, lambda c: c.queue_delete(queue, if_unused=True))
         in_use = f"ACCESS_REFUSED - queue {where} in exclusive use"
         refused(connection, 403, in_use, lambda c: c.basic_consume(queue, lambda *_: None))
         opened.queue_delete(queue)

@@ -89,7 +89,6 @@ def keeps_properties_and_headers():
             priority=5,
             correlation_id="correlation",
             reply_to="answers",
-            expiration="600000",
             message_id="message",
             timestamp=1_700_000_000,
             type="kind",

@@ -19,7 +19,7 @@ def channel(connection=None):
     finally:
         if opened.is_open:
             opened.close()
-        if owned:
+        if owned and connection.is_open:
             connection.close()
 
 

@@ -189,7 +189,7 @@ def properties_keep_every_byte(c):
     }  # fmt: skip
     everything = {
         "content_type": "a", "content_encoding": "b", "headers": headers, "delivery_mode": 2, "priority": 9,
-        "correlation_id": "c", "reply_to": "d", "expiration": "60000", "message_id": "e", "timestamp": 2**40, "type": "f",
+        "correlation_id": "c", "reply_to": "d", "message_id": "e", "timestamp": 2**40, "type": "f",
         "user_id": c.user, "app_id": "g", "cluster_id": "h",
     }  # fmt: skip
     for properties in (everything, {}, {"headers": {}}, {"delivery_mode": 1}, {"content_type": ""}):

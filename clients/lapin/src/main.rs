@@ -316,7 +316,6 @@ async fn properties_of_every_type() -> Result<()> {
         .with_priority(3)
         .with_correlation_id("d".into())
         .with_reply_to("e".into())
-        .with_expiration("600000".into())
         .with_message_id("f".into())
         .with_timestamp(1_700_000_000)
         .with_type("g".into())

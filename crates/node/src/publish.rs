@@ -192,7 +192,8 @@ impl Publisher {
                 continue;
             }
             let stage = stage.as_mut().filter(|_| logged(slot));
-            let pressed = hand_over_slot(&broker, slot, stage, &mut self.targets, &mut self.wakes);
+            let pressed =
+                hand_over_slot(&broker, slot, stage, self.received_ms, &mut self.targets, &mut self.wakes);
             if pressed.is_some() {
                 self.pressed = pressed;
             }
@@ -218,6 +219,7 @@ fn hand_over_slot(
     broker: &Arc<Broker>,
     slot: &mut Slot,
     mut stage: Option<&mut Stage<'_>>,
+    now_ms: u64,
     targets: &mut Vec<(QueueId, Seq)>,
     wakes: &mut Vec<ConsumerWaker>,
 ) -> Option<Arc<QueueHandle>> {
@@ -241,7 +243,7 @@ fn hand_over_slot(
             None => state.machine.push_copied(slot.builder.bytes(), count, persistence, lsn, wakes),
         }
         state.counters.published += u64::from(count);
-        if residency::after_push(broker, queue, &mut state) {
+        if residency::after_push(broker, queue, &mut state, now_ms) {
             pressed = Some(queue.clone());
         }
     }

@@ -11,6 +11,7 @@ use posthouse_model::name::Name;
 use posthouse_queue::machine::Queue;
 use posthouse_storage::segment::Location;
 
+use crate::residency::Drain;
 use crate::waker::{ConsumerWaker, SessionWaker};
 
 /// The machine as this node uses it.
@@ -57,6 +58,8 @@ pub struct QueueState {
     pub loading: bool,
     /// Publishers that wait until there is room again.
     pub waiting: Vec<Arc<SessionWaker>>,
+    /// How fast consumers are.
+    pub drain: Drain,
     /// Counted since the start.
     pub counters: QueueCounters,
     memory_noted: usize,

@@ -22,8 +22,11 @@ const SPILL_BYTES_TIGHT: usize = 256 << 10;
 /// What stays in memory ahead of the cursor when a queue is spilled.
 const KEEP_BYTES: usize = 2 << 20;
 
-/// Memory of one queue from which on its publishers are paced.
-const PRESSURE_BYTES: usize = 12 << 20;
+/// Memory of one queue from which on its publishers wait for the writing, where no consumer takes.
+const PRESSURE_BYTES: usize = 16 << 20;
+
+/// Memory of one queue from which on it is spilled even though consumers take.
+const PACED_MAX_BYTES: usize = 64 << 20;
 
 /// Written per turn, so that many queues take turns.
 const WRITE_BYTES: usize = 8 << 20;
@@ -67,25 +70,56 @@ impl Residency {
 
 /// Called after messages arrived, under the queue's lock: starts a spill when the queue has too much in memory;
 /// whether its publishers should pause.
-pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) -> bool {
+pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, now_ms: u64) -> bool {
     let bytes = state.machine.memory_bytes();
     let over_budget = broker.memory().bytes() > broker.settings().memory_budget_bytes;
     if bytes < if over_budget { SPILL_BYTES_TIGHT } else { SPILL_BYTES } {
         return false;
     }
+    let draining = state.drain.is_fast(now_ms, state.counters.delivered, state.machine.ready());
+    let waiting = state.machine.waiting_bytes();
+    let Some(residency) = broker.residency() else { return draining && waiting >= SPILL_BYTES };
     // Consumers that keep up are given the chance to before anything is written to disk for them.
-    let consumers_busy = state.machine.roster.any_active();
-    let Some(residency) = broker.residency() else { return consumers_busy };
-    if !state.spilling && (!consumers_busy || over_budget || bytes >= PRESSURE_BYTES) {
+    let handed_out = bytes.saturating_sub(waiting);
+    let spill = !draining || over_budget || handed_out >= SPILL_BYTES || waiting >= PACED_MAX_BYTES;
+    if spill && !state.spilling {
         state.spilling = true;
         residency.spill(queue);
     }
-    bytes >= SPILL_BYTES && (consumers_busy || bytes >= PRESSURE_BYTES)
+    waiting >= if draining { SPILL_BYTES } else { PRESSURE_BYTES }
+}
+
+/// Whether consumers drain a queue fast enough for its publishers to wait for them.
+#[derive(Debug)]
+pub struct Drain {
+    window_start_ms: u64,
+    delivered_before: u64,
+    fast: bool,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { window_start_ms: 0, delivered_before: 0, fast: true }
+    }
+}
+
+impl Drain {
+    /// Judges by the deliveries of windows of 100 ms: fast is what would hand out all that is ready in a second.
+    fn is_fast(&mut self, now_ms: u64, delivered: u64, ready: u64) -> bool {
+        const WINDOW_MS: u64 = 100;
+        const WINDOWS: u64 = 10;
+        if now_ms.saturating_sub(self.window_start_ms) >= WINDOW_MS {
+            self.fast = (delivered - self.delivered_before).saturating_mul(WINDOWS) >= ready;
+            self.delivered_before = delivered;
+            self.window_start_ms = now_ms;
+        }
+        self.fast
+    }
 }
 
 /// Called after messages were taken, under the queue's lock: lets paced publishers go on.
 pub fn after_take(state: &mut QueueState) {
-    if !state.waiting.is_empty() && state.machine.memory_bytes() < SPILL_BYTES / 2 {
+    if !state.waiting.is_empty() && state.machine.waiting_bytes() < SPILL_BYTES / 2 {
         for waiting in state.waiting.drain(..) {
             waiting.synced();
         }
@@ -212,5 +246,20 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
 pub fn release(state: &mut QueueState, segments: &SegmentStore) {
     for location in state.machine.take_released() {
         segments.release(&location);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_is_fast_when_it_would_be_through_in_a_second() {
+        let mut drain = Drain::default();
+        assert!(drain.is_fast(50, 0, 1_000_000), "nothing is known before the first window ends");
+        assert!(!drain.is_fast(150, 10, 1_000));
+        assert!(!drain.is_fast(200, 500, 1_000), "the window has not ended");
+        assert!(drain.is_fast(250, 110, 1_000));
+        assert!(!drain.is_fast(350, 110, 1_000), "it stopped");
     }
 }

@@ -190,7 +190,7 @@ impl<L: Copy> Chunks<L> {
     }
 
     /// All chunks in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Held<L>> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Held<L>> {
         self.held.iter()
     }
 

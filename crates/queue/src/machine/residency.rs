@@ -59,6 +59,15 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
+    /// Bytes of memory taken by the newest messages, back to the cursor or to the first chunk that is not in memory:
+    /// what consumers that keep up would have taken. Walks those chunks.
+    pub fn waiting_bytes(&self) -> usize {
+        let newest_first = self.chunks.iter().rev();
+        let waiting =
+            newest_first.take_while(|held| held.end_seq() > self.cursor && held.residence.chunk().is_some());
+        waiting.map(|held| held.residence.memory_bytes()).sum::<usize>() + self.tail.bytes().len()
+    }
+
     /// A chunk was written. With `evict` its copy in memory goes. A chunk that died meanwhile releases its place.
     pub fn written(&mut self, first_seq: Seq, location: L, evict: bool) {
         let held = self.chunks.index_of(first_seq).and_then(|index| Some((index, self.chunks.get(index)?)));

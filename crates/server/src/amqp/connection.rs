@@ -33,8 +33,9 @@ const READ_BYTES_MAX: usize = 256 << 10;
 /// How long a peer is waited for after an error, and for `connection.close-ok`.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
-/// How long a publisher waits for a queue that has too much before it goes on all the same.
-const PRESSURE_WAIT: Duration = Duration::from_millis(5);
+/// How long a publisher waits for a queue that has too much before it goes on all the same. Whoever makes room wakes
+/// it earlier; the limit only matters when nobody does.
+const PRESSURE_WAIT: Duration = Duration::from_millis(100);
 
 /// Checked for memory to give back when heartbeats are off.
 const QUIET_PERIOD: Duration = Duration::from_secs(30);

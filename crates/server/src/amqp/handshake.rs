@@ -189,7 +189,7 @@ impl Handshake {
         }
         let step = match Method::decode(frame.payload) {
             Ok(method) => self.method(&method, out),
-            Err(error) => self.fail(&Failure::general(error.reply()), out),
+            Err(error) => self.fail(&Failure { error: error.reply(), ids: error.ids() }, out),
         };
         (bytes, step)
     }

@@ -41,9 +41,6 @@ impl Session {
             Method::QueueUnbind { queue, exchange, routing_key, arguments } => {
                 let binding = self.queue_binding(number, queue, exchange, routing_key, arguments)?;
                 let vhost = self.peer.vhost.clone();
-                if vhost.find_queue(binding.destination.name()).is_some() {
-                    vhost.queue(binding.destination.name(), self.peer.info.id)?;
-                }
                 self.broker.unbind(&vhost, binding)?;
                 self.reply(number, false, &Method::QueueUnbindOk {});
             }
@@ -79,7 +76,7 @@ impl Session {
             return Err(errors::internal_error());
         };
         if name == reply_to::PSEUDO_QUEUE || name.starts_with(REPLY_QUEUE_PREFIX) {
-            return self.check_reply_queue(number, name);
+            return self.check_reply_queue(name);
         }
         let vhost = self.peer.vhost.clone();
         if *passive {
@@ -104,14 +101,13 @@ impl Session {
         Ok(counts(declared))
     }
 
-    /// Declaring a reply queue says whether it is there.
-    fn check_reply_queue(&mut self, number: u16, name: &str) -> Result<(String, u64, u64), ReplyError> {
-        let own = self.channel(number).is_some_and(|channel| channel.reply_queue.is_some());
-        let there = match name {
-            reply_to::PSEUDO_QUEUE => own,
-            _ => self.peer.vhost.find_queue(name).is_some(),
-        };
-        if there { Ok((name.to_owned(), 0, 1)) } else { Err(errors::no_queue(self.peer.vhost.name(), name)) }
+    /// Declaring a reply queue says whether it is there; the name that stands for the channel's own always is.
+    fn check_reply_queue(&mut self, name: &str) -> Result<(String, u64, u64), ReplyError> {
+        if name == reply_to::PSEUDO_QUEUE || self.peer.vhost.find_queue(name).is_some() {
+            Ok((name.to_owned(), 0, 1))
+        } else {
+            Err(errors::no_queue(self.peer.vhost.name(), name))
+        }
     }
 
     fn queue_binding(

@@ -11,7 +11,7 @@ use posthouse_amqp::method::{Method, write_method};
 use posthouse_auth::authorities::Identity;
 use posthouse_auth::permissions::Access;
 use posthouse_model::errors;
-use posthouse_model::reply::{ReplyError, Scope};
+use posthouse_model::reply::{ReplyCode, ReplyError, Scope};
 use posthouse_node::broker::Broker;
 use posthouse_node::connections::ConnectionInfo;
 use posthouse_node::declare::DeleteIf;
@@ -254,14 +254,22 @@ impl Session {
         {
             return Err(error);
         }
-        let method = Method::decode(frame.payload).map_err(|e| Failure::general(e.reply()))?;
+        if frame.payload.is_empty() {
+            return Err(Failure::general(errors::unknown_frame_type(1, frame.payload)));
+        }
+        let method = Method::decode(frame.payload).map_err(|e| Failure { error: e.reply(), ids: e.ids() })?;
         if number == 0 {
             self.on_connection_method(&method)?;
             return Ok(0);
         }
         match self.on_channel_method(number, &method) {
             Ok(()) => Ok(0),
-            Err(error) => self.fail(number, Failure { error, ids: method.ids() }).map(|()| 0),
+            Err(error) => {
+                // No method is blamed for there being too many channels.
+                let blamed = error.code != ReplyCode::NotAllowed || !matches!(method, Method::ChannelOpen {});
+                let ids = if blamed { method.ids() } else { (0, 0) };
+                self.fail(number, Failure { error, ids }).map(|()| 0)
+            }
         }
     }
 

@@ -72,7 +72,9 @@ impl Special {
                     FieldValue::LongStr(bytes) => {
                         self.extra_keys.push(String::from_utf8_lossy(&bytes).into_owned())
                     }
-                    other => return Err(refused(other.type_name())),
+                    // RabbitMQ looks at the elements of `CC` only.
+                    other if name == "CC" => return Err(refused(other.type_name())),
+                    _ => {}
                 }
             }
             if name == "BCC" {

@@ -95,16 +95,17 @@ impl Unacked {
         Some(one)
     }
 
-    /// Takes out every delivery up to and including this tag, run by run; 0 stands for all. Whether there was any,
-    /// or none needed to be (tag 0).
+    /// Takes out every delivery up to and including this tag, run by run; 0 stands for all. False, and nothing is
+    /// taken, when the tag itself is not outstanding.
     pub(crate) fn take_through(&mut self, tag: u64, mut taken: impl FnMut(Outstanding)) -> bool {
         let through = if tag == 0 { self.last_tag } else { tag };
-        let mut any = tag == 0;
+        if tag != 0 && !self.is_outstanding(tag) {
+            return false;
+        }
         while let Some(run) = self.runs.front_mut() {
             if run.first_tag > through {
                 break;
             }
-            any = true;
             let count = run.end_tag().min(through.saturating_add(1)) - run.first_tag;
             if count == u64::from(run.count) {
                 self.runs.pop_front().into_iter().for_each(&mut taken);
@@ -112,7 +113,12 @@ impl Unacked {
                 taken(run.split_front(count as u32));
             }
         }
-        any
+        true
+    }
+
+    fn is_outstanding(&self, tag: u64) -> bool {
+        let index = self.runs.partition_point(|run| run.end_tag() <= tag);
+        self.runs.get(index).is_some_and(|run| run.first_tag <= tag)
     }
 
     /// A consumer has ended: its slot may be another's soon. Its deliveries stay outstanding, as nobody's; how many
@@ -193,7 +199,8 @@ mod tests {
         let mut taken = Vec::new();
         assert!(unacked.take_through(3, |run| taken.push((run.first_tag, run.count))));
         assert_eq!((taken, count(&unacked)), (vec![(1, 2), (3, 1)], 2));
-        assert!(!unacked.take_through(3, |_| panic!("nothing is left up to 3")));
+        assert!(!unacked.take_through(3, |_| panic!("3 is not outstanding any more")));
+        assert!(!unacked.take_through(6, |_| panic!("6 was never given out")));
         assert!(unacked.take_through(0, |run| assert_eq!((run.first_tag, run.count), (4, 2))));
         assert!(unacked.take_through(0, |_| panic!("nothing is left")), "0 needs nothing to be there");
     }

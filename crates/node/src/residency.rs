@@ -13,26 +13,29 @@ use tracing::error;
 use crate::broker::Broker;
 use crate::queue_handle::{QueueHandle, QueueState};
 
-/// Memory of one queue from which on its chunks are written to segments.
-const SPILL_BYTES: usize = 8 << 20;
+/// Memory of one queue from which on its chunks are written to segments, where consumers do not drain it.
+const SPILL_BYTES: usize = 2 << 20;
+
+/// Memory of one queue from which on its publishers are paced, where consumers drain it.
+const PACED_BYTES: usize = 4 << 20;
 
 /// The same while all queues together are over the budget.
 const SPILL_BYTES_TIGHT: usize = 256 << 10;
 
 /// What stays in memory ahead of the cursor when a queue is spilled.
-const KEEP_BYTES: usize = 2 << 20;
+const KEEP_BYTES: usize = 1 << 20;
 
 /// Memory of one queue from which on its publishers wait for the writing, where no consumer takes.
-const PRESSURE_BYTES: usize = 16 << 20;
+const PRESSURE_BYTES: usize = 4 << 20;
 
 /// Memory of one queue from which on it is spilled even though consumers take.
 const PACED_MAX_BYTES: usize = 64 << 20;
 
 /// Written per turn, so that many queues take turns.
-const WRITE_BYTES: usize = 8 << 20;
+const WRITE_BYTES: usize = 2 << 20;
 
 /// Read ahead of the cursor.
-const READ_AHEAD_BYTES: usize = 2 << 20;
+const READ_AHEAD_BYTES: usize = 1 << 20;
 
 /// Asks the two threads for work.
 #[derive(Debug)]
@@ -78,15 +81,15 @@ pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSt
     }
     let draining = state.drain.is_fast(now_ms, state.counters.delivered, state.machine.ready());
     let waiting = state.machine.waiting_bytes();
-    let Some(residency) = broker.residency() else { return draining && waiting >= SPILL_BYTES };
+    let Some(residency) = broker.residency() else { return draining && waiting >= PACED_BYTES };
     // Consumers that keep up are given the chance to before anything is written to disk for them.
     let handed_out = bytes.saturating_sub(waiting);
-    let spill = !draining || over_budget || handed_out >= SPILL_BYTES || waiting >= PACED_MAX_BYTES;
+    let spill = !draining || over_budget || handed_out >= PACED_BYTES || waiting >= PACED_MAX_BYTES;
     if spill && !state.spilling {
         state.spilling = true;
         residency.spill(queue);
     }
-    waiting >= if draining { SPILL_BYTES } else { PRESSURE_BYTES }
+    waiting >= if draining { PACED_BYTES } else { PRESSURE_BYTES }
 }
 
 /// Whether consumers drain a queue fast enough for its publishers to wait for them.
@@ -119,7 +122,7 @@ impl Drain {
 
 /// Called after messages were taken, under the queue's lock: lets paced publishers go on.
 pub fn after_take(state: &mut QueueState) {
-    if !state.waiting.is_empty() && state.machine.waiting_bytes() < SPILL_BYTES / 2 {
+    if !state.waiting.is_empty() && state.machine.waiting_bytes() < PACED_BYTES / 2 {
         for waiting in state.waiting.drain(..) {
             waiting.synced();
         }

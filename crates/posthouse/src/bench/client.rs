@@ -20,6 +20,8 @@ const READ_BYTES: usize = 256 << 10;
 const FRAME_MAX: u32 = 131_072;
 /// How long a socket call may block before stop conditions are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+/// How long the broker may take to say goodbye, deliveries still coming or not.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the broker may take to answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -134,9 +136,18 @@ impl Client {
     pub(super) fn receive<T>(
         &mut self,
         channel: u16,
+        pick: impl FnMut(&Method<'_>) -> Option<T>,
+    ) -> Result<T> {
+        self.receive_within(REPLY_TIMEOUT, channel, pick)
+    }
+
+    fn receive_within<T>(
+        &mut self,
+        timeout: Duration,
+        channel: u16,
         mut pick: impl FnMut(&Method<'_>) -> Option<T>,
     ) -> Result<T> {
-        let deadline = Instant::now() + REPLY_TIMEOUT;
+        let deadline = Instant::now() + timeout;
         loop {
             while let Some((frame, used)) = next_frame(self.input.data(), self.max_payload)? {
                 let mut picked = None;
@@ -150,9 +161,10 @@ impl Client {
                     return Ok(picked);
                 }
             }
-            if !self.input.fill(&self.stream)? && Instant::now() > deadline {
-                bail!("expected an answer within {} s, got none", REPLY_TIMEOUT.as_secs());
+            if Instant::now() > deadline {
+                bail!("expected an answer within {} s, got none", timeout.as_secs());
             }
+            self.input.fill(&self.stream)?;
         }
     }
 
@@ -191,9 +203,8 @@ impl Client {
     pub(super) fn close(mut self) {
         let close =
             Method::ConnectionClose { reply_code: 200, reply_text: "done", class_id: 0, method_id: 0 };
-        let _ = self
-            .send(0, &[close])
-            .and_then(|()| self.receive(0, |m| matches!(m, Method::ConnectionCloseOk {}).then_some(())));
+        let is_ok = |m: &Method<'_>| matches!(m, Method::ConnectionCloseOk {}).then_some(());
+        let _ = self.send(0, &[close]).and_then(|()| self.receive_within(CLOSE_TIMEOUT, 0, is_ok));
     }
 }
 

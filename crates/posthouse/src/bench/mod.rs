@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod shared;
 mod sink;
+mod start;
 mod tally;
 mod template;
 mod topology;
@@ -46,6 +47,8 @@ enum BenchCommand {
     Amqp(Box<options::AmqpArgs>),
     /// Measure write and fdatasync on a disk: the floor of durable confirms
     Fdatasync(fdatasync::FdatasyncArgs),
+    /// Measure how long a broker takes from start to accepting: bench start -- COMMAND ARGS
+    Start(start::StartArgs),
     /// Serve as a broker that only counts and repeats: the generator's own ceiling
     #[command(hide = true)]
     Sink(sink::SinkArgs),
@@ -59,12 +62,14 @@ pub(crate) fn run(args: BenchArgs) -> ExitCode {
             Err(message) => return cli::fail(cli::USAGE, format_args!("{message}")),
         },
         BenchCommand::Fdatasync(args) => fdatasync::run(&args).map(|text| cli::print(&text)),
+        BenchCommand::Start(args) => start::run(&args).map(|text| cli::print(&text)),
         BenchCommand::Sink(args) => sink::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| cli::fail(cli::STATE, format_args!("bench: {error:#}")))
 }
 
 fn amqp(plan: &Plan) -> Result<ExitCode> {
+    allow_many_files();
     let (text, json, complaint) = match plan.workload {
         Workload::Messages => {
             let outcome = run::run(plan)?;
@@ -79,4 +84,12 @@ fn amqp(plan: &Plan) -> Result<ExitCode> {
 
 fn objects(objects: &idle::Objects) -> Result<(String, String, Option<String>)> {
     Ok((objects.to_text(), serde_json::to_string(objects)?, None))
+}
+
+/// A thousand connections need more files than the usual soft limit; the hard limit is ours to use. If that fails,
+/// connecting will say so.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

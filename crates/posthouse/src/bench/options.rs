@@ -59,10 +59,10 @@ pub(crate) struct AmqpArgs {
     /// Every producer publishes to N queues in turn, one message each
     #[arg(long, value_name = "N", default_value_t = 1)]
     keys: usize,
-    /// Only publish
+    /// Only publish, and leave the queues behind
     #[arg(long, conflicts_with_all = ["consume_only", "backlog"])]
     publish_only: bool,
-    /// Only consume what is there, until no message comes for five seconds or --messages are there
+    /// Only consume what an earlier --publish-only left: --messages of it, or what comes within --seconds
     #[arg(long, conflicts_with = "backlog")]
     consume_only: bool,
     /// Publish --messages first, then consume them: both rates

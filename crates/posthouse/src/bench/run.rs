@@ -165,7 +165,8 @@ impl<'s> Run<'s> {
             totals.consumed >= expected || progress.1.elapsed() > DRAIN_IDLE
         })?;
         let mark = monitor.mark()?;
-        Ok(Mark { at: mark.at.min(progress.1), ..mark })
+        let complete = mark.totals.consumed >= expected;
+        Ok(Mark { at: if complete { progress.1 } else { mark.at }, ..mark })
     }
 
     fn spawn_producers(&self, scope: &'s Scope<'s, '_>) -> Result<Handles<'s, Published>> {
@@ -299,6 +300,10 @@ impl<'s> Run<'s> {
                 let seen: Vec<&Stream> = streams.iter().map(|streams| &streams[producer]).collect();
                 total.add(judge(&seen, self.sent_to(published, producer, queue)));
             }
+        }
+        // What somebody else published is only known by number.
+        if let (Roles::Consume, Some(messages)) = (self.plan.roles, self.plan.messages) {
+            total.lost = total.lost.max(messages.saturating_sub(total.received));
         }
         total
     }

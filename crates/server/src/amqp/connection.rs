@@ -1,9 +1,11 @@
 //! The task of one connection: reads, steps the session, writes. Nothing else touches the socket.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use posthouse_amqp::frame;
@@ -207,6 +209,12 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
     let mut session = Session::new(broker.clone(), peer, access, waker);
     std::mem::swap(&mut session.out, &mut io.out);
     let outcome = drive(&mut io, &mut session, Heartbeat::new(tune.heartbeat)).await;
+    if !matches!(outcome, Err(End::Lost(_))) {
+        // Out of time, the peer is not told what may not be kept.
+        if timeout(CLOSE_WAIT, pass_gate(&mut session)).await.is_err() {
+            session.out = Outbox::default();
+        }
+    }
     std::mem::swap(&mut session.out, &mut io.out);
     drop(session);
     match outcome {
@@ -222,6 +230,13 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
             }
         }
         Err(End::Lost(error)) => debug!(name = %info.name, %error, "connection lost"),
+    }
+}
+
+/// Waits until everything encoded may be written.
+async fn pass_gate(session: &mut Session) {
+    while !session.may_write() {
+        session.waker.notified().await;
     }
 }
 
@@ -272,14 +287,17 @@ impl From<io::Error> for End {
 async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> Result<(), End> {
     let period = heartbeat.period().unwrap_or(QUIET_PERIOD);
     let mut beat = pin!(sleep(period));
+    let mut next_beat = Instant::now() + period;
     let mut inbox = Inbox::default();
     let mut paused_until: Option<Instant> = None;
     let mut may_read = true;
     loop {
         let reads = paused_until.is_none() && !session.refuses_input();
-        if reads && may_read {
-            // Leftovers first: what was held back while input was refused.
+        if reads {
+            // What was held back while input was refused comes first.
             step(io, session)?;
+        }
+        if reads && may_read && !session.refuses_input() {
             match io.try_read()? {
                 Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Some(_) => {
@@ -306,6 +324,11 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             if session.waker.has_mail() {
                 session.on_inbox(&mut inbox)?;
             }
+            // A busy connection never waits below, where time is looked at otherwise.
+            if Instant::now() >= next_beat {
+                next_beat = Instant::now() + period;
+                on_beat(io, session, &mut heartbeat, reads)?;
+            }
             continue;
         }
         let blocked_write = !written && !session.out.is_empty() && session.may_write();
@@ -327,14 +350,15 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             ready = io.socket.ready(interest) => {
                 let ready = ready?;
                 may_read |= ready.is_readable();
-                if !reads && (ready.is_error() || ready.is_read_closed()) {
+                if !reads && ready.is_error() {
                     return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
                 }
             }
             () = async { if let Some(until) = paused_until { tokio::time::sleep_until(until).await } },
                 if paused_until.is_some() => paused_until = None,
             () = &mut beat => {
-                beat.as_mut().reset(Instant::now() + period);
+                next_beat = Instant::now() + period;
+                beat.as_mut().reset(next_beat);
                 on_beat(io, session, &mut heartbeat, reads)?;
             }
         }
@@ -380,6 +404,9 @@ fn flush(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat) -> Resul
 fn on_beat(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat, reads: bool) -> Result<(), End> {
     io.shrink();
     session.out.shrink();
+    if session.blocked && hung_up(&io.socket) {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
     if heartbeat.period().is_none() {
         return Ok(());
     }
@@ -391,4 +418,11 @@ fn on_beat(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat, reads:
         }
     }
     Ok(())
+}
+
+/// Whether the peer has closed its side, as far as is known without reading.
+fn hung_up(socket: &TcpStream) -> bool {
+    let ready = pin!(socket.ready(Interest::READABLE));
+    let mut context = Context::from_waker(Waker::noop());
+    matches!(ready.poll(&mut context), Poll::Ready(Ok(ready)) if ready.is_read_closed())
 }

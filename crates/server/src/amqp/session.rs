@@ -175,8 +175,9 @@ impl Session {
 
     /// Ends a batch: hands over messages, settles, confirms, and serves consumers with what room is left.
     pub(crate) fn end_batch(&mut self) {
-        self.publisher.flush();
+        // Acknowledgements first: once a publish that came after one is confirmed, both are on disk.
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         self.note_confirms();
         self.deliver();
     }
@@ -278,8 +279,8 @@ impl Session {
         if failure.error.scope == Scope::Connection {
             return Err(failure);
         }
-        self.publisher.flush();
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         self.note_confirms();
         self.release_channel(number);
         if let Some(slot) = self.channels.get_mut(usize::from(number)) {
@@ -397,8 +398,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.publisher.flush();
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         for number in 0..self.channels.len() {
             self.release_channel(number as u16);
         }

@@ -1,0 +1,1 @@
+//! Peers that do not behave: each is answered or cut off, and none costs the others anything.

@@ -46,7 +46,8 @@ const QUIET_PERIOD: Duration = Duration::from_secs(30);
 pub(crate) async fn serve(socket: TcpStream, peer: SocketAddr, local: SocketAddr, shared: Arc<Shared>) {
     let name = format!("{peer} -> {local}");
     let mut io = Io::new(socket);
-    let opening = timeout(shared.settings.handshake_timeout, open(&mut io, peer, &shared));
+    // Boxed, so that what it needs is not kept for the life of the connection.
+    let opening = Box::pin(timeout(shared.settings.handshake_timeout, open(&mut io, peer, &shared)));
     match opening.await {
         Ok(Ok(Some(opened))) => run(io, name, *opened, &shared).await,
         Ok(Ok(None)) => {}
@@ -92,6 +93,14 @@ impl Io {
         } else {
             self.input.drain(..bytes);
         }
+    }
+
+    /// Before waiting: a connection that is not busy holds no buffers, which is most of what an idle one would take.
+    fn rest(&mut self, session: &mut Session) {
+        if self.input.is_empty() && self.read_bytes == READ_BYTES_MIN {
+            self.input = Vec::new();
+        }
+        session.out.rest();
     }
 
     /// Gives back memory that a burst took.
@@ -331,6 +340,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             }
             continue;
         }
+        io.rest(session);
         let blocked_write = !written && !session.out.is_empty() && session.may_write();
         // A peer that is not read from must still be noticed when it hangs up.
         let interest = match (reads, blocked_write) {

@@ -75,9 +75,20 @@ impl Outbox {
         Ok(true)
     }
 
+    /// Gives back the little memory of a connection that is not busy.
+    pub(crate) fn rest(&mut self) {
+        if self.bytes.capacity() <= KEEP_BYTES {
+            self.shrink_to(0);
+        }
+    }
+
     /// Gives back memory that a burst took. Called when the connection is quiet.
     pub(crate) fn shrink(&mut self) {
-        if self.is_empty() && self.bytes.capacity() > KEEP_BYTES {
+        self.shrink_to(KEEP_BYTES);
+    }
+
+    fn shrink_to(&mut self, keep_bytes: usize) {
+        if self.is_empty() && self.bytes.capacity() > keep_bytes {
             self.bytes = Vec::new();
         }
     }

@@ -101,6 +101,10 @@ pub(crate) struct Session {
     pub(crate) publishes: bool,
     /// Exclusive queues of this connection.
     pub(crate) exclusive: Vec<Arc<QueueHandle>>,
+    /// Bytes of messages that were received in part, on all channels.
+    pub(crate) unfinished_bytes: usize,
+    /// Bytes that transactions hold, on all channels.
+    pub(crate) transaction_bytes: usize,
     /// Memory lent to acknowledgements.
     pub(crate) acked: Vec<Outstanding>,
     /// Memory lent to deliveries.
@@ -132,6 +136,8 @@ impl Session {
             blocked: false,
             publishes: false,
             exclusive: Vec::new(),
+            unfinished_bytes: 0,
+            transaction_bytes: 0,
             acked: Vec::new(),
             runs: Vec::new(),
             waiting_for: Positions::default(),

@@ -77,7 +77,7 @@ fn durable_backlog_is_read_back_in_order_before_and_after_restarts() {
     broker.stop();
     let report = broker.check();
     assert!(report.contains("messages: 150001\n"), "{report}");
-    let log_files = std::fs::read_dir(broker.data_dir().join("wal")).unwrap().count();
+    let (log_files, _) = log_size(&broker);
     assert!(log_files <= 8, "the log has {log_files} files of 1 MiB for 30 MB of messages");
     broker.start_again();
     let mut peer = broker.peer();
@@ -115,6 +115,40 @@ fn transient_backlog_is_read_back_in_order_and_is_gone_after_a_restart() {
     broker.check();
 }
 
+/// Files of the log, and bytes in them.
+fn log_size(broker: &Broker) -> (usize, u64) {
+    let entries = std::fs::read_dir(broker.data_dir().join("wal")).unwrap();
+    let sizes: Vec<u64> = entries.filter_map(|e| e.unwrap().metadata().ok()).map(|m| m.len()).collect();
+    (sizes.len(), sizes.iter().sum())
+}
+
+#[test]
+fn a_long_log_that_a_crash_left_is_emptied_without_being_asked() {
+    // Half of 60 files must be full before the log is emptied, so nothing is.
+    let many = options().set("POSTHOUSE__LOG__FILES", "60");
+    let mut broker = Broker::start(many);
+    let mut peer = broker.peer();
+    peer.declare(1, &Queue::durable("q"));
+    peer.select_confirms(1);
+    let body = vec![b'x'; 100_000];
+    for _ in 0..200 {
+        peer.publish_with(1, &Publish { properties: persistent(), body: &body, ..Publish::to("", "q") });
+    }
+    peer.confirmed_up_to(1, 200);
+    broker.kill();
+    assert!(log_size(&broker).1 > 20 << 20);
+    broker.start_again_with(options());
+    let deadline = std::time::Instant::now() + posthouse_testkit::TIMEOUT;
+    while log_size(&broker).1 > 8 << 20 {
+        assert!(std::time::Instant::now() < deadline, "the log is still {:?}", log_size(&broker));
+        // Looking is all that happens meanwhile.
+        broker.peer().close();
+    }
+    assert_eq!(broker.peer().counts(1, "q"), (200, 0));
+    broker.kill();
+    assert!(broker.check().contains("messages: 200\n"));
+}
+
 #[test]
 fn a_log_that_is_used_again_and_again_stays_small() {
     // What is published is consumed at once, while one message stays: 120 MB go through a log of 4 MiB.
@@ -137,11 +171,7 @@ fn a_log_that_is_used_again_and_again_stays_small() {
     }
     peer.confirmed_up_to(2, 1_201);
     peer.close();
-    let bytes: u64 = std::fs::read_dir(broker.data_dir().join("wal"))
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().metadata().ok())
-        .map(|metadata| metadata.len())
-        .sum();
+    let (_, bytes) = log_size(&broker);
     assert!(bytes <= 32 << 20, "the log has grown to {bytes} bytes");
     broker.kill();
     broker.check();

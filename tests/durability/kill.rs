@@ -75,17 +75,19 @@ fn run_and_kill(broker: &mut Broker, random: &mut Random, ledger: &mut Ledger, n
     let publishers: Vec<_> = (0..PUBLISHERS.len())
         .map(|publisher| {
             let (progress, random, from) = (progress.clone(), random.split(), next[publisher]);
-            thread::spawn(move || publish(address, publisher, from, random, &progress))
+            let peer = publishing_peer(address);
+            thread::spawn(move || publish(peer, publisher, from, random, &progress))
         })
         .collect();
     let consumers: Vec<_> = (0..QUEUES.len())
         .map(|queue| {
             let (progress, random) = (progress.clone(), random.split());
-            thread::spawn(move || consume(address, queue, random, &progress))
+            let peer = consuming_peer(address, queue);
+            thread::spawn(move || consume(peer, queue, random, &progress))
         })
         .collect();
     drop(progress);
-    wait_for(&happened, random.below(6_000) + 100);
+    wait_for(&happened, random.below(12_000) + 100);
     broker.kill();
     for (publisher, thread) in publishers.into_iter().enumerate() {
         let (to, confirmed) = thread.join().expect("the publisher");
@@ -107,6 +109,25 @@ fn run_and_kill(broker: &mut Broker, random: &mut Random, ledger: &mut Ledger, n
     }
 }
 
+/// A connection with confirms on channel 1.
+fn publishing_peer(address: SocketAddr) -> Peer {
+    let mut peer = Peer::open(address, &Handshake::default());
+    peer.open_channel(1);
+    peer.select_confirms(1);
+    peer
+}
+
+/// A connection with a consumer on channel 1 and confirms on channel 2.
+fn consuming_peer(address: SocketAddr, queue: QueueNo) -> Peer {
+    let mut peer = Peer::open(address, &Handshake::default());
+    peer.open_channel(1);
+    peer.prefetch(1, 100, false);
+    peer.open_channel(2);
+    peer.select_confirms(2);
+    peer.consume(1, &Consume::from(QUEUES[queue]));
+    peer
+}
+
 /// Waits until `count` confirms and deliveries have happened.
 fn wait_for(happened: &Receiver<u64>, count: u64) {
     let mut seen = 0;
@@ -117,16 +138,13 @@ fn wait_for(happened: &Receiver<u64>, count: u64) {
 
 /// Publishes until the broker is gone: the number after the last message sent, and the numbers confirmed.
 fn publish(
-    address: SocketAddr,
+    mut peer: Peer,
     publisher: PublisherNo,
     from: u64,
     mut random: Random,
     progress: &Sender<u64>,
 ) -> (u64, Vec<u64>) {
     let (exchange, routing_key, _) = PUBLISHERS[publisher];
-    let mut peer = Peer::open(address, &Handshake::default());
-    peer.open_channel(1);
-    peer.select_confirms(1);
     let (mut to, mut confirmed) = (from, Vec::new());
     let mut window = Window::default();
     loop {
@@ -166,17 +184,11 @@ fn publish(
 /// Consumes until the broker is gone: what came, what was acknowledged in order, and how many of these
 /// acknowledgements must be on disk. After acknowledging it publishes a marker: once that is confirmed, they must.
 fn consume(
-    address: SocketAddr,
+    mut peer: Peer,
     queue: QueueNo,
     mut random: Random,
     progress: &Sender<u64>,
 ) -> (Vec<Delivery>, Vec<Id>, usize) {
-    let mut peer = Peer::open(address, &Handshake::default());
-    peer.open_channel(1);
-    peer.prefetch(1, 100, false);
-    peer.open_channel(2);
-    peer.select_confirms(2);
-    peer.consume(1, &Consume::from(QUEUES[queue]));
     let (mut deliveries, mut acked, mut synced) = (Vec::new(), Vec::new(), 0);
     let mut window = Window::default();
     let mut held: VecDeque<(u64, Id)> = VecDeque::new();

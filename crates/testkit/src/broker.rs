@@ -152,6 +152,12 @@ impl Broker {
         (self.process, self.address) = (Some(process), address);
     }
 
+    /// The same with other settings.
+    pub fn start_again_with(&mut self, options: Options) {
+        self.options = options;
+        self.start_again();
+    }
+
     /// Stops it and starts it again.
     pub fn restart(&mut self) {
         self.stop();

@@ -225,6 +225,7 @@ impl Publisher {
         if let Some(stage) = stage {
             self.staged_end = stage.position();
         }
+        broker.watch_memory();
         // Nobody is woken while the staging lock is held.
         for wake in self.wakes.drain(..) {
             wake.wake();

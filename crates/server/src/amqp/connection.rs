@@ -47,7 +47,14 @@ pub(crate) async fn serve(socket: TcpStream, peer: SocketAddr, local: SocketAddr
     let mut io = Io::new(socket);
     // Boxed, so that what it needs is not kept for the life of the connection.
     let opening = Box::pin(timeout(shared.settings.handshake_timeout, open(&mut io, peer, &shared)));
-    match opening.await {
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = shared.stop_began() => {
+            debug!(%name, "closed while it was opened: the broker stops");
+            return;
+        }
+    };
+    match opened {
         Ok(Ok(Some(opened))) => run(io, name, *opened, &shared).await,
         Ok(Ok(None)) => {}
         Ok(Err(error)) => debug!(%name, %error, "connection lost while it was opened"),
@@ -370,6 +377,8 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
                 // Looked at again in case nobody could say that there is room.
                 let waits = session.publisher.must_wait(now_ms());
                 paused_until = waits.then(|| Instant::now() + PRESSURE_WAIT);
+                // Readiness was not waited for meanwhile: while the log stays congested it never would be.
+                may_read = true;
             }
             () = &mut beat => {
                 next_beat = Instant::now() + period;

@@ -3,14 +3,14 @@
 use posthouse_amqp::method::Method;
 use posthouse_model::errors;
 use posthouse_model::props::HeaderView;
-use posthouse_model::reply::{ReplyCode, ReplyError};
+use posthouse_model::reply::ReplyError;
 use posthouse_node::deliver;
 use posthouse_node::positions::Positions;
 
 use super::session::Session;
 use super::unacked::Outstanding;
 
-/// What one transaction may hold: more is refused rather than let a client fill the memory.
+/// What the transactions of one connection may hold: more is refused rather than let a client fill the memory.
 const MAX_BYTES: usize = 256 << 20;
 
 /// What a settled delivery becomes on commit.
@@ -40,16 +40,18 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// Keeps a publish.
-    pub(crate) fn publish(&mut self, publish: &[u8], header: &[u8], body: &[u8]) -> Result<(), ReplyError> {
-        self.bytes += super::publish::content_bytes(header, body) + publish.len();
-        if self.bytes > MAX_BYTES {
-            let text = format!("a transaction may hold {MAX_BYTES} bytes, got {}", self.bytes);
-            return Err(ReplyError::new(ReplyCode::ResourceError, text));
-        }
+    /// Keeps a publish; the bytes it takes.
+    pub(crate) fn publish(&mut self, publish: &[u8], header: &[u8], body: &[u8]) -> usize {
+        let bytes = size_of::<Publish>() + publish.len() + header.len() + body.len();
+        self.bytes += bytes;
         let (publish, header, body) = (publish.to_vec(), header.to_vec(), body.to_vec());
         self.publishes.push(Publish { publish, header, body });
-        Ok(())
+        bytes
+    }
+
+    /// Bytes that its publishes take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Keeps what becomes of deliveries.
@@ -64,6 +66,15 @@ impl Transaction {
 }
 
 impl Session {
+    /// Notes that a transaction holds so much more.
+    pub(crate) fn count_transaction(&mut self, bytes: usize) -> Result<(), ReplyError> {
+        self.transaction_bytes += bytes;
+        match self.transaction_bytes {
+            0..=MAX_BYTES => Ok(()),
+            got => Err(errors::transactions_too_large(got, MAX_BYTES)),
+        }
+    }
+
     /// `tx.select`
     pub(crate) fn tx_select(&mut self, number: u16) -> Result<(), ReplyError> {
         let Some(channel) = self.channel(number) else { return Ok(()) };
@@ -81,7 +92,7 @@ impl Session {
         let Some(transaction) = transaction else { return Err(errors::channel_not_transactional()) };
         let publishes = std::mem::take(&mut transaction.publishes);
         let verdicts = std::mem::take(&mut transaction.verdicts);
-        transaction.bytes = 0;
+        self.transaction_bytes -= std::mem::take(&mut transaction.bytes);
         for Publish { publish, header, body } in &publishes {
             let index = self.route_of(publish)?;
             if let Ok(header) = HeaderView::parse(header) {
@@ -112,9 +123,11 @@ impl Session {
         let Some(transaction) = &mut channel.transaction else {
             return Err(errors::channel_not_transactional());
         };
-        let mut runs = std::mem::take(&mut **transaction).take_deliveries();
+        let mut forgotten = std::mem::take(&mut **transaction);
+        let mut runs = forgotten.take_deliveries();
         runs.sort_unstable_by_key(|run| run.first_tag);
         channel.unacked.put_back(runs);
+        self.transaction_bytes -= forgotten.bytes;
         self.send(number, &Method::TxRollbackOk {});
         Ok(())
     }

@@ -72,9 +72,11 @@ fn after_take(
         }
     }
     if end == TakeEnd::NeedsLoad {
+        // Whoever waits is told when the reading is done; told now, a `basic.get` would try again at once, forever.
         residency::need_load(broker, queue, &mut state);
+    } else {
+        residency::after_take(&mut state);
     }
-    residency::after_take(&mut state);
     release_segments(broker, &mut state);
     drop(state);
     if log_settled && let Some(wal) = broker.wal() {

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::residency::ToWrite;
+use posthouse_storage::StorageError;
 use posthouse_storage::segment::{BlockIn, Class, SegmentStore, is_gone};
 use tracing::error;
 
@@ -33,6 +34,9 @@ const WRITE_BYTES: usize = 2 << 20;
 
 /// Read ahead of the cursor.
 const READ_AHEAD_BYTES: usize = 1 << 20;
+
+/// How long the reading rests when the machine refused it.
+const READ_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Asks the two threads for work.
 #[derive(Debug)]
@@ -197,7 +201,7 @@ pub fn write_chunks(
     segments: &SegmentStore,
     writes: &[ToWrite],
     evict: bool,
-) -> Result<(), posthouse_storage::StorageError> {
+) -> Result<(), StorageError> {
     for persistence in [Persistence::Persistent, Persistence::Transient] {
         let of_class: Vec<&ToWrite> = writes.iter().filter(|w| w.persistence == persistence).collect();
         if of_class.is_empty() {
@@ -233,17 +237,23 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
         state.loading = false;
         state.machine.plan_load(READ_AHEAD_BYTES, |location| location.len as usize)
     };
-    let (mut wakes, mut again) = (Vec::new(), false);
+    let (mut wakes, mut again, mut refused) = (Vec::new(), false, false);
     for (first_seq, location) in plan {
         let read = segments.read(&location, queue.id, first_seq);
         let mut state = queue.lock();
         match read {
             Ok(chunk) => state.machine.loaded(first_seq, Arc::new(chunk), &mut wakes),
-            Err(problem) if is_gone(&problem) => again = true,
-            Err(problem) => {
-                let messages = state.machine.lost(first_seq, &mut wakes);
-                error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
-            }
+            Err(problem) => match after_failed_read(&problem) {
+                _ if !state.machine.not_loaded(first_seq, location) => again = true,
+                FailedRead::TryAgain => {
+                    error!(queue = %queue.definition.name, %problem, "cannot read messages now");
+                    refused = true;
+                }
+                FailedRead::Damage => {
+                    let messages = state.machine.lost(first_seq, &mut wakes);
+                    error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
+                }
+            },
         }
         release(&mut state, segments);
         let getting = std::mem::take(&mut state.getting);
@@ -255,7 +265,30 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
             wake.wake();
         }
     }
-    again
+    if refused {
+        std::thread::sleep(READ_AGAIN_AFTER);
+    }
+    again || refused
+}
+
+/// What a read that failed means for the messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum FailedRead {
+    /// They are there; the machine has too little of something, such as file descriptors.
+    TryAgain,
+    /// They are gone.
+    Damage,
+}
+
+fn after_failed_read(problem: &StorageError) -> FailedRead {
+    /// What a disk that cannot read a sector gives.
+    const EIO: i32 = 5;
+    match problem {
+        StorageError::Io { source, .. } if !is_gone(problem) && source.raw_os_error() != Some(EIO) => {
+            FailedRead::TryAgain
+        }
+        _ => FailedRead::Damage,
+    }
 }
 
 /// Gives back the places in segments that a queue no longer uses.
@@ -268,6 +301,24 @@ pub fn release(state: &mut QueueState, segments: &SegmentStore) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_damage_loses_messages() {
+        let path = std::path::Path::new("segments/1.seg");
+        let outcome = |error| after_failed_read(&StorageError::io("open", path, error));
+        let (too_many_files, bad_sector) = (24, 5);
+        assert_eq!(outcome(std::io::Error::from_raw_os_error(too_many_files)), FailedRead::TryAgain);
+        assert_eq!(outcome(std::io::Error::from_raw_os_error(bad_sector)), FailedRead::Damage);
+        assert_eq!(outcome(std::io::ErrorKind::NotFound.into()), FailedRead::Damage);
+        let damaged = StorageError::Corrupt {
+            path: path.to_owned(),
+            offset: 0,
+            what: "block checksum",
+            expected: "1".into(),
+            got: "2".into(),
+        };
+        assert_eq!(after_failed_read(&damaged), FailedRead::Damage);
+    }
 
     #[test]
     fn a_drain_is_fast_when_it_would_be_through_in_a_second() {

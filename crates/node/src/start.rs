@@ -97,7 +97,7 @@ pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
         Store::Memory(_) => (None, None),
     };
     let authorities = Arc::new(Authorities::new(options.auth));
-    let first_queue_id = first_queue_id(store.meta())?;
+    let first_queue_id = first_queue_id(store.meta())?.max(recovered.next_queue_id);
     let broker = Arc::new(Broker::new(options.settings, store, residency, authorities, first_queue_id));
     restore(&broker, recovered)?;
     first_start(&broker, &options.default_user)?;

@@ -34,7 +34,7 @@ pub fn take(
 }
 
 /// Takes one message for `basic.get`, and how many are left; `None` for the run when there is none, and
-/// `NeedsLoad` when one is there but must be read first: try again when `waker` is told `synced`.
+/// `NeedsLoad` when one is there but must be read first: try again when `waker` is told `room`.
 pub fn get(
     broker: &Broker,
     queue: &Arc<QueueHandle>,
@@ -51,7 +51,7 @@ pub fn get(
     let left = state.machine.ready();
     let end = if runs.is_empty() { end } else { TakeEnd::Limit };
     if end == TakeEnd::NeedsLoad {
-        state.waiting.push(waker.clone());
+        state.getting.push(waker.clone());
     }
     after_take(broker, queue, state, end, &runs, no_ack && settled.persistent);
     (end, runs.pop(), left)

@@ -17,7 +17,7 @@ use crate::queue_handle::{QueueHandle, QueueState};
 /// Memory of one queue from which on its chunks are written to segments, where consumers do not drain it.
 const SPILL_BYTES: usize = 2 << 20;
 
-/// Memory of one queue from which on its publishers are paced, where consumers drain it.
+/// Memory of one queue from which on its publishers wait for consumers that drain it, or for the writing.
 const PACED_BYTES: usize = 4 << 20;
 
 /// The same while all queues together are over the budget.
@@ -25,9 +25,6 @@ const SPILL_BYTES_TIGHT: usize = 256 << 10;
 
 /// What stays in memory ahead of the cursor when a queue is spilled.
 const KEEP_BYTES: usize = 1 << 20;
-
-/// Memory of one queue from which on its publishers wait for the writing, where no consumer takes.
-const PRESSURE_BYTES: usize = 4 << 20;
 
 /// Memory of one queue from which on it is spilled even though consumers take.
 const PACED_MAX_BYTES: usize = 64 << 20;
@@ -83,17 +80,27 @@ pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSt
     if bytes < if over_budget { SPILL_BYTES_TIGHT } else { SPILL_BYTES } {
         return false;
     }
-    let draining = state.drain.is_fast(now_ms, state.counters.delivered, state.machine.ready());
     let waiting = state.machine.waiting_bytes();
-    let Some(residency) = broker.residency() else { return draining && waiting >= PACED_BYTES };
     // Consumers that keep up are given the chance to before anything is written to disk for them.
     let handed_out = bytes.saturating_sub(waiting);
-    let spill = !draining || over_budget || handed_out >= PACED_BYTES || waiting >= PACED_MAX_BYTES;
-    if spill && !state.spilling {
+    let draining = state.drain.is_fast(now_ms, state.counters.delivered, state.machine.ready());
+    if !draining || over_budget || handed_out >= PACED_BYTES || waiting >= PACED_MAX_BYTES {
+        start_spill(broker, queue, state);
+    }
+    waiting >= PACED_BYTES && (draining || state.spilling)
+}
+
+/// Whether a publisher that was told to pause has to wait on: consumers are busy making room, or the disk is.
+pub fn must_wait(broker: &Broker, queue: &Arc<QueueHandle>, now_ms: u64) -> bool {
+    let mut state = queue.lock();
+    !state.deleted && after_push(broker, queue, &mut state, now_ms)
+}
+
+fn start_spill(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) {
+    if let Some(residency) = broker.residency().filter(|_| !state.spilling) {
         state.spilling = true;
         residency.spill(queue);
     }
-    waiting >= if draining { PACED_BYTES } else { PRESSURE_BYTES }
 }
 
 /// Whether consumers drain a queue fast enough for its publishers to wait for them.
@@ -111,12 +118,15 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Judges by the deliveries of windows of 100 ms: fast is what would hand out all that is ready in a second.
+    /// Judges by the deliveries of windows of 100 ms: fast is what would hand out all that is ready in a second, or
+    /// what no publisher can complain of.
     fn is_fast(&mut self, now_ms: u64, delivered: u64, ready: u64) -> bool {
         const WINDOW_MS: u64 = 100;
         const WINDOWS: u64 = 10;
+        const FAST_PER_SECOND: u64 = 50_000;
         if now_ms.saturating_sub(self.window_start_ms) >= WINDOW_MS {
-            self.fast = (delivered - self.delivered_before).saturating_mul(WINDOWS) >= ready;
+            self.fast =
+                (delivered - self.delivered_before).saturating_mul(WINDOWS) >= ready.min(FAST_PER_SECOND);
             self.delivered_before = delivered;
             self.window_start_ms = now_ms;
         }
@@ -128,7 +138,7 @@ impl Drain {
 pub fn after_take(state: &mut QueueState) {
     if !state.waiting.is_empty() && state.machine.waiting_bytes() < PACED_BYTES / 2 {
         for waiting in state.waiting.drain(..) {
-            waiting.synced();
+            waiting.room();
         }
     }
 }
@@ -165,19 +175,23 @@ fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
             let mut state = queue.lock();
             state.machine.plan_spill(KEEP_BYTES, WRITE_BYTES, &mut writes);
             if writes.is_empty() || state.deleted {
-                state.spilling = false;
-                for waiting in state.waiting.drain(..) {
-                    waiting.synced();
-                }
+                end_spill(&mut state);
                 return;
             }
         }
         if let Err(problem) = write_chunks(queue, segments, &writes, true) {
             // The messages stay in memory; publishers are held back by the memory watermark.
             error!(queue = %queue.definition.name, %problem, "cannot write messages to a segment");
-            queue.lock().spilling = false;
+            end_spill(&mut queue.lock());
             return;
         }
+    }
+}
+
+fn end_spill(state: &mut QueueState) {
+    state.spilling = false;
+    for waiting in state.waiting.drain(..) {
+        waiting.room();
     }
 }
 
@@ -242,11 +256,10 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
             },
         }
         release(&mut state, segments);
-        // `basic.get` waits here, as paced publishers do.
-        let waiting = std::mem::take(&mut state.waiting);
+        let getting = std::mem::take(&mut state.getting);
         drop(state);
-        for session in waiting {
-            session.synced();
+        for session in getting {
+            session.room();
         }
         for wake in wakes.drain(..) {
             wake.wake();
@@ -315,5 +328,6 @@ mod tests {
         assert!(!drain.is_fast(200, 500, 1_000), "the window has not ended");
         assert!(drain.is_fast(250, 110, 1_000));
         assert!(!drain.is_fast(350, 110, 1_000), "it stopped");
+        assert!(drain.is_fast(450, 5_110, 1_000_000), "50,000 a second is fast whatever waits");
     }
 }

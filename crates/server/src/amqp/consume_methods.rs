@@ -254,8 +254,10 @@ impl Session {
             return;
         };
         channel.consumers = 0;
+        self.unfinished_bytes -= channel.incoming.take().map_or(0, |incoming| incoming.bytes());
         let mut runs = Vec::new();
-        if let Some(transaction) = &mut channel.transaction {
+        if let Some(mut transaction) = channel.transaction.take() {
+            self.transaction_bytes -= transaction.bytes();
             runs.extend(transaction.take_deliveries());
         }
         channel.unacked.take_through(0, |run| runs.push(run));

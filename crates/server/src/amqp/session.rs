@@ -101,6 +101,10 @@ pub(crate) struct Session {
     pub(crate) publishes: bool,
     /// Exclusive queues of this connection.
     pub(crate) exclusive: Vec<Arc<QueueHandle>>,
+    /// Bytes of messages that were received in part, on all channels.
+    pub(crate) unfinished_bytes: usize,
+    /// Bytes that transactions hold, on all channels.
+    pub(crate) transaction_bytes: usize,
     /// Memory lent to acknowledgements.
     pub(crate) acked: Vec<Outstanding>,
     /// Memory lent to deliveries.
@@ -132,6 +136,8 @@ impl Session {
             blocked: false,
             publishes: false,
             exclusive: Vec::new(),
+            unfinished_bytes: 0,
+            transaction_bytes: 0,
             acked: Vec::new(),
             runs: Vec::new(),
             awaited: Awaited::default(),
@@ -175,8 +181,9 @@ impl Session {
 
     /// Ends a batch: hands over messages, settles, confirms, and serves consumers with what room is left.
     pub(crate) fn end_batch(&mut self) {
-        self.publisher.flush();
+        // Acknowledgements first: once a publish that came after one is confirmed, both are on disk.
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         self.note_confirms();
         self.deliver();
     }
@@ -277,8 +284,8 @@ impl Session {
         if failure.error.scope == Scope::Connection {
             return Err(failure);
         }
-        self.publisher.flush();
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         self.note_confirms();
         self.release_channel(number);
         if let Some(slot) = self.channels.get_mut(usize::from(number)) {
@@ -396,8 +403,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.publisher.flush();
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         for number in 0..self.channels.len() {
             self.release_channel(number as u16);
         }

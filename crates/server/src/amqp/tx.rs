@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use posthouse_amqp::method::Method;
 use posthouse_model::errors;
 use posthouse_model::props::HeaderView;
-use posthouse_model::reply::{ReplyCode, ReplyError};
+use posthouse_model::reply::ReplyError;
 use posthouse_node::positions::Positions;
 
 use super::session::Session;
 use super::unacked::Outstanding;
 
-/// What one transaction may hold: more is refused rather than let a client fill the memory.
+/// What the transactions of one connection may hold: more is refused rather than let a client fill the memory.
 const MAX_BYTES: usize = 256 << 20;
 
 /// What a settled delivery becomes on commit.
@@ -41,16 +41,18 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// Keeps a publish.
-    pub(crate) fn publish(&mut self, publish: &[u8], header: &[u8], body: &[u8]) -> Result<(), ReplyError> {
-        self.bytes += super::publish::content_bytes(header, body) + publish.len();
-        if self.bytes > MAX_BYTES {
-            let text = format!("a transaction may hold {MAX_BYTES} bytes, got {}", self.bytes);
-            return Err(ReplyError::new(ReplyCode::ResourceError, text));
-        }
+    /// Keeps a publish; the bytes it takes.
+    pub(crate) fn publish(&mut self, publish: &[u8], header: &[u8], body: &[u8]) -> usize {
+        let bytes = size_of::<Publish>() + publish.len() + header.len() + body.len();
+        self.bytes += bytes;
         let (publish, header, body) = (publish.to_vec(), header.to_vec(), body.to_vec());
         self.publishes.push(Publish { publish, header, body });
-        Ok(())
+        bytes
+    }
+
+    /// Bytes that its publishes take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Keeps what becomes of deliveries.
@@ -75,6 +77,15 @@ impl Transaction {
 }
 
 impl Session {
+    /// Notes that a transaction holds so much more.
+    pub(crate) fn count_transaction(&mut self, bytes: usize) -> Result<(), ReplyError> {
+        self.transaction_bytes += bytes;
+        match self.transaction_bytes {
+            0..=MAX_BYTES => Ok(()),
+            got => Err(errors::transactions_too_large(got, MAX_BYTES)),
+        }
+    }
+
     /// `tx.select`
     pub(crate) fn tx_select(&mut self, number: u16) -> Result<(), ReplyError> {
         let Some(channel) = self.channel(number) else { return Ok(()) };
@@ -91,7 +102,8 @@ impl Session {
         let transaction = self.channel(number).and_then(|c| c.transaction.as_mut());
         let Some(transaction) = transaction else { return Err(errors::channel_not_transactional()) };
         let publishes = std::mem::take(&mut transaction.publishes);
-        transaction.bytes = 0;
+        let bytes = std::mem::take(&mut transaction.bytes);
+        self.transaction_bytes -= bytes;
         // All or nothing: an exchange may have gone since. Deliveries are the transaction's until nothing can fail.
         for Publish { publish, header, .. } in &publishes {
             self.route_of(publish)?;
@@ -132,10 +144,11 @@ impl Session {
             return Err(errors::channel_not_transactional());
         };
         transaction.publishes = Vec::new();
-        transaction.bytes = 0;
+        let bytes = std::mem::take(&mut transaction.bytes);
         let mut runs = transaction.take_deliveries();
         runs.sort_unstable_by_key(|run| run.first_tag);
         channel.unacked.put_back(runs);
+        self.transaction_bytes -= bytes;
         self.send(number, &Method::TxRollbackOk {});
         Ok(())
     }

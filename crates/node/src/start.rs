@@ -106,7 +106,7 @@ pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
     if events.broker.set(Arc::downgrade(&broker)).is_ok()
         && let (Some(work), Some(segments)) = (work, broker.segments())
     {
-        residency::start(work, segments.clone())?;
+        residency::start(work, &broker, segments.clone())?;
         start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
     }
     start_watch(&broker)?;
@@ -344,6 +344,7 @@ fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     std::thread::Builder::new().name("watch".into()).spawn(move || {
         while let Some(broker) = broker.upgrade() {
             broker.watch(broker.store().free_space());
+            residency::relieve(&broker);
             drop(broker);
             std::thread::sleep(WATCH_PERIOD);
         }

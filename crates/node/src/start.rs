@@ -100,7 +100,7 @@ pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
         Store::Memory(_) => (None, None),
     };
     let authorities = Arc::new(Authorities::new(options.auth));
-    let first_queue_id = first_queue_id(store.meta())?;
+    let first_queue_id = first_queue_id(store.meta())?.max(recovered.next_queue_id);
     let broker = Arc::new(Broker::new(options.settings, store, residency, authorities, first_queue_id));
     restore(&broker, recovered)?;
     first_start(&broker, &options.default_user, hashing)?;
@@ -109,7 +109,7 @@ pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
     if events.broker.set(Arc::downgrade(&broker)).is_ok()
         && let (Some(work), Some(segments)) = (work, broker.segments())
     {
-        residency::start(work, segments.clone())?;
+        residency::start(work, &broker, segments.clone())?;
         start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
     }
     start_watch(&broker)?;
@@ -372,6 +372,7 @@ fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     std::thread::Builder::new().name("watch".into()).spawn(move || {
         while let Some(broker) = broker.upgrade() {
             broker.watch(broker.store().free_space());
+            residency::relieve(&broker);
             drop(broker);
             std::thread::sleep(WATCH_PERIOD);
         }

@@ -255,7 +255,7 @@ impl Broker {
         }
     }
 
-    /// Tells the session, once, when these positions have been passed. It may be told too early.
+    /// Tells the session, once, when one of these positions has been passed: that of the log while it has not.
     pub fn notify_when_passed(&self, needs: Positions, waker: &Arc<SessionWaker>) {
         let passed = self.passed();
         match self.wal() {

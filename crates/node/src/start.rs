@@ -302,7 +302,7 @@ impl WalEvents for Events {
     fn drained(&self) {
         if let Some(broker) = self.broker() {
             for connection in broker.connections().list() {
-                connection.waker.synced();
+                connection.waker.room();
             }
         }
     }

@@ -197,6 +197,20 @@ impl Peer {
         })
     }
 
+    /// An exclusive queue that the broker names.
+    #[track_caller]
+    pub fn server_named(&mut self, channel: u16) -> String {
+        self.declare(channel, &Queue::exclusive("")).0
+    }
+
+    /// Deletes a queue: the ready messages it had.
+    #[track_caller]
+    pub fn delete(&mut self, channel: u16, queue: &str) -> u32 {
+        let delete = Method::QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };
+        self.send(channel, &delete);
+        expect_method!(self, channel, Method::QueueDeleteOk { message_count } => message_count)
+    }
+
     /// A queue's ready messages and consumers.
     #[track_caller]
     pub fn counts(&mut self, channel: u16, queue: &str) -> (u32, u32) {

@@ -14,7 +14,7 @@ use rustix::process::{Pid, kill_process};
 pub struct Process {
     child: Child,
     /// Lines of standard output; disconnected when the process has closed it, which it does by exiting.
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     output: Arc<Mutex<Vec<u8>>>,
     /// Ends when standard error is closed.
     collector: Option<JoinHandle<()>>,
@@ -41,12 +41,12 @@ impl Process {
         let stderr = child.stderr.take().expect("standard error is piped");
         let collected = Arc::clone(&output);
         let collector = std::thread::spawn(move || collect(stderr, &collected));
-        Self { child, lines, output, collector: Some(collector) }
+        Self { child, lines: Mutex::new(lines), output, collector: Some(collector) }
     }
 
     /// The next line of standard output, or `None` when there will be none before `limit` has passed.
     pub fn line(&self, limit: Duration) -> Option<String> {
-        self.lines.recv_timeout(limit).ok()
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(limit).ok()
     }
 
     /// What it has written to standard error so far.
@@ -64,7 +64,8 @@ impl Process {
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => panic!("the process did not exit within {limit:?}"),

@@ -61,6 +61,12 @@ pub(super) const FIELDS: &[Field] = &[
         |v| quoted(&v.to_string_lossy())
     ),
     field!(server.storage, "\"log\" or \"memory\"", |g| storage(g), |v| quoted(storage_name(*v))),
+    field!(
+        server.control_socket,
+        "Unix socket of posthouse ctl, \"default\" for the one in data_dir",
+        |g| filled(g, "a path or \"default\"").map(|path| (path != "default").then(|| path.into())),
+        |v| quoted(&v.as_deref().map_or("default".into(), |path| path.to_string_lossy()))
+    ),
     field!(amqp.listeners, "addresses to listen on", |g| listeners(g), |v| list(
         v.iter().map(SocketAddr::to_string)
     )),

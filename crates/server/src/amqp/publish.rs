@@ -133,8 +133,10 @@ impl Session {
         }
         let index = self.route_of(publish)?;
         let Some(channel) = self.channel(number) else { return Ok(()) };
-        if let Some(transaction) = &mut channel.transaction {
-            let bytes = transaction.publish(publish, header.payload(), body);
+        if channel.transaction.is_some() {
+            self.check_special(number, header)?;
+            let transaction = self.channel(number).and_then(|channel| channel.transaction.as_mut());
+            let bytes = transaction.map_or(0, |t| t.publish(publish, header.payload(), body));
             return self.count_transaction(bytes);
         }
         if let Some(confirms) = &mut channel.confirms {
@@ -144,7 +146,22 @@ impl Session {
                 self.confirming.push(number);
             }
         }
-        self.publish(number, index, header, body)
+        let outcome = self.publish(number, index, header, body);
+        if outcome.is_err()
+            && let Some(confirms) = self.channel(number).and_then(|channel| channel.confirms.as_mut())
+        {
+            confirms.refused();
+        }
+        outcome
+    }
+
+    /// Refuses now what publishing this message in a transaction would refuse when it is committed.
+    pub(crate) fn check_special(&mut self, number: u16, header: HeaderView<'_>) -> Result<(), ReplyError> {
+        if needs_care(header) {
+            let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
+            Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
+        }
+        Ok(())
     }
 
     /// Publishes a message along a remembered route.

@@ -15,7 +15,7 @@ use posthouse_model::reply::{ReplyCode, ReplyError, Scope};
 use posthouse_node::broker::Broker;
 use posthouse_node::connections::ConnectionInfo;
 use posthouse_node::declare::DeleteIf;
-use posthouse_node::positions::Positions;
+use posthouse_node::positions::{Awaited, Positions};
 use posthouse_node::publish::Publisher;
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::vhost::VirtualHost;
@@ -109,7 +109,7 @@ pub(crate) struct Session {
     pub(crate) acked: Vec<Outstanding>,
     /// Memory lent to deliveries.
     pub(crate) runs: Vec<Run>,
-    waiting_for: Positions,
+    awaited: Awaited,
     progress: Progress,
 }
 
@@ -140,7 +140,7 @@ impl Session {
             transaction_bytes: 0,
             acked: Vec::new(),
             runs: Vec::new(),
-            waiting_for: Positions::default(),
+            awaited: Awaited::default(),
             progress: Progress::Open,
         }
     }
@@ -226,11 +226,10 @@ impl Session {
         false
     }
 
-    /// Asks to be woken when these positions are passed.
+    /// Asks to be woken when these positions are passed, or one of them is.
     pub(crate) fn wait_for(&mut self, needs: Positions) {
-        if self.waiting_for.passed_by(self.broker.passed()) || !self.waiting_for.passed_by(needs) {
-            self.waiting_for = needs;
-            self.broker.notify_when_passed(needs, &self.waker);
+        if let Some(next) = self.awaited.next(needs, self.broker.passed()) {
+            self.broker.notify_when_passed(next, &self.waker);
         }
     }
 

@@ -118,7 +118,7 @@ pub enum Freshness {
     Unchanged,
     /// Something may have changed; the session checks with the new permissions from now on.
     Changed,
-    /// The user is gone or has no permissions in the virtual host any more.
+    /// The user is gone or has no permissions in the virtual host any more; the session may do nothing from now on.
     Revoked,
 }
 
@@ -323,7 +323,10 @@ impl Authorities {
                 access.replace(current.permissions);
                 Freshness::Changed
             }
-            Err(_) => Freshness::Revoked,
+            Err(_) => {
+                access.revoke();
+                Freshness::Revoked
+            }
         }
     }
 

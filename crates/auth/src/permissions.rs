@@ -104,11 +104,13 @@ pub struct Access {
     granted: Vec<(Permission, ResourceKind, String)>,
     /// The entry to be overwritten next.
     oldest: usize,
+    /// There are no permissions any more.
+    revoked: bool,
 }
 
 impl Access {
     pub(crate) fn new(user: Name, vhost: Name, generation: u64, permissions: Arc<Permissions>) -> Self {
-        Self { user, vhost, generation, permissions, granted: Vec::new(), oldest: 0 }
+        Self { user, vhost, generation, permissions, granted: Vec::new(), oldest: 0, revoked: false }
     }
 
     /// The user.
@@ -130,11 +132,12 @@ impl Access {
     ) -> Result<(), ReplyError> {
         let known =
             |(p, k, n): &(Permission, ResourceKind, String)| *p == permission && *k == kind && n == name;
-        if self.permissions.of(permission).regex.is_none() || self.granted.iter().any(known) {
+        let unlimited = self.permissions.of(permission).regex.is_none();
+        if !self.revoked && (unlimited || self.granted.iter().any(known)) {
             return Ok(());
         }
         let resource = Resource { kind, vhost: &self.vhost, name };
-        if !self.permissions.allow(permission, resource) {
+        if self.revoked || !self.permissions.allow(permission, resource) {
             return Err(errors::access_refused(permission, resource, &self.user));
         }
         self.remember(permission, kind, name);
@@ -146,6 +149,12 @@ impl Access {
         self.permissions = permissions;
         self.granted.clear();
         self.oldest = 0;
+        self.revoked = false;
+    }
+
+    /// Refuses everything from now on.
+    pub(crate) fn revoke(&mut self) {
+        self.revoked = true;
     }
 
     fn remember(&mut self, permission: Permission, kind: ResourceKind, name: &str) {

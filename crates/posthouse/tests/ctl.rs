@@ -1,4 +1,5 @@
 //! `posthouse ctl` against a running broker, with AMQP clients that feel what it does.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

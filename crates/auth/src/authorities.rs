@@ -118,7 +118,7 @@ pub enum Freshness {
     Unchanged,
     /// Something may have changed; the session checks with the new permissions from now on.
     Changed,
-    /// The user is gone or has no permissions in the virtual host any more; the session may do nothing from now on.
+    /// The user is gone or has no permissions in the virtual host any more; every check is refused from now on.
     Revoked,
 }
 
@@ -317,6 +317,7 @@ impl Authorities {
         if access.generation == self.generation() {
             return Freshness::Unchanged;
         }
+        let generation = self.generation();
         match self.access(&access.user, &access.vhost) {
             Ok(current) => {
                 access.generation = current.generation;
@@ -324,7 +325,8 @@ impl Authorities {
                 Freshness::Changed
             }
             Err(_) => {
-                access.revoke();
+                access.generation = generation;
+                access.replace(None);
                 Freshness::Revoked
             }
         }

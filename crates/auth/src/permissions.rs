@@ -100,17 +100,17 @@ pub struct Access {
     pub(crate) user: Name,
     pub(crate) vhost: Name,
     pub(crate) generation: u64,
-    pub(crate) permissions: Arc<Permissions>,
+    /// `None` when all were taken away since the session began.
+    pub(crate) permissions: Option<Arc<Permissions>>,
     granted: Vec<(Permission, ResourceKind, String)>,
     /// The entry to be overwritten next.
     oldest: usize,
-    /// There are no permissions any more.
-    revoked: bool,
 }
 
 impl Access {
     pub(crate) fn new(user: Name, vhost: Name, generation: u64, permissions: Arc<Permissions>) -> Self {
-        Self { user, vhost, generation, permissions, granted: Vec::new(), oldest: 0, revoked: false }
+        let permissions = Some(permissions);
+        Self { user, vhost, generation, permissions, granted: Vec::new(), oldest: 0 }
     }
 
     /// The user.
@@ -132,29 +132,23 @@ impl Access {
     ) -> Result<(), ReplyError> {
         let known =
             |(p, k, n): &(Permission, ResourceKind, String)| *p == permission && *k == kind && n == name;
-        let unlimited = self.permissions.of(permission).regex.is_none();
-        if !self.revoked && (unlimited || self.granted.iter().any(known)) {
+        let permits_all = |permissions: &Arc<Permissions>| permissions.of(permission).regex.is_none();
+        if self.permissions.as_ref().is_some_and(permits_all) || self.granted.iter().any(known) {
             return Ok(());
         }
         let resource = Resource { kind, vhost: &self.vhost, name };
-        if self.revoked || !self.permissions.allow(permission, resource) {
+        if !self.permissions.as_ref().is_some_and(|permissions| permissions.allow(permission, resource)) {
             return Err(errors::access_refused(permission, resource, &self.user));
         }
         self.remember(permission, kind, name);
         Ok(())
     }
 
-    /// Checks with other permissions from now on.
-    pub(crate) fn replace(&mut self, permissions: Arc<Permissions>) {
+    /// Checks with other permissions from now on; without any, everything is refused.
+    pub(crate) fn replace(&mut self, permissions: Option<Arc<Permissions>>) {
         self.permissions = permissions;
         self.granted.clear();
         self.oldest = 0;
-        self.revoked = false;
-    }
-
-    /// Refuses everything from now on.
-    pub(crate) fn revoke(&mut self) {
-        self.revoked = true;
     }
 
     fn remember(&mut self, permission: Permission, kind: ResourceKind, name: &str) {
@@ -239,7 +233,7 @@ mod tests {
         }
         assert_eq!(access.granted.len(), CACHE_ENTRIES);
         assert!(access.check(Permission::Configure, ResourceKind::Queue, "r47").is_err());
-        access.replace(Arc::new(Permissions::new("", "", "^x").unwrap()));
+        access.replace(Some(Arc::new(Permissions::new("", "", "^x").unwrap())));
         assert!(access.check(Permission::Read, ResourceKind::Queue, "r47").is_err());
     }
 }

@@ -191,9 +191,8 @@ impl Broker {
                 }
             }
             state.machine = Machine::default();
-            for waiting in state.waiting.drain(..) {
-                waiting.synced();
-            }
+            let (waiting, getting) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.getting));
+            waiting.iter().chain(&getting).for_each(|session| session.room());
             drop(state);
             inner.queues.remove(&queue.id);
             let mut ops = Vec::new();

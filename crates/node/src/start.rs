@@ -302,7 +302,7 @@ impl WalEvents for Events {
     fn drained(&self) {
         if let Some(broker) = self.broker() {
             for connection in broker.connections().list() {
-                connection.waker.synced();
+                connection.waker.room();
             }
         }
     }
@@ -316,9 +316,14 @@ fn start_checkpoints(
     let Some(work) = work else { return Ok(()) };
     let broker = Arc::downgrade(broker);
     std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
-        while work.recv().is_ok() {
+        // The first look is at what a crash has left in the log: nobody else asks before more of it is full.
+        let mut first = true;
+        while std::mem::take(&mut first) || work.recv().is_ok() {
             let Some(broker) = broker.upgrade() else { return };
             let Store::Log(storage) = broker.store() else { return };
+            if storage.messages.wal().checkpoint_wanted().is_none() {
+                continue;
+            }
             match storage.messages.checkpoint(&*broker, false) {
                 Ok(report) => {
                     for damage in &report.damages {

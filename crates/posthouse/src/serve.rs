@@ -1,6 +1,7 @@
 //! Running the broker from its settings until it is told to stop.
 
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,9 @@ pub(crate) fn serve(settings: Settings) -> ExitCode {
 fn start_logging(filter: &str) {
     // The directives were checked when the settings were read.
     let filter = tracing_subscriber::EnvFilter::new(filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Colours are for people: files and pipes get plain text.
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 fn run(runtime: &Runtime, settings: &Settings) -> Result<(), String> {

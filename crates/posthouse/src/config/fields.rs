@@ -91,7 +91,7 @@ pub(super) const FIELDS: &[Field] = &[
     )),
     field!(disk.free_limit, "free disk space that blocks publishers", |g| g.size(0..=1 << 50), |v| size(*v)),
     field!(log.file_size, "one log file", |g| g.size(1 << 20..=4 << 30), |v| size(*v)),
-    field!(log.files, "log files kept and reused", |g| small(g, 2, 4_096), |v| v.to_string()),
+    field!(log.files, "log files kept and reused", |g| small(g, 4, 4_096), |v| v.to_string()),
     field!(
         auth.loopback_users,
         "users who may connect from this machine only",

@@ -128,6 +128,18 @@ fn restart(disk: &SimDisk, owner: Owner) -> Owner {
     reopened
 }
 
+/// What was handed out is not in the log, so a run that did nothing else must leave a trace.
+#[test]
+fn a_crash_right_after_a_clean_stop_is_no_clean_stop() {
+    let disk = new_disk(1);
+    let (owner, _) = start(&disk, None);
+    owner.enqueue(&[1], 10, 100, 0);
+    let owner = restart(&disk, owner);
+    let (_, recovered) = start(&disk.crash(), Some(&owner));
+    assert!(!recovered.clean);
+    assert_eq!(recovered.queues[0].delivered_below, recovered.queues[0].next_seq);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 

@@ -1,0 +1,80 @@
+//! What RabbitMQ has and this broker does not have yet is refused: ignoring it would break a promise.
+
+use posthouse_testkit::{Exchange, FieldValue, Method, Properties, Publish, Queue, table, text};
+
+use super::{broker, unique};
+
+const NOT_IMPLEMENTED: u16 = 540;
+
+#[test]
+fn queue_arguments() {
+    let broker = broker();
+    let queue = unique("q");
+    let number = || FieldValue::I32(1000);
+    for (argument, value) in [
+        ("x-message-ttl", number()),
+        ("x-expires", number()),
+        ("x-max-length", number()),
+        ("x-max-length-bytes", number()),
+        ("x-overflow", text("reject-publish")),
+        ("x-dead-letter-exchange", text("amq.fanout")),
+        ("x-max-priority", FieldValue::I32(10)),
+        ("x-single-active-consumer", FieldValue::Bool(true)),
+        ("x-delivery-limit", number()),
+    ] {
+        let mut peer = broker.peer();
+        let arguments = table([(argument, value)]);
+        peer.send(1, &Queue { arguments, ..Queue::durable(&queue) }.method());
+        let text = format!(
+            "NOT_IMPLEMENTED - argument '{argument}' of queue '{queue}' in vhost '/' is not supported yet"
+        );
+        peer.expect_connection_close(NOT_IMPLEMENTED, &text, (50, 10));
+    }
+    // None was declared.
+    let text = format!("NOT_FOUND - no queue '{queue}' in vhost '/'");
+    broker.peer().refused(1, &Queue::passive(&queue).method(), 404, &text);
+}
+
+#[test]
+fn queue_types() {
+    let broker = broker();
+    let queue = unique("q");
+    for queue_type in ["quorum", "stream"] {
+        let mut peer = broker.peer();
+        let arguments = table([("x-queue-type", text(queue_type))]);
+        peer.send(1, &Queue { arguments, ..Queue::durable(&queue) }.method());
+        let text = format!(
+            "NOT_IMPLEMENTED - value '{queue_type}' of argument 'x-queue-type' of queue '{queue}' in vhost '/' is \
+             not supported yet"
+        );
+        peer.expect_connection_close(NOT_IMPLEMENTED, &text, (50, 10));
+    }
+}
+
+#[test]
+fn message_expiration() {
+    let mut peer = broker().peer();
+    let queue = peer.server_named(1);
+    let properties = Properties { expiration: Some("60000".into()), ..Properties::default() };
+    peer.publish_with(1, &Publish { properties, ..Publish::to("", &queue) });
+    let text = "NOT_IMPLEMENTED - the message property 'expiration' is not supported yet";
+    peer.expect_connection_close(NOT_IMPLEMENTED, text, (60, 40));
+}
+
+#[test]
+fn exchange_types() {
+    let broker = broker();
+    let exchange = unique("e");
+    for exchange_type in
+        ["x-consistent-hash", "x-modulus-hash", "x-random", "x-local-random", "x-recent-history"]
+    {
+        let mut peer = broker.peer();
+        peer.send(1, &Exchange::named(&exchange, exchange_type).method());
+        let close = peer.connection_closed();
+        let expected = format!(
+            "NOT_IMPLEMENTED - type '{exchange_type}' of exchange '{exchange}' in vhost '/' is not supported yet"
+        );
+        assert_eq!((close.reply_code, close.reply_text), (NOT_IMPLEMENTED, expected));
+        peer.send(0, &Method::ConnectionCloseOk {});
+    }
+}

@@ -8,6 +8,7 @@
 //!
 //! One test, since the counter is the process's.
 
+#![allow(clippy::unwrap_used, reason = "a helper that panics is a test that fails")]
 #![allow(unsafe_code, reason = "an allocator that counts is an unsafe trait around the system's")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -318,7 +318,7 @@ impl WalEvents for Events {
     fn disk_full(&self, full: bool) {
         warn!(full, "the log's disk is full, or has room again");
         if let Some(broker) = self.broker() {
-            broker.watch(None);
+            broker.watch(broker.store().free_space());
         }
     }
 

@@ -20,13 +20,14 @@ RABBITMQ_START_SECONDS = 60
 
 
 @contextlib.contextmanager
-def posthouse(binary):
-    """A Posthouse on a free port with a fresh data directory; yields its URI.
+def posthouse(binary, data=None):
+    """A Posthouse on a free port; yields its URI.
 
-    Leaving the block sends SIGTERM, and the broker must then exit with 0 within 10 seconds.
+    Without a data directory it gets a fresh one, which goes with it. Leaving the block sends
+    SIGTERM, and the broker must then exit with 0 within 10 seconds.
     """
     with tempfile.TemporaryDirectory(prefix="posthouse-clients-") as directory, open(f"{directory}/log", "w+") as log:
-        arguments = [binary, "serve", "--data-dir", f"{directory}/data", "--amqp", "127.0.0.1:0"]
+        arguments = [binary, "serve", "--data-dir", data or f"{directory}/data", "--amqp", "127.0.0.1:0"]
         try:
             process = subprocess.Popen(
                 arguments, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
@@ -75,7 +76,7 @@ def _tail(log):
 def rabbitmq():
     """Debian's RabbitMQ on free ports, with its own epmd and all of its files in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="rabbitmq-compare-") as directory, contextlib.ExitStack() as stack:
-        amqp, distribution, epmd = _free_ports(3)
+        amqp, distribution, epmd = free_ports(3)
         environment = {
             **os.environ,
             "HOME": directory,
@@ -125,7 +126,8 @@ def _alive(process):
     return True
 
 
-def _free_ports(count):
+def free_ports(count):
+    """Ports of the loopback interface on which nothing listened a moment ago."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in sockets:

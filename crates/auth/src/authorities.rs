@@ -118,7 +118,7 @@ pub enum Freshness {
     Unchanged,
     /// Something may have changed; the session checks with the new permissions from now on.
     Changed,
-    /// The user is gone or has no permissions in the virtual host any more.
+    /// The user is gone or has no permissions in the virtual host any more; every check is refused from now on.
     Revoked,
 }
 
@@ -172,16 +172,20 @@ impl Authorities {
 
     /// Adds a user without tags and permissions. Hashes the password: call it on a blocking thread.
     pub fn add_user(&self, name: &str, password: &[u8]) -> Result<Vec<AuthChange>, AuthError> {
-        let name = checked_name(name)?;
-        let exists = || AuthError::UserExists(name.to_string());
-        if self.read().contains_key(&name) {
-            return Err(exists());
+        if self.read().contains_key(name) {
+            return Err(AuthError::UserExists(name.to_owned()));
         }
-        let password = Some(PasswordHash::new(password, self.settings.hash_cost)?);
-        let user = User { name: name.clone(), password, tags: Vec::new() };
+        let password = PasswordHash::new(password, self.settings.hash_cost)?;
+        self.add_user_with(name, password)
+    }
+
+    /// Adds a user whose password was hashed before.
+    pub fn add_user_with(&self, name: &str, password: PasswordHash) -> Result<Vec<AuthChange>, AuthError> {
+        let name = checked_name(name)?;
+        let user = User { name: name.clone(), password: Some(password), tags: Vec::new() };
         let mut users = self.write();
         if users.contains_key(&name) {
-            return Err(exists());
+            return Err(AuthError::UserExists(name.to_string()));
         }
         users.insert(name, Entry::new(user.clone()));
         self.changed();
@@ -317,13 +321,18 @@ impl Authorities {
         if access.generation == self.generation() {
             return Freshness::Unchanged;
         }
+        let generation = self.generation();
         match self.access(&access.user, &access.vhost) {
             Ok(current) => {
                 access.generation = current.generation;
                 access.replace(current.permissions);
                 Freshness::Changed
             }
-            Err(_) => Freshness::Revoked,
+            Err(_) => {
+                access.generation = generation;
+                access.replace(None);
+                Freshness::Revoked
+            }
         }
     }
 

@@ -100,7 +100,8 @@ pub struct Access {
     pub(crate) user: Name,
     pub(crate) vhost: Name,
     pub(crate) generation: u64,
-    pub(crate) permissions: Arc<Permissions>,
+    /// `None` when all were taken away since the session began.
+    pub(crate) permissions: Option<Arc<Permissions>>,
     granted: Vec<(Permission, ResourceKind, String)>,
     /// The entry to be overwritten next.
     oldest: usize,
@@ -108,6 +109,7 @@ pub struct Access {
 
 impl Access {
     pub(crate) fn new(user: Name, vhost: Name, generation: u64, permissions: Arc<Permissions>) -> Self {
+        let permissions = Some(permissions);
         Self { user, vhost, generation, permissions, granted: Vec::new(), oldest: 0 }
     }
 
@@ -130,19 +132,20 @@ impl Access {
     ) -> Result<(), ReplyError> {
         let known =
             |(p, k, n): &(Permission, ResourceKind, String)| *p == permission && *k == kind && n == name;
-        if self.permissions.of(permission).regex.is_none() || self.granted.iter().any(known) {
+        let permits_all = |permissions: &Arc<Permissions>| permissions.of(permission).regex.is_none();
+        if self.permissions.as_ref().is_some_and(permits_all) || self.granted.iter().any(known) {
             return Ok(());
         }
         let resource = Resource { kind, vhost: &self.vhost, name };
-        if !self.permissions.allow(permission, resource) {
+        if !self.permissions.as_ref().is_some_and(|permissions| permissions.allow(permission, resource)) {
             return Err(errors::access_refused(permission, resource, &self.user));
         }
         self.remember(permission, kind, name);
         Ok(())
     }
 
-    /// Checks with other permissions from now on.
-    pub(crate) fn replace(&mut self, permissions: Arc<Permissions>) {
+    /// Checks with other permissions from now on; without any, everything is refused.
+    pub(crate) fn replace(&mut self, permissions: Option<Arc<Permissions>>) {
         self.permissions = permissions;
         self.granted.clear();
         self.oldest = 0;
@@ -230,7 +233,7 @@ mod tests {
         }
         assert_eq!(access.granted.len(), CACHE_ENTRIES);
         assert!(access.check(Permission::Configure, ResourceKind::Queue, "r47").is_err());
-        access.replace(Arc::new(Permissions::new("", "", "^x").unwrap()));
+        access.replace(Some(Arc::new(Permissions::new("", "", "^x").unwrap())));
         assert!(access.check(Permission::Read, ResourceKind::Queue, "r47").is_err());
     }
 }

@@ -16,6 +16,17 @@ impl Alarms {
         self.0.load(Ordering::Relaxed) != 0
     }
 
+    /// Whether the memory alarm is on.
+    #[inline]
+    pub fn memory(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & MEMORY != 0
+    }
+
+    /// Sets the memory alarm; whether none was on before.
+    pub fn raise_memory(&self) -> bool {
+        self.0.fetch_or(MEMORY, Ordering::Relaxed) == 0
+    }
+
     /// Sets both; whether that changed whether any is on.
     pub fn set(&self, memory: bool, disk: bool) -> bool {
         let now = if memory { MEMORY } else { 0 } | if disk { DISK } else { 0 };
@@ -49,5 +60,8 @@ mod tests {
         assert!(!alarms.set(false, true));
         assert_eq!(alarms.reason(), Some("low on disk"));
         assert!(alarms.set(false, false));
+        assert!(alarms.raise_memory() && alarms.memory());
+        assert!(!alarms.raise_memory(), "it was on before");
+        assert!(!alarms.set(true, false));
     }
 }

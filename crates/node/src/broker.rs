@@ -255,7 +255,7 @@ impl Broker {
         }
     }
 
-    /// Tells the session, once, when these positions have been passed. It may be told too early.
+    /// Tells the session, once, when one of these positions has been passed: that of the log while it has not.
     pub fn notify_when_passed(&self, needs: Positions, waker: &Arc<SessionWaker>) {
         let passed = self.passed();
         match self.wal() {
@@ -282,17 +282,31 @@ impl Broker {
         let disk = full || disk_free_bytes.is_some_and(|free| free < self.settings.disk_free_limit_bytes);
         let before = self.alarms.reason();
         if self.alarms.set(memory, disk) {
-            let (now, memory_bytes) = (self.alarms.reason(), self.memory.bytes());
-            tracing::warn!(
-                ?before,
-                ?now,
-                memory_bytes,
-                ?disk_free_bytes,
-                "publishers are held back or let go on"
-            );
-            for connection in self.connections.list() {
-                connection.waker.alarms_changed();
-            }
+            self.tell_alarms(before, disk_free_bytes);
+        }
+    }
+
+    /// Sets the memory alarm as soon as a publisher crosses the watermark: a fast one sends 100 MB until the next
+    /// [`Self::watch`], which is what takes the alarm back.
+    #[inline]
+    pub(crate) fn watch_memory(&self) {
+        let over = self.memory.bytes() > self.settings.memory_watermark_bytes;
+        if over && !self.alarms.memory() && self.alarms.raise_memory() {
+            self.tell_alarms(None, None);
+        }
+    }
+
+    fn tell_alarms(&self, before: Option<&'static str>, disk_free_bytes: Option<u64>) {
+        let (now, memory_bytes) = (self.alarms.reason(), self.memory.bytes());
+        tracing::warn!(
+            ?before,
+            ?now,
+            memory_bytes,
+            ?disk_free_bytes,
+            "publishers are held back or let go on"
+        );
+        for connection in self.connections.list() {
+            connection.waker.alarms_changed();
         }
     }
 
@@ -306,12 +320,13 @@ impl Broker {
         self.connections.remove(info.id);
     }
 
-    /// The next queue identity; what must be kept for it goes to `ops`.
-    pub(crate) fn next_queue_id(&self, ops: &mut Vec<MetaOp>) -> QueueId {
+    /// The next queue identity.
+    pub(crate) fn next_queue_id(&self) -> QueueId {
         let mut ids = self.queue_ids.lock().unwrap_or_else(PoisonError::into_inner);
         if ids.next == ids.reserved {
             ids.reserved += QUEUE_ID_STEP;
-            ops.push(records::put_next_queue_id(ids.reserved));
+            // Under the lock, so that it is kept before any queue that has one of these.
+            self.keep(vec![records::put_next_queue_id(ids.reserved)]);
         }
         ids.next += 1;
         QueueId(ids.next - 1)

@@ -133,7 +133,7 @@ impl Broker {
 
     fn add_queue(&self, inner: &mut Inner, definition: QueueDefinition) -> Arc<QueueHandle> {
         let mut ops = Vec::new();
-        let id = self.next_queue_id(&mut ops);
+        let id = self.next_queue_id();
         if definition.durable {
             ops.push(records::put_queue(id, &definition));
         }
@@ -191,9 +191,8 @@ impl Broker {
                 }
             }
             state.machine = Machine::default();
-            for waiting in state.waiting.drain(..) {
-                waiting.synced();
-            }
+            let (waiting, getting) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.getting));
+            waiting.iter().chain(&getting).for_each(|session| session.room());
             drop(state);
             inner.queues.remove(&queue.id);
             let mut ops = Vec::new();

@@ -36,7 +36,7 @@ pub fn take(
 }
 
 /// Takes one message for `basic.get`, and how many are left; `None` for the run when there is none, and
-/// `NeedsLoad` when one is there but must be read first: try again when `waker` is told `synced`.
+/// `NeedsLoad` when one is there but must be read first: try again when `waker` is told `room`.
 pub fn get(
     broker: &Broker,
     queue: &Arc<QueueHandle>,
@@ -53,7 +53,7 @@ pub fn get(
     let left = state.machine.ready();
     let end = if runs.is_empty() { end } else { TakeEnd::Limit };
     if end == TakeEnd::NeedsLoad {
-        state.waiting.push(waker.clone());
+        state.getting.push(waker.clone());
     }
     after_take(broker, queue, state, end, &runs, no_ack && settled.persistent);
     (end, runs.pop(), left)
@@ -74,9 +74,11 @@ fn after_take(
         }
     }
     if end == TakeEnd::NeedsLoad {
+        // Whoever waits is told when the reading is done; told now, a `basic.get` would try again at once, forever.
         residency::need_load(broker, queue, &mut state);
+    } else {
+        residency::after_take(&mut state);
     }
-    residency::after_take(&mut state);
     release_segments(broker, &mut state);
     drop(state);
     if log_settled && let Some(wal) = broker.wal() {

@@ -1,11 +1,13 @@
 //! One running broker, without protocol and without sockets: virtual hosts, publishing, delivering, settling,
 //! definitions, watermarks.
 
+pub mod admin;
 pub mod alarms;
 pub mod broker;
 pub mod connections;
 pub mod declare;
 pub mod deliver;
+pub mod listings;
 pub mod owner;
 pub mod positions;
 pub mod publish;

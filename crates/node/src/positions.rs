@@ -22,3 +22,51 @@ impl Positions {
         Self { lsn: self.lsn.max(other.lsn), meta: self.meta.max(other.meta) }
     }
 }
+
+/// What a session has asked to be told of. The log and the metadata store tell separately, so it is one position of
+/// one of them at a time; once told, the session looks again at what it still needs.
+#[derive(Debug, Default)]
+pub struct Awaited(Positions);
+
+impl Awaited {
+    /// What to ask for now, so that `needs` is heard of in time; none when what was asked for earlier does.
+    pub fn next(&mut self, needs: Positions, passed: Positions) -> Option<Positions> {
+        let one = if needs.lsn > passed.lsn {
+            Positions { lsn: needs.lsn, meta: 0 }
+        } else {
+            Positions { lsn: 0, meta: needs.meta }
+        };
+        if !self.0.passed_by(passed) && self.0.passed_by(one) {
+            return None;
+        }
+        self.0 = one;
+        Some(one)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(lsn: Lsn, meta: u64) -> Positions {
+        Positions { lsn, meta }
+    }
+
+    #[test]
+    fn both_positions_are_asked_for_in_turn() {
+        let mut awaited = Awaited::default();
+        assert_eq!(awaited.next(at(10, 5), at(0, 0)), Some(at(10, 0)));
+        assert_eq!(awaited.next(at(10, 5), at(9, 0)), None, "asked for");
+        assert_eq!(awaited.next(at(10, 5), at(10, 4)), Some(at(0, 5)), "the log is there, the store is not");
+        assert_eq!(awaited.next(at(10, 5), at(10, 4)), None, "asked for");
+    }
+
+    #[test]
+    fn an_earlier_position_is_enough_and_a_later_one_is_not() {
+        let mut awaited = Awaited::default();
+        assert_eq!(awaited.next(at(10, 0), at(0, 0)), Some(at(10, 0)));
+        assert_eq!(awaited.next(at(20, 9), at(0, 0)), None);
+        assert_eq!(awaited.next(at(5, 0), at(0, 0)), Some(at(5, 0)));
+        assert_eq!(awaited.next(at(0, 3), at(0, 0)), Some(at(0, 3)), "the log may not move at all");
+    }
+}

@@ -152,10 +152,34 @@ impl Publisher {
         self.staged_end
     }
 
-    /// A queue that has more than it should, if one was met since the last call: the session stops reading until
-    /// that queue says there is room, or a short while has passed.
-    pub fn take_pressure(&mut self) -> Option<Arc<QueueHandle>> {
-        self.pressed.take()
+    /// Whether a queue was met that has more than it should: the session stops reading until that queue says there
+    /// is room, and asks [`Self::must_wait`] now and then in case it cannot say so.
+    pub fn is_pressed(&self) -> bool {
+        self.pressed.is_some()
+    }
+
+    /// Whether the pressure goes on.
+    pub fn must_wait(&mut self, now_ms: u64) -> bool {
+        let Some(queue) = self.pressed.take() else { return false };
+        if residency::must_wait(&self.broker, &queue, now_ms) {
+            self.wait_for_room(queue);
+        }
+        self.pressed.is_some()
+    }
+
+    /// There is room again.
+    pub fn relieve(&mut self) {
+        self.pressed = None;
+    }
+
+    fn wait_for_room(&mut self, queue: Arc<QueueHandle>) {
+        {
+            let mut state = queue.lock();
+            if !state.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, &self.waker)) {
+                state.waiting.push(self.waker.clone());
+            }
+        }
+        self.pressed = Some(queue);
     }
 
     /// Readies a slot for a message: flushes what must go first, and puts the slot on the list.
@@ -201,15 +225,13 @@ impl Publisher {
         if let Some(stage) = stage {
             self.staged_end = stage.position();
         }
+        broker.watch_memory();
         // Nobody is woken while the staging lock is held.
         for wake in self.wakes.drain(..) {
             wake.wake();
         }
-        if let Some(queue) = &self.pressed {
-            let mut state = queue.lock();
-            if !state.waiting.iter().any(|waiting| Arc::ptr_eq(waiting, &self.waker)) {
-                state.waiting.push(self.waker.clone());
-            }
+        if let Some(queue) = self.pressed.take() {
+            self.wait_for_room(queue);
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct QueueState {
     pub loading: bool,
     /// Publishers that wait until there is room again.
     pub waiting: Vec<Arc<SessionWaker>>,
+    /// Sessions whose `basic.get` waits for a message to be read from its segment.
+    pub getting: Vec<Arc<SessionWaker>>,
     /// How fast consumers are.
     pub drain: Drain,
     /// Counted since the start.

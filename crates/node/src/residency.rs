@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::residency::ToWrite;
+use posthouse_storage::StorageError;
 use posthouse_storage::segment::{BlockIn, Class, SegmentStore, is_gone};
 use tracing::error;
 
@@ -16,7 +17,7 @@ use crate::queue_handle::{QueueHandle, QueueState};
 /// Memory of one queue from which on its chunks are written to segments, where consumers do not drain it.
 const SPILL_BYTES: usize = 2 << 20;
 
-/// Memory of one queue from which on its publishers are paced, where consumers drain it.
+/// Memory of one queue from which on its publishers wait for consumers that drain it, or for the writing.
 const PACED_BYTES: usize = 4 << 20;
 
 /// The same while all queues together are over the budget.
@@ -25,8 +26,11 @@ const SPILL_BYTES_TIGHT: usize = 256 << 10;
 /// What stays in memory ahead of the cursor when a queue is spilled.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// Memory of one queue from which on its publishers wait for the writing, where no consumer takes.
-const PRESSURE_BYTES: usize = 4 << 20;
+/// The same while all queues together are over the budget and the queue has consumers.
+const KEEP_BYTES_TIGHT: usize = 64 << 10;
+
+/// Less is not worth a write.
+const RELIEF_BYTES_MIN: usize = 16 << 10;
 
 /// Memory of one queue from which on it is spilled even though consumers take.
 const PACED_MAX_BYTES: usize = 64 << 20;
@@ -36,6 +40,9 @@ const WRITE_BYTES: usize = 2 << 20;
 
 /// Read ahead of the cursor.
 const READ_AHEAD_BYTES: usize = 1 << 20;
+
+/// How long the reading rests when the machine refused it.
+const READ_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Asks the two threads for work.
 #[derive(Debug)]
@@ -79,17 +86,27 @@ pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSt
     if bytes < if over_budget { SPILL_BYTES_TIGHT } else { SPILL_BYTES } {
         return false;
     }
-    let draining = state.drain.is_fast(now_ms, state.counters.delivered, state.machine.ready());
     let waiting = state.machine.waiting_bytes();
-    let Some(residency) = broker.residency() else { return draining && waiting >= PACED_BYTES };
     // Consumers that keep up are given the chance to before anything is written to disk for them.
     let handed_out = bytes.saturating_sub(waiting);
-    let spill = !draining || over_budget || handed_out >= PACED_BYTES || waiting >= PACED_MAX_BYTES;
-    if spill && !state.spilling {
+    let draining = state.drain.is_fast(now_ms, state.counters.delivered, state.machine.ready());
+    if !draining || over_budget || handed_out >= PACED_BYTES || waiting >= PACED_MAX_BYTES {
+        start_spill(broker, queue, state);
+    }
+    waiting >= PACED_BYTES && (draining || state.spilling)
+}
+
+/// Whether a publisher that was told to pause has to wait on: consumers are busy making room, or the disk is.
+pub fn must_wait(broker: &Broker, queue: &Arc<QueueHandle>, now_ms: u64) -> bool {
+    let mut state = queue.lock();
+    !state.deleted && after_push(broker, queue, &mut state, now_ms)
+}
+
+fn start_spill(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) {
+    if let Some(residency) = broker.residency().filter(|_| !state.spilling) {
         state.spilling = true;
         residency.spill(queue);
     }
-    waiting >= if draining { PACED_BYTES } else { PRESSURE_BYTES }
 }
 
 /// Whether consumers drain a queue fast enough for its publishers to wait for them.
@@ -107,12 +124,15 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Judges by the deliveries of windows of 100 ms: fast is what would hand out all that is ready in a second.
+    /// Judges by the deliveries of windows of 100 ms: fast is what would hand out all that is ready in a second, or
+    /// what no publisher can complain of.
     fn is_fast(&mut self, now_ms: u64, delivered: u64, ready: u64) -> bool {
         const WINDOW_MS: u64 = 100;
         const WINDOWS: u64 = 10;
+        const FAST_PER_SECOND: u64 = 50_000;
         if now_ms.saturating_sub(self.window_start_ms) >= WINDOW_MS {
-            self.fast = (delivered - self.delivered_before).saturating_mul(WINDOWS) >= ready;
+            self.fast =
+                (delivered - self.delivered_before).saturating_mul(WINDOWS) >= ready.min(FAST_PER_SECOND);
             self.delivered_before = delivered;
             self.window_start_ms = now_ms;
         }
@@ -124,8 +144,31 @@ impl Drain {
 pub fn after_take(state: &mut QueueState) {
     if !state.waiting.is_empty() && state.machine.waiting_bytes() < PACED_BYTES / 2 {
         for waiting in state.waiting.drain(..) {
-            waiting.synced();
+            waiting.room();
         }
+    }
+}
+
+/// While all queues together are over the budget, has each of them written to segments: those that nobody publishes
+/// to would keep theirs for ever otherwise, and enough of them would hold back every publisher for good.
+pub(crate) fn relieve(broker: &Broker) {
+    let over_budget = broker.memory().bytes() > broker.settings().memory_budget_bytes;
+    let Some(residency) = broker.residency().filter(|_| over_budget) else { return };
+    for queue in broker.vhosts().iter().flat_map(|vhost| vhost.all_queues()) {
+        let mut state = queue.lock();
+        if !state.spilling && state.machine.memory_bytes() > keep_bytes(&state, true) + RELIEF_BYTES_MIN {
+            state.spilling = true;
+            residency.spill(&queue);
+        }
+    }
+}
+
+/// What stays in memory ahead of the cursor when a queue is spilled.
+fn keep_bytes(state: &QueueState, over_budget: bool) -> usize {
+    match over_budget {
+        false => KEEP_BYTES,
+        true if state.machine.roster.is_empty() => 0,
+        true => KEEP_BYTES_TIGHT,
     }
 }
 
@@ -138,12 +181,13 @@ pub fn need_load(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSta
 }
 
 /// Starts the two threads; they end when the broker is dropped.
-pub fn start(work: Work, segments: Arc<SegmentStore>) -> std::io::Result<()> {
+pub fn start(work: Work, broker: &Broker, segments: Arc<SegmentStore>) -> std::io::Result<()> {
     let Work { spill, load } = work;
     let store = segments.clone();
+    let (memory, budget) = (broker.memory().clone(), broker.settings().memory_budget_bytes);
     std::thread::Builder::new().name("spill".into()).spawn(move || {
         while let Ok(queue) = spill.recv() {
-            spill_queue(&queue, &store);
+            spill_queue(&queue, &store, || memory.bytes() > budget);
         }
     })?;
     std::thread::Builder::new().name("load".into()).spawn(move || {
@@ -154,26 +198,31 @@ pub fn start(work: Work, segments: Arc<SegmentStore>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
+fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore, over_budget: impl Fn() -> bool) {
     loop {
         let mut writes = Vec::new();
         {
             let mut state = queue.lock();
-            state.machine.plan_spill(KEEP_BYTES, WRITE_BYTES, &mut writes);
+            let keep = keep_bytes(&state, over_budget());
+            state.machine.plan_spill(keep, WRITE_BYTES, &mut writes);
             if writes.is_empty() || state.deleted {
-                state.spilling = false;
-                for waiting in state.waiting.drain(..) {
-                    waiting.synced();
-                }
+                end_spill(&mut state);
                 return;
             }
         }
         if let Err(problem) = write_chunks(queue, segments, &writes, true) {
             // The messages stay in memory; publishers are held back by the memory watermark.
             error!(queue = %queue.definition.name, %problem, "cannot write messages to a segment");
-            queue.lock().spilling = false;
+            end_spill(&mut queue.lock());
             return;
         }
+    }
+}
+
+fn end_spill(state: &mut QueueState) {
+    state.spilling = false;
+    for waiting in state.waiting.drain(..) {
+        waiting.room();
     }
 }
 
@@ -183,7 +232,7 @@ pub fn write_chunks(
     segments: &SegmentStore,
     writes: &[ToWrite],
     evict: bool,
-) -> Result<(), posthouse_storage::StorageError> {
+) -> Result<(), StorageError> {
     for persistence in [Persistence::Persistent, Persistence::Transient] {
         let of_class: Vec<&ToWrite> = writes.iter().filter(|w| w.persistence == persistence).collect();
         if of_class.is_empty() {
@@ -219,30 +268,58 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
         state.loading = false;
         state.machine.plan_load(READ_AHEAD_BYTES, |location| location.len as usize)
     };
-    let (mut wakes, mut again) = (Vec::new(), false);
+    let (mut wakes, mut again, mut refused) = (Vec::new(), false, false);
     for (first_seq, location) in plan {
         let read = segments.read(&location, queue.id, first_seq);
         let mut state = queue.lock();
         match read {
             Ok(chunk) => state.machine.loaded(first_seq, Arc::new(chunk), &mut wakes),
-            Err(problem) if is_gone(&problem) => again = true,
-            Err(problem) => {
-                let messages = state.machine.lost(first_seq, &mut wakes);
-                error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
-            }
+            Err(problem) => match after_failed_read(&problem) {
+                _ if !state.machine.not_loaded(first_seq, location) => again = true,
+                FailedRead::TryAgain => {
+                    error!(queue = %queue.definition.name, %problem, "cannot read messages now");
+                    refused = true;
+                }
+                FailedRead::Damage => {
+                    let messages = state.machine.lost(first_seq, &mut wakes);
+                    error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
+                }
+            },
         }
         release(&mut state, segments);
-        // `basic.get` waits here, as paced publishers do.
-        let waiting = std::mem::take(&mut state.waiting);
+        let getting = std::mem::take(&mut state.getting);
         drop(state);
-        for session in waiting {
-            session.synced();
+        for session in getting {
+            session.room();
         }
         for wake in wakes.drain(..) {
             wake.wake();
         }
     }
-    again
+    if refused {
+        std::thread::sleep(READ_AGAIN_AFTER);
+    }
+    again || refused
+}
+
+/// What a read that failed means for the messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum FailedRead {
+    /// They are there; the machine has too little of something, such as file descriptors.
+    TryAgain,
+    /// They are gone.
+    Damage,
+}
+
+fn after_failed_read(problem: &StorageError) -> FailedRead {
+    /// What a disk that cannot read a sector gives.
+    const EIO: i32 = 5;
+    match problem {
+        StorageError::Io { source, .. } if !is_gone(problem) && source.raw_os_error() != Some(EIO) => {
+            FailedRead::TryAgain
+        }
+        _ => FailedRead::Damage,
+    }
 }
 
 /// Gives back the places in segments that a queue no longer uses.
@@ -254,7 +331,69 @@ pub fn release(state: &mut QueueState, segments: &SegmentStore) {
 
 #[cfg(test)]
 mod tests {
+    use posthouse_auth::authorities::AuthSettings;
+    use posthouse_storage::wal::WalOptions;
+
     use super::*;
+    use crate::broker::Settings;
+    use crate::declare::QueueDeclaration;
+    use crate::publish::Publisher;
+    use crate::start::{self, Keep, StartOptions};
+
+    #[test]
+    fn queues_that_nobody_publishes_to_make_room_as_well() {
+        let data = tempfile::tempdir().unwrap();
+        let budget = 1 << 20;
+        let settings = Settings {
+            max_message_bytes: 1 << 20,
+            memory_budget_bytes: budget,
+            memory_watermark_bytes: 2 * budget,
+            disk_free_limit_bytes: 0,
+            max_consumers_per_channel: 1,
+            max_connections: 1,
+        };
+        let wal = WalOptions { file_bytes: 1 << 20, ring_files: 4, ..WalOptions::default() };
+        let broker = start::start(StartOptions {
+            settings,
+            auth: AuthSettings::default(),
+            default_user: ("guest".into(), "guest".into()),
+            keep: Keep::InDirectory { path: data.path().to_owned(), wal },
+            on_fatal: |problem| panic!("{problem}"),
+        })
+        .unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let mut publisher = Publisher::new(broker.clone(), Arc::default());
+        for n in 0..30 {
+            let declaration = QueueDeclaration { name: format!("q{n}"), ..QueueDeclaration::default() };
+            let queue = broker.declare_queue(&vhost, declaration, 0).unwrap().queue;
+            let slot = publisher.slot(&[queue.id], |id| vhost.queue_by_id(id)).unwrap();
+            publisher.append(slot, false, b"\0\x01q", b"", &[0; 100 << 10]);
+            publisher.flush();
+        }
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while broker.memory().bytes() > budget {
+            assert!(std::time::Instant::now() < patience, "{} bytes in memory", broker.memory().bytes());
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn only_damage_loses_messages() {
+        let path = std::path::Path::new("segments/1.seg");
+        let outcome = |error| after_failed_read(&StorageError::io("open", path, error));
+        let (too_many_files, bad_sector) = (24, 5);
+        assert_eq!(outcome(std::io::Error::from_raw_os_error(too_many_files)), FailedRead::TryAgain);
+        assert_eq!(outcome(std::io::Error::from_raw_os_error(bad_sector)), FailedRead::Damage);
+        assert_eq!(outcome(std::io::ErrorKind::NotFound.into()), FailedRead::Damage);
+        let damaged = StorageError::Corrupt {
+            path: path.to_owned(),
+            offset: 0,
+            what: "block checksum",
+            expected: "1".into(),
+            got: "2".into(),
+        };
+        assert_eq!(after_failed_read(&damaged), FailedRead::Damage);
+    }
 
     #[test]
     fn a_drain_is_fast_when_it_would_be_through_in_a_second() {
@@ -264,5 +403,6 @@ mod tests {
         assert!(!drain.is_fast(200, 500, 1_000), "the window has not ended");
         assert!(drain.is_fast(250, 110, 1_000));
         assert!(!drain.is_fast(350, 110, 1_000), "it stopped");
+        assert!(drain.is_fast(450, 5_110, 1_000_000), "50,000 a second is fast whatever waits");
     }
 }

@@ -15,6 +15,8 @@ pub struct Inbox {
     pub cancelled: Vec<u32>,
     /// The log or the metadata store has moved on; positions are read from them.
     pub synced: bool,
+    /// A publisher that was paced may go on, or a message that was waited for is in memory.
+    pub room: bool,
     /// A memory or disk alarm was raised or cleared.
     pub alarms_changed: bool,
     /// The connection is to be closed by the broker.
@@ -47,6 +49,7 @@ impl SessionWaker {
         into.ready.clear();
         into.cancelled.clear();
         into.synced = false;
+        into.room = false;
         into.alarms_changed = false;
         into.close = None;
         std::mem::swap(into, &mut self.lock());
@@ -62,9 +65,14 @@ impl SessionWaker {
         self.post(|inbox| inbox.cancelled.push(consumer));
     }
 
-    /// A position that the session waits for may have been passed, or a publisher may go on.
+    /// A position that the session waits for may have been passed.
     pub fn synced(&self) {
         self.post(|inbox| inbox.synced = true);
+    }
+
+    /// A publisher that was paced may go on, or a message that was waited for is in memory.
+    pub fn room(&self) {
+        self.post(|inbox| inbox.room = true);
     }
 
     /// A memory or disk alarm was raised or cleared.

@@ -56,6 +56,9 @@ struct ServeArgs {
     /// "log" keeps durable messages on disk, "memory" uses no file at all
     #[arg(long, value_name = "KIND")]
     storage: Option<String>,
+    /// Unix socket for posthouse ctl, instead of the one in the data directory
+    #[arg(long, value_name = "PATH")]
+    control_socket: Option<String>,
     /// What to log, for example "info" or "info,posthouse_node=debug"
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -69,6 +72,7 @@ impl ServeArgs {
         };
         one("--data-dir", "server", "data_dir", self.data_dir);
         one("--storage", "server", "storage", self.storage);
+        one("--control-socket", "server", "control_socket", self.control_socket);
         one("--log", "logging", "filter", self.log);
         if !self.amqp.is_empty() {
             flags.push(Flag { flag: "--amqp", section: "amqp", key: "listeners", values: self.amqp });
@@ -92,7 +96,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve(args) => with_settings(args, |loaded| serve::serve(loaded.settings)),
         Command::Config(args) => with_settings(args, |loaded| print(&loaded.to_toml())),
         Command::Check(args) => check::run(&args),
-        Command::Ctl(args) => ctl::run(&args),
+        Command::Ctl(args) => ctl::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

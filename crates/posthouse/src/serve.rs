@@ -1,6 +1,7 @@
 //! Running the broker from its settings until it is told to stop.
 
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use posthouse_amqp::tune::Tune;
 use posthouse_auth::authorities::AuthSettings;
 use posthouse_node::broker::{self, Broker};
 use posthouse_node::start::{self, Keep, StartOptions};
+use posthouse_server::control::{Control, Facts};
 use posthouse_server::listen::{AmqpSettings, Server};
 use posthouse_storage::wal::WalOptions;
 use tokio::runtime::{Builder, Runtime};
@@ -24,6 +26,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// of the data directory forbids starting.
 pub(crate) fn serve(settings: Settings) -> ExitCode {
     start_logging(&settings.logging.filter);
+    crate::files::allow_many();
     let runtime = match Builder::new_multi_thread().enable_all().thread_name("worker").build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(cli::STATE, format_args!("cannot start threads: {error}")),
@@ -37,20 +40,26 @@ pub(crate) fn serve(settings: Settings) -> ExitCode {
 fn start_logging(filter: &str) {
     // The directives were checked when the settings were read.
     let filter = tracing_subscriber::EnvFilter::new(filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // Colours are for people: files and pipes get plain text.
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 fn run(runtime: &Runtime, settings: &Settings) -> Result<(), String> {
     let broker = start::start(start_options(settings)).map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let mut stop = StopSignals::new().map_err(|e| format!("cannot watch for signals: {e}"))?;
-        let server = listen(&broker, settings)?;
-        stop.wait().await;
+        let (server, control) = listen(&broker, settings)?;
+        tokio::select! {
+            () = stop.wait() => {}
+            () = stop_requested(control.as_ref()) => {}
+        }
         tracing::info!("stopping; a second signal ends the process at once");
         tokio::select! {
             () = server.stop(STOP_PATIENCE) => {}
             () = stop.wait() => std::process::exit(i32::from(cli::STATE)),
         }
+        drop(control);
         Ok::<(), String>(())
     })?;
     start::stop(&broker).map_err(|e| format!("the last checkpoint was not written: {e}"))
@@ -97,7 +106,15 @@ fn die(problem: &str) {
     std::process::abort();
 }
 
-fn listen(broker: &Arc<Broker>, settings: &Settings) -> Result<Server, String> {
+/// Waits until the control socket, if there is one, brings a command to stop.
+async fn stop_requested(control: Option<&Control>) {
+    match control {
+        Some(control) => control.stop_requested().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn listen(broker: &Arc<Broker>, settings: &Settings) -> Result<(Server, Option<Control>), String> {
     let amqp = &settings.amqp;
     let amqp_settings = AmqpSettings {
         tune: Tune {
@@ -110,17 +127,41 @@ fn listen(broker: &Arc<Broker>, settings: &Settings) -> Result<Server, String> {
     };
     let mut server = Server::new(broker.clone(), amqp_settings);
     let mut greeting = String::new();
+    let mut listeners = Vec::new();
     for &address in &amqp.listeners {
         let got = server.listen(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
         // Writing to a string cannot fail.
         let _ = writeln!(greeting, "listening for AMQP 0-9-1 on {got}");
+        listeners.push(format!("AMQP 0-9-1 on {got}"));
     }
     let _ = match settings.server.storage {
         Storage::Memory => writeln!(greeting, "keeping everything in memory: nothing survives a restart"),
         Storage::Log => writeln!(greeting, "keeping data in {}", settings.server.data_dir.display()),
     };
+    let control = start_control(broker, settings, listeners)?;
+    if control.is_none() {
+        let _ =
+            writeln!(greeting, "posthouse ctl is off: there is no data directory and no --control-socket");
+    }
     cli::print(&greeting);
-    Ok(server)
+    Ok((server, control))
+}
+
+fn start_control(
+    broker: &Arc<Broker>,
+    settings: &Settings,
+    listeners: Vec<String>,
+) -> Result<Option<Control>, String> {
+    let Some(path) = settings.server.control_path() else { return Ok(None) };
+    let facts = Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        listeners,
+        data_dir: (settings.server.storage == Storage::Log).then(|| settings.server.data_dir.clone()),
+    };
+    let control = Control::listen(broker.clone(), &path, facts);
+    let problem =
+        |e| format!("cannot listen on control socket {} (server.control_socket): {e}", path.display());
+    control.map(Some).map_err(problem)
 }
 
 /// SIGTERM and SIGINT.

@@ -5,4 +5,5 @@
 
 mod amqp;
 pub mod clock;
+pub mod control;
 pub mod listen;

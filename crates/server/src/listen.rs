@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) broker: Arc<Broker>,
     pub(crate) settings: AmqpSettings,
     stopping: AtomicBool,
+    stop_began: Notify,
     open: AtomicUsize,
     all_closed: Notify,
 }
@@ -42,6 +43,14 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Waits until the server stops.
+    pub(crate) async fn stop_began(&self) {
+        let notified = self.stop_began.notified();
+        if !self.is_stopping() {
+            notified.await;
+        }
     }
 }
 
@@ -59,6 +68,7 @@ impl Server {
             broker,
             settings,
             stopping: AtomicBool::new(false),
+            stop_began: Notify::new(),
             open: AtomicUsize::new(0),
             all_closed: Notify::new(),
         };
@@ -86,6 +96,7 @@ impl Server {
     /// Stops accepting, closes every connection with 320 and waits until they are gone, `patience` at most.
     pub async fn stop(self, patience: Duration) {
         self.shared.stopping.store(true, Ordering::Release);
+        self.shared.stop_began.notify_waiters();
         for task in &self.tasks {
             task.abort();
         }

@@ -15,6 +15,11 @@ use crate::{TIMEOUT, binary};
 /// Names the `IP:PORT` of a broker that runs already, RabbitMQ for example, to run tests against.
 const EXTERNAL: &str = "POSTHOUSE_TEST_ADDRESS";
 
+/// The broker's program, not started: for its other subcommands, and for starts that must fail.
+pub fn program() -> Command {
+    Command::new(binary::posthouse())
+}
+
 /// How the line starts that says where the broker listens.
 const LISTENING: &str = "listening for AMQP 0-9-1 on ";
 
@@ -147,10 +152,27 @@ impl Broker {
         (self.process, self.address) = (Some(process), address);
     }
 
+    /// The same with other settings.
+    pub fn start_again_with(&mut self, options: Options) {
+        self.options = options;
+        self.start_again();
+    }
+
     /// Stops it and starts it again.
     pub fn restart(&mut self) {
         self.stop();
         self.start_again();
+    }
+
+    /// Checks the data directory of the stopped broker: what `posthouse check` prints, which must find no damage.
+    #[track_caller]
+    pub fn check(&self) -> String {
+        let output = program().arg("check").arg(self.data_dir()).output().expect("the program runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {text}{complaint}", output.status);
+        assert!(text.ends_with("\nok\n"), "{text}");
+        text
     }
 
     /// Its process.
@@ -177,7 +199,7 @@ fn launch(options: &Options, data_dir: &TempDir) -> (Process, SocketAddr) {
         Storage::Memory => "memory",
         Storage::Log => "log",
     };
-    let mut command = Command::new(binary::posthouse());
+    let mut command = program();
     command.args(["serve", "--amqp", "127.0.0.1:0", "--storage", storage, "--data-dir"]).arg(data_dir.path());
     command.envs(options.settings.iter().map(|(variable, value)| (variable, value)));
     let process = Process::spawn(&mut command);

@@ -97,6 +97,24 @@ impl Peer {
             }
         }
     }
+
+    /// Waits until everything up to `last` is confirmed, where confirms come in order: cheap for any number of them.
+    #[track_caller]
+    pub fn confirmed_up_to(&mut self, channel: u16, last: u64) {
+        let mut singly = std::collections::BTreeSet::new();
+        let mut upto = 0;
+        while upto < last {
+            let method = self.method(channel);
+            match method.get() {
+                Method::BasicAck { delivery_tag, multiple: true } => upto = upto.max(delivery_tag),
+                Method::BasicAck { delivery_tag, .. } => drop(singly.insert(delivery_tag)),
+                other => panic!("expected a confirm, got {other:?}"),
+            }
+            while singly.remove(&(upto + 1)) {
+                upto += 1;
+            }
+        }
+    }
 }
 
 #[track_caller]

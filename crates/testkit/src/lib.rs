@@ -16,7 +16,7 @@ pub mod process;
 
 use std::time::Duration;
 
-pub use broker::{Broker, Options, Storage};
+pub use broker::{Broker, Options, Storage, program};
 pub use calls::{Consume, Exchange, Publish, Queue};
 pub use content::Received;
 pub use handshake::Handshake;
@@ -24,6 +24,7 @@ pub use peer::Peer;
 pub use posthouse_amqp::method::Method;
 pub use posthouse_model::field::{FieldTable, FieldValue};
 pub use posthouse_model::props::Properties;
+pub use process::Process;
 
 /// How long anything is waited for: far more than it takes, also on a busy machine.
 pub const TIMEOUT: Duration = Duration::from_secs(30);

@@ -15,8 +15,9 @@ use crate::TIMEOUT;
 /// A raw peer.
 pub struct Peer {
     stream: TcpStream,
-    /// Bytes read and not yet looked at.
+    /// Bytes read; those below `taken` have been looked at.
     buf: Vec<u8>,
+    taken: usize,
     /// Frames that were read while another channel's were waited for.
     aside: VecDeque<OwnedFrame>,
     /// The frame-max agreed; 0 before.
@@ -53,7 +54,7 @@ impl Peer {
         let stream = TcpStream::connect_timeout(&address, TIMEOUT).expect("the broker accepts connections");
         stream.set_nodelay(true).expect("a socket option");
         stream.set_write_timeout(Some(TIMEOUT)).expect("a socket option");
-        Self { stream, buf: Vec::new(), aside: VecDeque::new(), frame_max: 0 }
+        Self { stream, buf: Vec::new(), taken: 0, aside: VecDeque::new(), frame_max: 0 }
     }
 
     /// The socket.
@@ -98,12 +99,12 @@ impl Peer {
     pub fn arrival(&mut self, limit: Duration) -> Arrival {
         let deadline = Instant::now() + limit;
         loop {
-            let parsed = next_frame(&self.buf, max_payload(self.frame_max))
+            let parsed = next_frame(&self.buf[self.taken..], max_payload(self.frame_max))
                 .expect("the broker sends well-formed frames");
             if let Some((frame, used)) = parsed {
                 let frame =
                     OwnedFrame { kind: frame.kind, channel: frame.channel, payload: frame.payload.to_vec() };
-                self.buf.drain(..used);
+                self.taken += used;
                 return Arrival::Frame(frame);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -161,14 +162,17 @@ impl Peer {
     #[track_caller]
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let deadline = Instant::now() + TIMEOUT;
-        while self.buf.len() < count {
+        while self.buf.len() - self.taken < count {
             match self.fill(deadline.saturating_duration_since(Instant::now())) {
                 Fill::Some => {}
-                Fill::Eof => panic!("expected {count} bytes, got {:?} and then the end", self.buf),
-                Fill::Nothing => panic!("expected {count} bytes, got {:?}", self.buf),
+                Fill::Eof => {
+                    panic!("expected {count} bytes, got {:?} and then the end", &self.buf[self.taken..])
+                }
+                Fill::Nothing => panic!("expected {count} bytes, got {:?}", &self.buf[self.taken..]),
             }
         }
-        self.buf.drain(..count).collect()
+        self.taken += count;
+        self.buf[self.taken - count..self.taken].to_vec()
     }
 
     #[track_caller]
@@ -185,6 +189,8 @@ impl Peer {
 
     #[track_caller]
     fn fill(&mut self, limit: Duration) -> Fill {
+        self.buf.drain(..self.taken);
+        self.taken = 0;
         // The socket takes zero as no limit.
         let limit = limit.max(Duration::from_millis(1));
         self.stream.set_read_timeout(Some(limit)).expect("a socket option");

@@ -4,9 +4,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
 
 /// A running child process. It is killed when dropped.
 pub struct Process {
@@ -14,6 +16,8 @@ pub struct Process {
     /// Lines of standard output; disconnected when the process has closed it, which it does by exiting.
     lines: Mutex<Receiver<String>>,
     output: Arc<Mutex<Vec<u8>>>,
+    /// Ends when standard error is closed.
+    collector: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -36,8 +40,8 @@ impl Process {
         });
         let stderr = child.stderr.take().expect("standard error is piped");
         let collected = Arc::clone(&output);
-        std::thread::spawn(move || collect(stderr, &collected));
-        Self { child, lines: Mutex::new(lines), output }
+        let collector = std::thread::spawn(move || collect(stderr, &collected));
+        Self { child, lines: Mutex::new(lines), output, collector: Some(collector) }
     }
 
     /// The next line of standard output, or `None` when there will be none before `limit` has passed.
@@ -56,7 +60,7 @@ impl Process {
         kill_process(self.pid(), signal).expect("the process can be signalled");
     }
 
-    /// Waits until it has exited.
+    /// Waits until it has exited, and everything it wrote is there.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let deadline = Instant::now() + limit;
         loop {
@@ -67,7 +71,15 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => panic!("the process did not exit within {limit:?}"),
             }
         }
+        if let Some(collector) = self.collector.take() {
+            collector.join().expect("reading standard error");
+        }
         self.child.wait().expect("the process is a child")
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory in bytes.

@@ -138,8 +138,10 @@ fn sessions_notice_changes() {
     assert_eq!(authorities.refresh(&mut access), Freshness::Changed);
     assert!(access.check(Permission::Write, ResourceKind::Queue, "w").is_err());
     assert_eq!(authorities.refresh(&mut access), Freshness::Unchanged);
+    assert_eq!(access.check(Permission::Read, ResourceKind::Queue, "r"), Ok(()));
     authorities.clear_permissions("bob", "/").unwrap();
     assert_eq!(authorities.refresh(&mut access), Freshness::Revoked);
+    assert!(access.check(Permission::Read, ResourceKind::Queue, "r").is_err());
     authorities.set_permissions("bob", "/", "", "", "").unwrap();
     assert_eq!(authorities.refresh(&mut access), Freshness::Changed);
     authorities.delete_user("bob").unwrap();

@@ -3,12 +3,23 @@
 use super::{ErlangBinary, Resource};
 use crate::reply::ReplyCode::{
     AccessRefused, ChannelError, CommandInvalid, ConnectionForced, FrameError, InternalError, NotAllowed,
-    NotImplemented, UnexpectedFrame,
+    NotImplemented, ResourceError, UnexpectedFrame,
 };
 use crate::reply::ReplyError;
 
 /// Bytes of a bad frame that its error text shows.
 const SNIPPET_BYTES: usize = 16;
+
+/// The messages of which a connection has sent only a part take too much memory together. RabbitMQ has no such limit.
+pub fn too_many_unfinished_bytes(got: usize, max: usize) -> ReplyError {
+    let text = format!("messages sent in part may take {max} bytes together, got {got}");
+    ReplyError::new(ResourceError, text)
+}
+
+/// What a connection's transactions hold takes too much memory. RabbitMQ has no such limit.
+pub fn transactions_too_large(got: usize, max: usize) -> ReplyError {
+    ReplyError::new(ResourceError, format!("transactions may hold {max} bytes together, got {got}"))
+}
 
 /// `connection.open` named a virtual host that does not exist.
 pub fn vhost_not_found(vhost: &str) -> ReplyError {

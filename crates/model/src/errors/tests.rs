@@ -52,6 +52,8 @@ fn connection_errors() {
         (consumer_tag_in_use("t"), 530, "attempt to reuse consumer tag 't'"),
         (too_many_consumers(5), 530, "reached maximum (5) of consumers per channel"),
         (deprecated_feature("queue_master_locator"), 541, "Feature `queue_master_locator` is deprecated.\nBy default, this feature is not permitted anymore.\nThe feature will be removed from a future major RabbitMQ version, regardless of the configuration."),
+        (too_many_unfinished_bytes(5, 4), 506, "messages sent in part may take 4 bytes together, got 5"),
+        (transactions_too_large(5, 4), 506, "transactions may hold 4 bytes together, got 5"),
         (internal_error(), 541, ""),
         (closed_by_operator("Closed via management plugin"), 320, "Closed via management plugin"),
         (broker_shutdown(), 320, "broker forced connection closure with reason 'shutdown'"),

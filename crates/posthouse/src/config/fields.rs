@@ -61,6 +61,12 @@ pub(super) const FIELDS: &[Field] = &[
         |v| quoted(&v.to_string_lossy())
     ),
     field!(server.storage, "\"log\" or \"memory\"", |g| storage(g), |v| quoted(storage_name(*v))),
+    field!(
+        server.control_socket,
+        "Unix socket of posthouse ctl, \"default\" for the one in data_dir",
+        |g| filled(g, "a path or \"default\"").map(|path| (path != "default").then(|| path.into())),
+        |v| quoted(&v.as_deref().map_or("default".into(), |path| path.to_string_lossy()))
+    ),
     field!(amqp.listeners, "addresses to listen on", |g| listeners(g), |v| list(
         v.iter().map(SocketAddr::to_string)
     )),
@@ -85,7 +91,7 @@ pub(super) const FIELDS: &[Field] = &[
     )),
     field!(disk.free_limit, "free disk space that blocks publishers", |g| g.size(0..=1 << 50), |v| size(*v)),
     field!(log.file_size, "one log file", |g| g.size(1 << 20..=4 << 30), |v| size(*v)),
-    field!(log.files, "log files kept and reused", |g| small(g, 2, 4_096), |v| v.to_string()),
+    field!(log.files, "log files kept and reused", |g| small(g, 4, 4_096), |v| v.to_string()),
     field!(
         auth.loopback_users,
         "users who may connect from this machine only",

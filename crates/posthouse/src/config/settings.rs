@@ -42,6 +42,19 @@ pub(crate) struct Server {
     pub(crate) data_dir: PathBuf,
     /// Kind of store.
     pub(crate) storage: Storage,
+    /// Unix socket of `posthouse ctl`; `None` for the one in the data directory, if there is one.
+    pub(crate) control_socket: Option<PathBuf>,
+}
+
+impl Server {
+    /// Where the control socket is; none when everything is in memory and no path is set.
+    pub(crate) fn control_path(&self) -> Option<PathBuf> {
+        match (&self.control_socket, self.storage) {
+            (Some(path), _) => Some(path.clone()),
+            (None, Storage::Log) => Some(self.data_dir.join(posthouse_server::control::FILE_NAME)),
+            (None, Storage::Memory) => None,
+        }
+    }
 }
 
 /// `[amqp]`
@@ -130,7 +143,7 @@ impl Settings {
     /// The defaults on such a machine.
     pub(crate) fn new(machine: Machine) -> Self {
         Self {
-            server: Server { data_dir: "posthouse-data".into(), storage: Storage::Log },
+            server: Server { data_dir: "posthouse-data".into(), storage: Storage::Log, control_socket: None },
             amqp: Amqp {
                 listeners: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672)],
                 frame_max: 131_072,

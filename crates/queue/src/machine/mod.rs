@@ -177,12 +177,17 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         settled
     }
 
-    /// Takes back `first..=last`, which were handed out and not settled; they keep their places.
+    /// Takes back `first..=last`, which were handed out and not settled; they keep their places. Those that were in
+    /// a chunk that is lost stay lost.
     pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
-        let count = last - first + 1;
-        self.returned.insert(first, last);
-        self.unacked -= count;
-        self.ready += count;
+        let mut index = self.chunks.index_at_or_after(first);
+        while let Some(held) = self.chunks.get(index).filter(|held| held.first_seq <= last) {
+            let (from, to) = (first.max(held.first_seq), last.min(held.end_seq() - 1));
+            self.returned.insert(from, to);
+            self.unacked -= to - from + 1;
+            self.ready += to - from + 1;
+            index += 1;
+        }
         self.roster.wake(self.ready, wakes);
     }
 

@@ -95,6 +95,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let next = self.returned.first().map_or(self.cursor, |(first, _)| first);
         let (mut plan, mut planned) = (Vec::new(), 0);
         let mut index = self.chunks.index_at_or_after(next);
+        self.evict_before(index);
         while let Some(held) = self.chunks.get(index) {
             if planned >= most {
                 break;
@@ -111,6 +112,38 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             index += 1;
         }
         plan
+    }
+
+    /// Frees the memory of chunks before `end` that are in a segment: all of them were handed out, and a consumer
+    /// that reads a long backlog without settling it must not bring all of it into memory. Goes back as far as the
+    /// last call had come.
+    fn evict_before(&mut self, end: usize) {
+        for index in (0..end).rev() {
+            match self.chunks.get(index).map(|held| &held.residence) {
+                Some(Residence::Both(_, location)) => {
+                    let residence = Residence::Stored(*location);
+                    self.chunks.set_residence(index, residence);
+                }
+                Some(Residence::Memory(_)) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// A chunk could not be read from `location`: it counts as not being read again. False when it is not there
+    /// any more, because it was moved or settled meanwhile.
+    pub fn not_loaded(&mut self, first_seq: Seq, location: L) -> bool
+    where
+        L: PartialEq,
+    {
+        let Some(index) = self.chunks.index_of(first_seq) else { return false };
+        match self.chunks.get(index).map(|held| &held.residence) {
+            Some(Residence::Loading(current)) if *current == location => {
+                self.chunks.set_residence(index, Residence::Stored(location));
+                true
+            }
+            _ => false,
+        }
     }
 
     /// A chunk was read; consumers that wait for it are woken.

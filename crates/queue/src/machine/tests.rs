@@ -290,6 +290,73 @@ proptest! {
     }
 }
 
+/// Everything that is in memory goes to places numbered by its first message.
+fn spill_all(queue: &mut TestQueue) {
+    let mut writes = Vec::new();
+    queue.plan_spill(0, usize::MAX, &mut writes);
+    for write in &writes {
+        queue.written(write.first_seq, write.first_seq as u32, true);
+    }
+}
+
+fn load_next(queue: &mut TestQueue, count: u32) {
+    for (first_seq, _) in queue.plan_load(1, |_| 1) {
+        queue.loaded(first_seq, Arc::new(chunk(first_seq, count)), &mut Vec::new());
+    }
+}
+
+#[test]
+fn what_was_handed_out_of_a_lost_chunk_cannot_come_back() {
+    let mut queue = TestQueue::default();
+    consumer(&mut queue);
+    push(&mut queue, 4);
+    push(&mut queue, 4);
+    assert_eq!(take(&mut queue, 6).len(), 6);
+    queue.requeue(0, 1, &mut Vec::new());
+    spill_all(&mut queue);
+    assert_eq!(queue.plan_load(1, |_| 1), [(0, 0)]);
+    assert_eq!(queue.lost(0, &mut Vec::new()), 4);
+    assert_eq!((queue.ready(), queue.unacked()), (2, 2));
+    queue.requeue(2, 5, &mut Vec::new());
+    assert_eq!((queue.ready(), queue.unacked()), (4, 0));
+    load_next(&mut queue, 4);
+    assert_eq!(take(&mut queue, 9), [(4, true), (5, true), (6, false), (7, false)]);
+}
+
+#[test]
+fn reading_a_backlog_without_settling_it_takes_bounded_memory() {
+    let mut queue = TestQueue::default();
+    consumer(&mut queue);
+    for _ in 0..8 {
+        push(&mut queue, 4);
+    }
+    let one = queue.memory_bytes() / 8;
+    spill_all(&mut queue);
+    for n in 0..8 {
+        load_next(&mut queue, 4);
+        assert!(queue.memory_bytes() <= 2 * one, "{} chunks in memory", queue.memory_bytes() / one);
+        assert_eq!(take(&mut queue, 4).len(), 4, "chunk {n}");
+    }
+    queue.requeue(1, 2, &mut Vec::new());
+    load_next(&mut queue, 4);
+    assert_eq!(take(&mut queue, 4), [(1, true), (2, true)]);
+}
+
+#[test]
+fn a_chunk_that_could_not_be_read_is_read_again_later() {
+    let mut queue = TestQueue::default();
+    consumer(&mut queue);
+    push(&mut queue, 4);
+    spill_all(&mut queue);
+    assert_eq!(queue.plan_load(1, |_| 1), [(0, 0)]);
+    assert!(queue.not_loaded(0, 0));
+    assert_eq!(queue.plan_load(1, |_| 1), [(0, 0)], "planned again");
+    queue.written(0, 9, false);
+    assert!(!queue.not_loaded(0, 0), "it was moved");
+    load_next(&mut queue, 4);
+    assert_eq!(take(&mut queue, 9).len(), 4);
+}
+
 #[test]
 fn consumers_of_one_queue_share_what_is_there() {
     let mut queue = TestQueue::default();

@@ -21,6 +21,13 @@ pub(crate) struct Incoming {
     pub refused: Option<ReplyError>,
 }
 
+impl Incoming {
+    /// Bytes of memory that were received for it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.publish.len() + self.header.len() + self.body.len()
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Channel {

@@ -28,6 +28,11 @@ impl Confirms {
         self.published += 1;
     }
 
+    /// Takes the last publish back: it was refused and must not be confirmed.
+    pub(crate) fn refused(&mut self) {
+        self.published -= 1;
+    }
+
     /// After a batch was handed over: its publishes wait for `needs`.
     pub(crate) fn note_batch(&mut self, needs: Positions) {
         if self.published == self.noted {

@@ -16,6 +16,7 @@ use posthouse_node::connections::ConnectionInfo;
 use posthouse_node::waker::{Inbox, SessionWaker};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -35,12 +36,14 @@ const READ_BYTES_MAX: usize = 256 << 10;
 /// How long a peer is waited for after an error, and for `connection.close-ok`.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
 
-/// How long a publisher waits for a queue that has too much before it goes on all the same. Whoever makes room wakes
-/// it earlier; the limit only matters when nobody does.
+/// How often a paced publisher looks itself whether it may go on. Whoever makes room wakes it earlier.
 const PRESSURE_WAIT: Duration = Duration::from_millis(100);
 
 /// Checked for memory to give back when heartbeats are off.
 const QUIET_PERIOD: Duration = Duration::from_secs(30);
+
+/// Passwords verified at a time: each takes 19 MiB and a core, and asking costs a stranger nothing.
+static VERIFYING: Semaphore = Semaphore::const_new(8);
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(socket: TcpStream, peer: SocketAddr, local: SocketAddr, shared: Arc<Shared>) {
@@ -48,7 +51,14 @@ pub(crate) async fn serve(socket: TcpStream, peer: SocketAddr, local: SocketAddr
     let mut io = Io::new(socket);
     // Boxed, so that what it needs is not kept for the life of the connection.
     let opening = Box::pin(timeout(shared.settings.handshake_timeout, open(&mut io, peer, &shared)));
-    match opening.await {
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = shared.stop_began() => {
+            debug!(%name, "closed while it was opened: the broker stops");
+            return;
+        }
+    };
+    match opened {
         Ok(Ok(Some(opened))) => run(io, name, *opened, &shared).await,
         Ok(Ok(None)) => {}
         Ok(Err(error)) => debug!(%name, %error, "connection lost while it was opened"),
@@ -167,8 +177,13 @@ async fn log_in(
     }
     let authorities = authorities.clone();
     let name = mechanism.clone();
-    let checked =
-        tokio::task::spawn_blocking(move || authorities.authenticate(&mechanism, &response, loopback)).await;
+    // Never closed, so never an error. The turn ends with the work, which goes on when nobody waits for it any more.
+    let turn = VERIFYING.acquire().await;
+    let checked = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        authorities.authenticate(&mechanism, &response, loopback)
+    })
+    .await;
     // The check does not panic; if it did, nobody is let in.
     checked.unwrap_or(Err(Refusal::UnknownMechanism(name)))
 }
@@ -317,7 +332,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             }
         }
         session.end_batch();
-        if session.publisher.take_pressure().is_some() || session.broker.is_congested() {
+        if paused_until.is_none() && (session.publisher.is_pressed() || session.broker.is_congested()) {
             paused_until = Some(Instant::now() + PRESSURE_WAIT);
         }
         let written = flush(io, session, &mut heartbeat)?;
@@ -353,7 +368,8 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             biased;
             () = session.waker.notified() => {
                 session.on_inbox(&mut inbox)?;
-                if inbox.synced {
+                if inbox.room {
+                    session.publisher.relieve();
                     paused_until = None;
                 }
             }
@@ -365,7 +381,14 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
                 }
             }
             () = async { if let Some(until) = paused_until { tokio::time::sleep_until(until).await } },
-                if paused_until.is_some() => paused_until = None,
+                if paused_until.is_some() =>
+            {
+                // Looked at again in case nobody could say that there is room.
+                let waits = session.publisher.must_wait(now_ms());
+                paused_until = waits.then(|| Instant::now() + PRESSURE_WAIT);
+                // Readiness was not waited for meanwhile: while the log stays congested it never would be.
+                may_read = true;
+            }
             () = &mut beat => {
                 next_beat = Instant::now() + period;
                 beat.as_mut().reset(next_beat);

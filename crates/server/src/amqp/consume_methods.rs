@@ -58,6 +58,9 @@ impl Session {
             return Err(errors::too_many_consumers(limit));
         }
         let queue = if *queue == reply_to::PSEUDO_QUEUE {
+            // Before there is a queue that nothing would delete if this failed.
+            let resource = Resource::queue(self.peer.vhost.name(), queue);
+            ConsumerArguments::parse(arguments.clone(), resource)?;
             self.reply_queue(number, *no_ack)?
         } else {
             let name = self.queue_name(number, queue)?;
@@ -125,12 +128,20 @@ impl Session {
         let consumer = self.consumers.remove(slot)?;
         let vhost = self.peer.vhost.clone();
         self.broker.remove_consumer(&vhost, &consumer.queue, consumer.id);
-        if let Some(channel) = self.channel(consumer.channel) {
+        let channel = self.channels.get_mut(usize::from(consumer.channel)).and_then(|c| c.as_deref_mut());
+        if let Some(channel) = channel {
             channel.consumers -= 1;
-            let forgotten = channel.unacked.forget_consumer(slot);
+            let mut forgotten = channel.unacked.forget_consumer(slot);
+            if let Some(transaction) = &mut channel.transaction {
+                forgotten += transaction.forget_consumer(slot);
+            }
             channel.consumer_unacked = channel.consumer_unacked.saturating_sub(forgotten);
             if channel.reply_queue.as_deref() == Some(&*consumer.queue.definition.name) {
                 channel.reply_queue = None;
+            }
+            if channel.prefetch_global != 0 {
+                // What it held back may go to the channel's other consumers.
+                self.list_channel(consumer.channel);
             }
         }
         Some(consumer)
@@ -181,11 +192,19 @@ impl Session {
         let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut()) else {
             return;
         };
-        self.consumers.credit_back_of(channel, &run);
         if let Some(transaction) = &mut channel.transaction {
             transaction.settle(run, verdict);
-            return;
+        } else {
+            self.settle_now(number, &run, verdict);
         }
+    }
+
+    /// Settles deliveries or gives them back, and their consumer its credit.
+    pub(crate) fn settle_now(&mut self, number: u16, run: &Outstanding, verdict: Verdict) {
+        let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut()) else {
+            return;
+        };
+        self.consumers.credit_back_of(channel, run);
         if channel.prefetch_global != 0 {
             self.list_channel(number);
         }
@@ -235,8 +254,10 @@ impl Session {
             return;
         };
         channel.consumers = 0;
+        self.unfinished_bytes -= channel.incoming.take().map_or(0, |incoming| incoming.bytes());
         let mut runs = Vec::new();
-        if let Some(transaction) = &mut channel.transaction {
+        if let Some(mut transaction) = channel.transaction.take() {
+            self.transaction_bytes -= transaction.bytes();
             runs.extend(transaction.take_deliveries());
         }
         channel.unacked.take_through(0, |run| runs.push(run));

@@ -28,8 +28,8 @@ impl Session {
         // Acknowledgements leave gathered messages alone; all else must see them in their queues.
         if !matches!(method, Method::BasicAck { .. } | Method::BasicNack { .. } | Method::BasicReject { .. })
         {
-            self.publisher.flush();
             self.settling.flush(&self.broker);
+            self.publisher.flush();
             self.note_confirms();
         }
         let outcome = self.on_open_channel(number, method);

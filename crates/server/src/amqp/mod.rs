@@ -20,6 +20,8 @@ mod queue_methods;
 mod reply_to;
 mod routes;
 mod session;
+#[cfg(test)]
+mod session_tests;
 mod settling;
 mod special;
 mod tx;

@@ -16,6 +16,12 @@ use super::special::{Special, needs_care};
 /// Class and method id of `basic.publish`.
 pub(crate) const PUBLISH_IDS: (u16, u16) = (60, 40);
 
+/// So many messages of the largest size may have been received in part on one connection.
+const UNFINISHED_MESSAGES_MAX: usize = 4;
+
+/// What may have been received in part where messages may only be small: a frame or two on every channel.
+const UNFINISHED_BYTES_MIN: usize = 16 << 20;
+
 impl Session {
     /// Takes a `basic.publish` frame and, when they follow whole in `rest`, its header and body; how many bytes of
     /// `rest` they took.
@@ -42,6 +48,7 @@ impl Session {
         let (header, body) = (Vec::new(), Vec::new());
         channel.incoming =
             Some(Box::new(Incoming { publish: payload.to_vec(), header, body, refused: None }));
+        self.count_unfinished(payload.len())?;
         Ok(0)
     }
 
@@ -56,6 +63,7 @@ impl Session {
         }
         let step = channel.assembler.step(frame).map_err(|e| Failure { error: e.reply(), ids: e.ids() })?;
         let Some(incoming) = channel.incoming.as_deref_mut() else { return Ok(0) };
+        let before = incoming.bytes();
         let complete = match step {
             Step::Method(_) => false,
             Step::Header(header) => {
@@ -72,14 +80,30 @@ impl Session {
                 complete
             }
         };
+        let more = incoming.bytes() - before;
+        self.count_unfinished(more)?;
         if complete {
             self.on_complete(frame.channel)?;
         }
         Ok(0)
     }
 
+    /// Notes that so much more was received of messages whose rest has not come. A client could start one on every
+    /// channel and finish none.
+    fn count_unfinished(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.unfinished_bytes += bytes;
+        let one = self.broker.settings().max_message_bytes as usize;
+        let max = one.saturating_mul(UNFINISHED_MESSAGES_MAX).max(UNFINISHED_BYTES_MIN);
+        if self.unfinished_bytes <= max {
+            return Ok(());
+        }
+        let error = errors::too_many_unfinished_bytes(self.unfinished_bytes, max);
+        Err(Failure { error, ids: PUBLISH_IDS })
+    }
+
     fn on_complete(&mut self, number: u16) -> Result<(), Failure> {
         let Some(incoming) = self.channel(number).and_then(|c| c.incoming.take()) else { return Ok(()) };
+        self.unfinished_bytes -= incoming.bytes();
         let outcome = match incoming.refused {
             Some(error) => Err(error),
             None => match HeaderView::parse(&incoming.header) {
@@ -109,8 +133,11 @@ impl Session {
         }
         let index = self.route_of(publish)?;
         let Some(channel) = self.channel(number) else { return Ok(()) };
-        if let Some(transaction) = &mut channel.transaction {
-            return transaction.publish(publish, header.payload(), body);
+        if channel.transaction.is_some() {
+            self.check_special(number, header)?;
+            let transaction = self.channel(number).and_then(|channel| channel.transaction.as_mut());
+            let bytes = transaction.map_or(0, |t| t.publish(publish, header.payload(), body));
+            return self.count_transaction(bytes);
         }
         if let Some(confirms) = &mut channel.confirms {
             confirms.published();
@@ -119,7 +146,22 @@ impl Session {
                 self.confirming.push(number);
             }
         }
-        self.publish(number, index, header, body)
+        let outcome = self.publish(number, index, header, body);
+        if outcome.is_err()
+            && let Some(confirms) = self.channel(number).and_then(|channel| channel.confirms.as_mut())
+        {
+            confirms.refused();
+        }
+        outcome
+    }
+
+    /// Refuses now what publishing this message in a transaction would refuse when it is committed.
+    pub(crate) fn check_special(&mut self, number: u16, header: HeaderView<'_>) -> Result<(), ReplyError> {
+        if needs_care(header) {
+            let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
+            Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
+        }
+        Ok(())
     }
 
     /// Publishes a message along a remembered route.
@@ -232,9 +274,4 @@ fn whole_content(number: u16, rest: &[u8], max_payload: usize) -> Option<(Header
     let (body, body_bytes) = frame::next_frame(&rest[header_bytes..], max_payload).ok()??;
     let whole = body.kind == FrameKind::Body && body.channel == number && body.payload.len() as u64 == size;
     whole.then_some((header, body.payload, header_bytes + body_bytes))
-}
-
-/// Bytes that a message's content takes on the wire, for bounds.
-pub(crate) fn content_bytes(header: &[u8], body: &[u8]) -> usize {
-    header.len() + body.len() + 2 * frame::OVERHEAD_BYTES
 }

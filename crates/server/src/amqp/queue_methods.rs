@@ -96,6 +96,10 @@ impl Session {
         };
         let declared = self.broker.declare_queue(&vhost, declaration, self.peer.info.id)?;
         if *exclusive && !self.exclusive.iter().any(|queue| Arc::ptr_eq(queue, &declared.queue)) {
+            if self.exclusive.len() == self.exclusive.capacity() {
+                // Those deleted otherwise, such as with their last consumer, must not pile up.
+                self.exclusive.retain(|queue| !queue.lock().deleted);
+            }
             self.exclusive.push(declared.queue.clone());
         }
         Ok(counts(declared))

@@ -15,7 +15,7 @@ use posthouse_model::reply::{ReplyCode, ReplyError, Scope};
 use posthouse_node::broker::Broker;
 use posthouse_node::connections::ConnectionInfo;
 use posthouse_node::declare::DeleteIf;
-use posthouse_node::positions::Positions;
+use posthouse_node::positions::{Awaited, Positions};
 use posthouse_node::publish::Publisher;
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::vhost::VirtualHost;
@@ -101,11 +101,15 @@ pub(crate) struct Session {
     pub(crate) publishes: bool,
     /// Exclusive queues of this connection.
     pub(crate) exclusive: Vec<Arc<QueueHandle>>,
+    /// Bytes of messages that were received in part, on all channels.
+    pub(crate) unfinished_bytes: usize,
+    /// Bytes that transactions hold, on all channels.
+    pub(crate) transaction_bytes: usize,
     /// Memory lent to acknowledgements.
     pub(crate) acked: Vec<Outstanding>,
     /// Memory lent to deliveries.
     pub(crate) runs: Vec<Run>,
-    waiting_for: Positions,
+    awaited: Awaited,
     progress: Progress,
 }
 
@@ -132,9 +136,11 @@ impl Session {
             blocked: false,
             publishes: false,
             exclusive: Vec::new(),
+            unfinished_bytes: 0,
+            transaction_bytes: 0,
             acked: Vec::new(),
             runs: Vec::new(),
-            waiting_for: Positions::default(),
+            awaited: Awaited::default(),
             progress: Progress::Open,
         }
     }
@@ -175,8 +181,9 @@ impl Session {
 
     /// Ends a batch: hands over messages, settles, confirms, and serves consumers with what room is left.
     pub(crate) fn end_batch(&mut self) {
-        self.publisher.flush();
+        // Acknowledgements first: once a publish that came after one is confirmed, both are on disk.
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         self.note_confirms();
         self.deliver();
     }
@@ -219,11 +226,10 @@ impl Session {
         false
     }
 
-    /// Asks to be woken when these positions are passed.
+    /// Asks to be woken when these positions are passed, or one of them is.
     pub(crate) fn wait_for(&mut self, needs: Positions) {
-        if self.waiting_for.passed_by(self.broker.passed()) || !self.waiting_for.passed_by(needs) {
-            self.waiting_for = needs;
-            self.broker.notify_when_passed(needs, &self.waker);
+        if let Some(next) = self.awaited.next(needs, self.broker.passed()) {
+            self.broker.notify_when_passed(next, &self.waker);
         }
     }
 
@@ -278,8 +284,8 @@ impl Session {
         if failure.error.scope == Scope::Connection {
             return Err(failure);
         }
-        self.publisher.flush();
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         self.note_confirms();
         self.release_channel(number);
         if let Some(slot) = self.channels.get_mut(usize::from(number)) {
@@ -397,8 +403,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.publisher.flush();
         self.settling.flush(&self.broker);
+        self.publisher.flush();
         for number in 0..self.channels.len() {
             self.release_channel(number as u16);
         }

@@ -1,16 +1,17 @@
 //! `tx`: publishes and acknowledgements kept until they are committed or rolled back.
 
+use std::collections::VecDeque;
+
 use posthouse_amqp::method::Method;
 use posthouse_model::errors;
 use posthouse_model::props::HeaderView;
-use posthouse_model::reply::{ReplyCode, ReplyError};
-use posthouse_node::deliver;
+use posthouse_model::reply::ReplyError;
 use posthouse_node::positions::Positions;
 
 use super::session::Session;
 use super::unacked::Outstanding;
 
-/// What one transaction may hold: more is refused rather than let a client fill the memory.
+/// What the transactions of one connection may hold: more is refused rather than let a client fill the memory.
 const MAX_BYTES: usize = 256 << 20;
 
 /// What a settled delivery becomes on commit.
@@ -35,26 +36,38 @@ pub(crate) struct Transaction {
     publishes: Vec<Publish>,
     verdicts: Vec<(Outstanding, Verdict)>,
     bytes: usize,
-    /// The commit waits for these positions; its reply is due then.
-    committing: Option<Positions>,
+    /// Commits wait for these positions; their replies are due then.
+    committing: VecDeque<Positions>,
 }
 
 impl Transaction {
-    /// Keeps a publish.
-    pub(crate) fn publish(&mut self, publish: &[u8], header: &[u8], body: &[u8]) -> Result<(), ReplyError> {
-        self.bytes += super::publish::content_bytes(header, body) + publish.len();
-        if self.bytes > MAX_BYTES {
-            let text = format!("a transaction may hold {MAX_BYTES} bytes, got {}", self.bytes);
-            return Err(ReplyError::new(ReplyCode::ResourceError, text));
-        }
+    /// Keeps a publish; the bytes it takes.
+    pub(crate) fn publish(&mut self, publish: &[u8], header: &[u8], body: &[u8]) -> usize {
+        let bytes = size_of::<Publish>() + publish.len() + header.len() + body.len();
+        self.bytes += bytes;
         let (publish, header, body) = (publish.to_vec(), header.to_vec(), body.to_vec());
         self.publishes.push(Publish { publish, header, body });
-        Ok(())
+        bytes
+    }
+
+    /// Bytes that its publishes take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Keeps what becomes of deliveries.
     pub(crate) fn settle(&mut self, run: Outstanding, verdict: Verdict) {
         self.verdicts.push((run, verdict));
+    }
+
+    /// A consumer has ended: its slot may be another's soon. How many of its deliveries are held.
+    pub(crate) fn forget_consumer(&mut self, slot: u32) -> u32 {
+        let mut count = 0;
+        for (run, _) in self.verdicts.iter_mut().filter(|(run, _)| run.consumer == Some(slot)) {
+            run.consumer = None;
+            count += run.count;
+        }
+        count
     }
 
     /// The deliveries that it holds, which it forgets.
@@ -64,6 +77,15 @@ impl Transaction {
 }
 
 impl Session {
+    /// Notes that a transaction holds so much more.
+    pub(crate) fn count_transaction(&mut self, bytes: usize) -> Result<(), ReplyError> {
+        self.transaction_bytes += bytes;
+        match self.transaction_bytes {
+            0..=MAX_BYTES => Ok(()),
+            got => Err(errors::transactions_too_large(got, MAX_BYTES)),
+        }
+    }
+
     /// `tx.select`
     pub(crate) fn tx_select(&mut self, number: u16) -> Result<(), ReplyError> {
         let Some(channel) = self.channel(number) else { return Ok(()) };
@@ -80,8 +102,15 @@ impl Session {
         let transaction = self.channel(number).and_then(|c| c.transaction.as_mut());
         let Some(transaction) = transaction else { return Err(errors::channel_not_transactional()) };
         let publishes = std::mem::take(&mut transaction.publishes);
-        let verdicts = std::mem::take(&mut transaction.verdicts);
-        transaction.bytes = 0;
+        let bytes = std::mem::take(&mut transaction.bytes);
+        self.transaction_bytes -= bytes;
+        // All or nothing: an exchange may have gone since. Deliveries are the transaction's until nothing can fail.
+        for Publish { publish, header, .. } in &publishes {
+            self.route_of(publish)?;
+            if let Ok(header) = HeaderView::parse(header) {
+                self.check_special(number, header)?;
+            }
+        }
         for Publish { publish, header, body } in &publishes {
             let index = self.route_of(publish)?;
             if let Ok(header) = HeaderView::parse(header) {
@@ -89,21 +118,23 @@ impl Session {
             }
         }
         self.publisher.flush();
-        for (run, verdict) in verdicts {
-            match verdict {
-                Verdict::Settle => self.settling.add(&run.queue, run.first_seq, run.last_seq()),
-                Verdict::Requeue => deliver::requeue(&run.queue, &[(run.first_seq, run.last_seq())]),
-            }
-        }
-        self.settling.flush(&self.broker);
-        let lsn = self.broker.appended();
-        let needs = Positions { lsn, meta: self.broker.meta_applied() };
+        self.settle_committed(number);
+        let needs = Positions { lsn: self.broker.appended(), meta: self.broker.meta_applied() };
         if let Some(transaction) = self.channel(number).and_then(|c| c.transaction.as_mut()) {
-            transaction.committing = Some(needs);
+            transaction.committing.push_back(needs);
         }
         self.committing.push(number);
         self.finish_commits();
         Ok(())
+    }
+
+    fn settle_committed(&mut self, number: u16) {
+        let transaction = self.channel(number).and_then(|c| c.transaction.as_mut());
+        let verdicts = transaction.map(|transaction| std::mem::take(&mut transaction.verdicts));
+        for (run, verdict) in verdicts.unwrap_or_default() {
+            self.settle_now(number, &run, verdict);
+        }
+        self.settling.flush(&self.broker);
     }
 
     /// `tx.rollback`: forgets publishes; deliveries are outstanding again.
@@ -112,9 +143,12 @@ impl Session {
         let Some(transaction) = &mut channel.transaction else {
             return Err(errors::channel_not_transactional());
         };
-        let mut runs = std::mem::take(&mut **transaction).take_deliveries();
+        transaction.publishes = Vec::new();
+        let bytes = std::mem::take(&mut transaction.bytes);
+        let mut runs = transaction.take_deliveries();
         runs.sort_unstable_by_key(|run| run.first_tag);
         channel.unacked.put_back(runs);
+        self.transaction_bytes -= bytes;
         self.send(number, &Method::TxRollbackOk {});
         Ok(())
     }
@@ -126,12 +160,19 @@ impl Session {
         for number in waiting {
             let transaction = self.channel(number).and_then(|c| c.transaction.as_mut());
             let Some(transaction) = transaction else { continue };
-            let Some(needs) = transaction.committing else { continue };
-            if needs.passed_by(passed) {
-                transaction.committing = None;
+            let mut due = 0;
+            while transaction.committing.front().is_some_and(|needs| needs.passed_by(passed)) {
+                transaction.committing.pop_front();
+                due += 1;
+            }
+            let next = transaction.committing.front().copied();
+            for _ in 0..due {
                 self.send(number, &Method::TxCommitOk {});
-            } else {
-                self.committing.push(number);
+            }
+            if let Some(needs) = next {
+                if !self.committing.contains(&number) {
+                    self.committing.push(number);
+                }
                 self.wait_for(needs);
             }
         }

@@ -40,6 +40,8 @@ use std::sync::{Arc, Mutex};
 pub use cycle::{CheckpointReport, ChunkSink, LiveChunk, QueueOwner};
 pub use recovered::{Recovered, RecoveredChunk, RecoveredQueue, Source};
 
+use posthouse_model::ids::QueueId;
+
 use crate::checkpoint;
 use crate::datadir::{DataDir, DataDirError};
 use crate::disk::Disk;
@@ -49,6 +51,9 @@ use crate::meta::{MetaError, MetaFatal, MetaStore};
 use crate::segment::{SEGMENT_BYTES, SegmentStore};
 use crate::wal::{self, Wal, WalEvents, WalOptions};
 pub(crate) use replay::Replay;
+
+/// A queue that there never is.
+const NO_QUEUE: QueueId = QueueId(u64::MAX);
 
 /// How storage is kept.
 #[derive(Clone, Debug)]
@@ -168,9 +173,15 @@ impl MessageStore {
             })?;
         recovered.replayed_records = replay.records;
         recovered.clean = was_clean && replay.records == 0;
+        recovered.next_queue_id = replay.next_queue_id();
         recovered.queues = replay.finish(recovered.clean);
         recovered.damages.append(&mut replay.damages);
         recovered.damages.extend(report.damage.iter().map(log_damage));
+        if recovered.clean {
+            // Deliveries leave no record: without this one, a crash after nothing else would pass for a clean stop.
+            wal.stage().queue_deleted(NO_QUEUE);
+            wal.sync()?;
+        }
         let next_checkpoint = Mutex::new(loaded.next_number);
         Ok((Self { wal, segments, disk, dir: dir.to_owned(), next_checkpoint }, recovered))
     }

@@ -128,6 +128,18 @@ fn restart(disk: &SimDisk, owner: Owner) -> Owner {
     reopened
 }
 
+/// What was handed out is not in the log, so a run that did nothing else must leave a trace.
+#[test]
+fn a_crash_right_after_a_clean_stop_is_no_clean_stop() {
+    let disk = new_disk(1);
+    let (owner, _) = start(&disk, None);
+    owner.enqueue(&[1], 10, 100, 0);
+    let owner = restart(&disk, owner);
+    let (_, recovered) = start(&disk.crash(), Some(&owner));
+    assert!(!recovered.clean);
+    assert_eq!(recovered.queues[0].delivered_below, recovered.queues[0].next_seq);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
@@ -311,4 +323,16 @@ fn a_discarded_queue_gives_its_space_back() {
     assert!(store.segments().usage(Class::Durable).live_bytes > 0);
     recovered.queues.iter().for_each(|queue| store.discard(queue));
     assert_eq!(store.segments().usage(Class::Durable).live_bytes, 0);
+}
+
+#[test]
+fn identities_named_by_the_log_are_not_given_out_again() {
+    let disk = SimDisk::new(1);
+    let (store, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.next_queue_id, 0);
+    store.wal().stage().settle(posthouse_model::ids::QueueId(5), &[(0, 0)]);
+    store.wal().stage().queue_deleted(posthouse_model::ids::QueueId(9));
+    store.wal().sync().unwrap();
+    drop(store);
+    assert_eq!(open(&disk).unwrap().1.next_queue_id, 10);
 }

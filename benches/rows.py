@@ -1,0 +1,212 @@
+"""What is compared: the rows of docs/benchmarks.md, each with its command, its figures and its goals.
+
+Knows nothing of how a row is run or shown.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+BENCH = "posthouse bench"
+DURABLE = "--size 1024 --persistent"
+WINDOWED = f"{DURABLE} --confirm 1000 --prefetch 1000"
+# How many messages fill 10 GB on disk.
+FILL = f"{DURABLE} --confirm 1000 --publish-only --messages 10000000"
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """A bound: `factor` times what `of` names, or `factor` in the figure's own unit without it."""
+
+    sign: str  # ">=" or "<="
+    factor: float
+    of: str | None = None  # "peer", "fdatasync", or another row, whose first figure counts
+
+    def text(self, unit):
+        if self.of is None:
+            return f"{self.sign} {self.factor:,.12g} {unit}"
+        return f"{self.sign} {self.factor:g}x {self.of if self.of in ('peer', 'fdatasync') else f'row `{self.of}`'}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One number of a row; `pick` finds it in the result that a broker's run gave."""
+
+    name: str
+    unit: str
+    pick: Callable[[dict], float]
+    goal: Goal | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One workload, measured in as many rounds as are asked for unless it says otherwise."""
+
+    key: str
+    title: str
+    arguments: str
+    figures: tuple[Figure, ...]
+    kind: str = "amqp"  # or "start", "start-filled"
+    peer_arguments: str | None = None  # Where the peer cannot be asked for as much
+    fresh: bool = False  # A broker started for each round: what it keeps after a round would hide what it needs
+    peer_rounds: int | None = None  # Where the peer is slow and the goal does not depend on it
+    huge: bool = False  # Minutes of one broker alone: Posthouse in one round, only with --huge
+    beside: str | None = None  # A yardstick measured in every round
+
+    def command(self, peer=False):
+        """The command for a reader."""
+        if self.kind == "amqp":
+            text = f"B {self.peer_arguments if peer and self.peer_arguments else self.arguments}"
+            return f"`{text}`" + (f" beside `{BENCH} {self.beside} $DIR`" if self.beside else "")
+        started = f"`{BENCH} start --uri $URI -- posthouse serve --data-dir $DIR`"
+        return started if self.kind == "start" else f"`B {FILL}`, stop, then as `cold-start`"
+
+
+def at_least(factor, of=None):
+    return Goal(">=", factor, of)
+
+
+def at_most(factor, of=None):
+    return Goal("<=", factor, of)
+
+
+def consumed(goal=None):
+    return Figure("consumed", "/s", lambda result: result["consumed_per_s"], goal)
+
+
+def published(goal=None):
+    return Figure("published", "/s", lambda result: result["published_per_s"], goal)
+
+
+def confirmed(goal=None):
+    return Figure("confirmed", "/s", lambda result: result["confirmed_per_s"], goal)
+
+
+def latency(quantile, goal=None, of="latency_us"):
+    return Figure(f"{quantile}", "us", lambda result: result[of][quantile], goal)
+
+
+def broker_cpu(goal):
+    return Figure("broker CPU per message", "us", lambda result: result["broker"]["us_per_message"], goal)
+
+
+def rss_peak(goal):
+    return Figure("peak RSS", "MB", lambda result: result["broker"]["rss_peak"] / 1e6, goal)
+
+
+def rss_growth(goal):
+    return Figure(
+        "RSS growth", "MB", lambda result: (result["broker"]["rss_peak"] - result["broker"]["rss_before"]) / 1e6, goal
+    )
+
+
+def made(goal=None):
+    return Figure("made", "/s", lambda result: result["per_s"], goal)
+
+
+def rss_each(goal):
+    return Figure("RSS each", "KiB", lambda result: result["rss_bytes_each"] / 1024, goal)
+
+
+def ready(goal):
+    return Figure("start to open connection", "ms", lambda result: result["start_ms"], goal)
+
+
+ROWS = (
+    Row(
+        "transient-16",
+        "16 B transient, 1 to 1",
+        "--auto-ack",
+        (consumed(at_least(25, "peer")), broker_cpu(at_most(0.25))),
+    ),
+    Row("transient-1k", "1 KiB transient, 1 to 1", "--auto-ack --size 1024", (consumed(at_least(8, "peer")),)),
+    Row("durable", "1 KiB durable, window 1000", f"{WINDOWED} --ack-every 100", (consumed(at_least(12, "peer")),)),
+    Row(
+        "durable-ack-each",
+        "the same, each acknowledged",
+        f"{WINDOWED} --ack-every 1",
+        (consumed(at_least(12, "peer")),),
+    ),
+    Row(
+        "durable-100-queues",
+        "the same over 100 queues",
+        f"{DURABLE} --queues 100 --producers 100 --confirm 10 --consumers 100 --prefetch 1000 --ack-every 100",
+        (consumed(at_least(0.9, "durable")),),
+    ),
+    Row(
+        "fan-out",
+        "fan-out 1 to 10 queues, 16 B",
+        "--auto-ack --exchange fanout --queues 10 --consumers 10",
+        (consumed(at_least(30, "peer")),),
+    ),
+    Row(
+        "fan-in",
+        "fan-in 64 to 1, 16 B",
+        "--auto-ack --producers 64",
+        (consumed(at_least(0.8, "transient-16")), rss_peak(at_most(200))),
+        # What 64 sockets hold when the time is over takes RabbitMQ minutes.
+        peer_arguments="--auto-ack --producers 64 --messages 1000000",
+    ),
+    Row(
+        "window-1",
+        "64 producers, window 1, 16 B",
+        "--auto-ack --producers 64 --confirm 1",
+        (confirmed(at_least(3, "peer")),),
+    ),
+    Row(
+        "keys-20",
+        "20 keys interleaved, 16 B",
+        "--auto-ack --keys 20",
+        (consumed(at_least(0.5, "transient-16")),),
+    ),
+    Row(
+        "latency",
+        "latency at 1,000/s, 16 B transient",
+        "--auto-ack --rate 1000 --latency",
+        (latency("p50", at_most(45)), latency("p99", at_most(1, "peer"))),
+    ),
+    Row(
+        "latency-durable",
+        "latency at 1,000/s, 1 KiB durable",
+        f"{DURABLE} --confirm 1000 --ack-every 1 --rate 1000 --latency",
+        (latency("p50", at_most(80)), latency("p99", at_most(1, "peer"))),
+    ),
+    Row(
+        "backlog",
+        "publish only, then drain, 16 B",
+        "--auto-ack --backlog --messages 10000000",
+        (published(at_least(4_000_000)), consumed(at_least(4_000_000))),
+        peer_arguments="--auto-ack --backlog --messages 1000000",
+    ),
+    Row(
+        "backlog-huge",
+        "100 million queued, then drained",
+        "--auto-ack --backlog --messages 100000000",
+        (rss_growth(at_most(25)), published(), consumed()),
+        fresh=True,
+        huge=True,
+    ),
+    Row(
+        "connections",
+        "1,000 idle connections",
+        "--idle-connections 1000",
+        (rss_each(at_most(20)), made()),
+        fresh=True,
+    ),
+    Row(
+        "queues",
+        "10,000 idle durable queues, declared in a pipeline",
+        "--persistent --declare-queues 10000 --keep",
+        (made(at_least(10_000)), rss_each(at_most(2))),
+        fresh=True,
+        peer_rounds=1,
+    ),
+    Row("cold-start", "cold start, empty", "", (ready(at_most(60)),), kind="start", peer_rounds=1),
+    Row("cold-start-huge", "cold start with 10 GB", FILL, (ready(at_most(2000)),), kind="start-filled", huge=True),
+    Row(
+        "confirm-depth-1",
+        "confirm depth 1, 1 KiB durable",
+        f"{DURABLE} --confirm 1 --latency",
+        (latency("p50", at_most(1.5, "fdatasync"), of="confirm_latency_us"),),
+        beside="fdatasync",
+    ),
+)

@@ -1,0 +1,456 @@
+//! What an operator sees of a running broker: one row per user, queue, connection and so on.
+//!
+//! The fields of a row are RabbitMQ's column names where it has them; `serde` turns a row into an object of them.
+//! Counts are read one queue after the other, so the rows of a busy broker need not add up.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use posthouse_model::field::{FieldTable, FieldValue};
+use posthouse_queue::topology::DestinationName;
+use posthouse_storage::segment::Class;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::admin::{self, AdminError};
+use crate::broker::Broker;
+use crate::connections::ConnectionInfo;
+use crate::queue_handle::QueueHandle;
+use crate::vhost::{REPLY_QUEUE_PREFIX, VirtualHost};
+
+type Result<T> = std::result::Result<T, AdminError>;
+
+/// A user.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct UserRow {
+    /// Name.
+    pub user: String,
+    /// Tags.
+    pub tags: Vec<String>,
+}
+
+/// Permissions of a user in a virtual host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PermissionRow {
+    /// Whose.
+    pub user: String,
+    /// Where.
+    pub vhost: String,
+    /// Pattern of what may be declared and deleted.
+    pub configure: String,
+    /// Pattern of what may be written to.
+    pub write: String,
+    /// Pattern of what may be read from.
+    pub read: String,
+}
+
+/// A virtual host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct VhostRow {
+    /// Name.
+    pub name: String,
+    /// Whether the firehose is on: never yet.
+    pub tracing: bool,
+}
+
+/// A queue.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct QueueRow {
+    /// Name.
+    pub name: String,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Deleted with its last consumer.
+    pub auto_delete: bool,
+    /// Belongs to one connection.
+    pub exclusive: bool,
+    /// As declared.
+    pub arguments: Value,
+    /// Ready and unacknowledged.
+    pub messages: u64,
+    /// Waiting for a consumer.
+    pub messages_ready: u64,
+    /// Handed out, not yet acknowledged.
+    pub messages_unacknowledged: u64,
+    /// Consumers.
+    pub consumers: usize,
+    /// Bytes of memory that its messages take.
+    pub memory: usize,
+    /// `classic`
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// `running`
+    pub state: &'static str,
+    /// Where.
+    pub vhost: String,
+    /// Name of the connection it belongs to, or empty.
+    pub owner_connection: String,
+    /// Messages that arrived since the start.
+    pub messages_published: u64,
+    /// Messages handed out since the start, again or for the first time.
+    pub messages_delivered: u64,
+    /// Messages handed out again since the start.
+    pub messages_redelivered: u64,
+    /// Messages acknowledged since the start.
+    pub messages_acknowledged: u64,
+}
+
+/// An exchange.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ExchangeRow {
+    /// Name, empty for the default one.
+    pub name: String,
+    /// `direct`, `fanout`, `headers` or `topic`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Survives a restart.
+    pub durable: bool,
+    /// Deleted with its last binding.
+    pub auto_delete: bool,
+    /// Not for publishers.
+    pub internal: bool,
+    /// As declared.
+    pub arguments: Value,
+    /// Where.
+    pub vhost: String,
+}
+
+/// A binding.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct BindingRow {
+    /// Exchange it leads from.
+    pub source_name: String,
+    /// `exchange`
+    pub source_kind: &'static str,
+    /// Queue or exchange it leads to.
+    pub destination_name: String,
+    /// `queue` or `exchange`
+    pub destination_kind: &'static str,
+    /// Binding key.
+    pub routing_key: String,
+    /// As bound.
+    pub arguments: Value,
+    /// Where.
+    pub vhost: String,
+}
+
+/// A consumer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ConsumerRow {
+    /// Its queue.
+    pub queue_name: String,
+    /// Name of its connection.
+    pub connection: String,
+    /// Its number, unique while the broker runs.
+    pub consumer: u64,
+    /// Has the queue to itself.
+    pub exclusive: bool,
+    /// `x-priority`
+    pub priority: i64,
+    /// Where.
+    pub vhost: String,
+}
+
+/// A connection.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ConnectionRow {
+    /// `PEER -> LOCAL`
+    pub name: String,
+    /// Who logged in.
+    pub user: String,
+    /// Where to.
+    pub vhost: String,
+    /// `running`
+    pub state: &'static str,
+    /// The client's address.
+    pub peer_host: String,
+    /// The client's port.
+    pub peer_port: u16,
+    /// The broker's address.
+    pub host: String,
+    /// The broker's port.
+    pub port: u16,
+    /// Open channels.
+    pub channels: u32,
+    /// Such as `AMQP 0-9-1`.
+    pub protocol: &'static str,
+    /// Milliseconds since the Unix epoch.
+    pub connected_at: u64,
+    /// What the client says of itself.
+    pub client_properties: Value,
+    /// Its number, unique while the broker runs.
+    pub pid: u64,
+}
+
+/// What a broker as a whole is doing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Totals {
+    /// Virtual hosts.
+    pub vhosts: usize,
+    /// Users.
+    pub users: usize,
+    /// Connections.
+    pub connections: usize,
+    /// Channels of all connections.
+    pub channels: u64,
+    /// Queues.
+    pub queues: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// Ready messages.
+    pub messages_ready: u64,
+    /// Handed out, not yet acknowledged.
+    pub messages_unacknowledged: u64,
+    /// Bytes of memory that messages take.
+    pub message_memory_bytes: usize,
+    /// Bytes from which on queues keep little in memory.
+    pub memory_budget_bytes: usize,
+    /// Bytes from which on publishers are held back.
+    pub memory_watermark_bytes: usize,
+    /// Why publishers are held back, such as `low on memory`; none when they are not.
+    pub alarm: Option<&'static str>,
+    /// Free bytes on the data directory's disk; none without one.
+    pub disk_free_bytes: Option<u64>,
+    /// Bytes of the log's files; none without a log.
+    pub log_bytes: Option<u64>,
+    /// Bytes of the files that hold messages for long; none without a log.
+    pub segment_bytes: Option<u64>,
+    /// Bytes of those that are still needed.
+    pub segment_live_bytes: Option<u64>,
+    /// Bytes of the files that hold what does not fit into memory and need not survive.
+    pub spill_bytes: Option<u64>,
+}
+
+/// All users.
+pub fn users(broker: &Broker) -> Vec<UserRow> {
+    let users = broker.authorities().users().into_iter();
+    users.map(|user| UserRow { user: user.name.to_string(), tags: user.tags }).collect()
+}
+
+/// Permissions of everybody in a virtual host.
+pub fn permissions(broker: &Broker, vhost: &str) -> Result<Vec<PermissionRow>> {
+    admin::check_vhost(broker, vhost)?;
+    Ok(permission_rows(broker, |row| row.vhost == vhost))
+}
+
+/// Permissions of a user everywhere.
+pub fn user_permissions(broker: &Broker, user: &str) -> Result<Vec<PermissionRow>> {
+    if broker.authorities().identity(user).is_none() {
+        return Err(posthouse_auth::authorities::AuthError::NoSuchUser(user.to_owned()).into());
+    }
+    Ok(permission_rows(broker, |row| row.user == user))
+}
+
+fn permission_rows(broker: &Broker, which: impl Fn(&PermissionRow) -> bool) -> Vec<PermissionRow> {
+    let records = broker.authorities().permissions().into_iter();
+    let rows = records.map(|record| PermissionRow {
+        user: record.user.to_string(),
+        vhost: record.vhost.to_string(),
+        configure: record.configure,
+        write: record.write,
+        read: record.read,
+    });
+    rows.filter(which).collect()
+}
+
+/// All virtual hosts.
+pub fn vhosts(broker: &Broker) -> Vec<VhostRow> {
+    let vhosts = broker.vhosts();
+    vhosts.iter().map(|vhost| VhostRow { name: vhost.name().to_string(), tracing: false }).collect()
+}
+
+/// All queues of a virtual host.
+pub fn queues(broker: &Broker, vhost: &str) -> Result<Vec<QueueRow>> {
+    let connections = broker.connections().list();
+    Ok(find(broker, vhost)?.queues().iter().map(|queue| queue_row(queue, &connections)).collect())
+}
+
+fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueRow {
+    let definition = &queue.definition;
+    let owner = definition.owner.and_then(|id| connections.iter().find(|info| info.id == id));
+    let state = queue.lock();
+    let (ready, unacked) = (state.machine.ready(), state.machine.unacked());
+    QueueRow {
+        name: definition.name.to_string(),
+        durable: definition.durable,
+        auto_delete: definition.auto_delete,
+        exclusive: definition.owner.is_some(),
+        arguments: table_value(&definition.arguments),
+        messages: ready + unacked,
+        messages_ready: ready,
+        messages_unacknowledged: unacked,
+        consumers: state.machine.roster.len(),
+        memory: state.machine.memory_bytes(),
+        kind: "classic",
+        state: "running",
+        vhost: definition.vhost.to_string(),
+        owner_connection: owner.map(|info| info.name.clone()).unwrap_or_default(),
+        messages_published: state.counters.published,
+        messages_delivered: state.counters.delivered,
+        messages_redelivered: state.counters.redelivered,
+        messages_acknowledged: state.counters.acknowledged,
+    }
+}
+
+/// All exchanges of a virtual host.
+pub fn exchanges(broker: &Broker, vhost: &str) -> Result<Vec<ExchangeRow>> {
+    let vhost = find(broker, vhost)?;
+    Ok(vhost.with_topology(|topology| {
+        let records = topology.exchanges().into_iter();
+        let rows = records.map(|record| ExchangeRow {
+            name: record.name.to_string(),
+            kind: record.kind.name(),
+            durable: record.durable,
+            auto_delete: record.auto_delete,
+            internal: record.internal,
+            arguments: table_value(&record.arguments),
+            vhost: vhost.name().to_string(),
+        });
+        rows.collect()
+    }))
+}
+
+/// All bindings of a virtual host, those of the default exchange included.
+pub fn bindings(broker: &Broker, vhost: &str) -> Result<Vec<BindingRow>> {
+    let vhost = find(broker, vhost)?;
+    let mut rows = Vec::new();
+    for binding in vhost.with_topology(|topology| topology.bindings()) {
+        let destination_kind = match &binding.destination {
+            DestinationName::Queue(name) if name.starts_with(REPLY_QUEUE_PREFIX) => continue,
+            DestinationName::Queue(_) => "queue",
+            DestinationName::Exchange(_) => "exchange",
+        };
+        rows.push(BindingRow {
+            source_name: binding.source.to_string(),
+            source_kind: "exchange",
+            destination_name: binding.destination.name().to_string(),
+            destination_kind,
+            routing_key: binding.routing_key.to_string(),
+            arguments: table_value(&binding.arguments),
+            vhost: vhost.name().to_string(),
+        });
+    }
+    Ok(rows)
+}
+
+/// All consumers of a virtual host's queues.
+pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
+    let connections = broker.connections().list();
+    let mut rows = Vec::new();
+    for queue in find(broker, vhost)?.queues() {
+        let state = queue.lock();
+        let mut consumers: Vec<_> = state.machine.roster.iter().collect();
+        consumers.sort_unstable_by_key(|(id, _)| *id);
+        for (id, consumer) in consumers {
+            let of = connections.iter().find(|info| Arc::ptr_eq(&info.waker, &consumer.waker.session));
+            rows.push(ConsumerRow {
+                queue_name: queue.definition.name.to_string(),
+                connection: of.map(|info| info.name.clone()).unwrap_or_default(),
+                consumer: id,
+                exclusive: consumer.exclusive,
+                priority: consumer.priority,
+                vhost: vhost.to_owned(),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// All connections, oldest first.
+pub fn connections(broker: &Broker) -> Vec<ConnectionRow> {
+    broker.connections().list().iter().map(|info| connection_row(info)).collect()
+}
+
+fn connection_row(info: &ConnectionInfo) -> ConnectionRow {
+    let (peer, local) = info.name.split_once(" -> ").unwrap_or((&info.name, ""));
+    let split = |address: &str| match address.rsplit_once(':') {
+        Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(0)),
+        None => (address.to_owned(), 0),
+    };
+    let ((peer_host, peer_port), (host, port)) = (split(peer), split(local));
+    ConnectionRow {
+        name: info.name.clone(),
+        user: info.user.clone(),
+        vhost: info.vhost.clone(),
+        state: "running",
+        peer_host,
+        peer_port,
+        host,
+        port,
+        channels: info.channels.load(Ordering::Relaxed),
+        protocol: info.protocol,
+        connected_at: info.connected_at_ms,
+        client_properties: table_value(&info.client_properties),
+        pid: info.id,
+    }
+}
+
+/// The broker as a whole. Looks at every queue.
+pub fn totals(broker: &Broker) -> Totals {
+    let connections = broker.connections().list();
+    let (mut queues, mut consumers, mut ready, mut unacked) = (0, 0, 0, 0);
+    let vhosts = broker.vhosts();
+    for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
+        let state = queue.lock();
+        queues += 1;
+        consumers += state.machine.roster.len();
+        ready += state.machine.ready();
+        unacked += state.machine.unacked();
+    }
+    let durable = broker.segments().map(|segments| segments.usage(Class::Durable));
+    let spill = broker.segments().map(|segments| segments.usage(Class::Spill));
+    Totals {
+        vhosts: vhosts.len(),
+        users: broker.authorities().users().len(),
+        connections: connections.len(),
+        channels: connections.iter().map(|info| u64::from(info.channels.load(Ordering::Relaxed))).sum(),
+        queues,
+        consumers,
+        messages_ready: ready,
+        messages_unacknowledged: unacked,
+        message_memory_bytes: broker.memory().bytes(),
+        memory_budget_bytes: broker.settings().memory_budget_bytes,
+        memory_watermark_bytes: broker.settings().memory_watermark_bytes,
+        alarm: broker.alarm_reason(),
+        disk_free_bytes: broker.store().free_space(),
+        log_bytes: broker.wal().map(|wal| wal.file_bytes()),
+        segment_bytes: durable.as_ref().map(|usage| usage.bytes),
+        segment_live_bytes: durable.as_ref().map(|usage| usage.live_bytes),
+        spill_bytes: spill.as_ref().map(|usage| usage.bytes),
+    }
+}
+
+fn find(broker: &Broker, vhost: &str) -> Result<Arc<VirtualHost>> {
+    broker.vhost(vhost).map_err(|_| AdminError::NoSuchVhost(vhost.to_owned()))
+}
+
+/// A field table as JSON: what JSON has no type for becomes text.
+fn table_value(table: &FieldTable) -> Value {
+    Value::Object(table.0.iter().map(|(name, value)| (name.clone(), field_value(value))).collect())
+}
+
+fn field_value(value: &FieldValue) -> Value {
+    match value {
+        FieldValue::Bool(flag) => Value::from(*flag),
+        FieldValue::F32(number) => Value::from(*number),
+        FieldValue::F64(number) => Value::from(*number),
+        FieldValue::U8(number) => Value::from(*number),
+        FieldValue::U16(number) => Value::from(*number),
+        FieldValue::U32(number) => Value::from(*number),
+        FieldValue::I8(number) => Value::from(*number),
+        FieldValue::I16(number) => Value::from(*number),
+        FieldValue::I32(number) => Value::from(*number),
+        FieldValue::I64(number) => Value::from(*number),
+        FieldValue::Timestamp(seconds) => Value::from(*seconds),
+        FieldValue::Decimal { scale, value } => Value::from(format!("{value}e-{scale}")),
+        FieldValue::LongStr(bytes) | FieldValue::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Value::from(text),
+            Err(_) => Value::from(STANDARD.encode(bytes)),
+        },
+        FieldValue::Array(values) => values.iter().map(field_value).collect(),
+        FieldValue::Table(table) => table_value(table),
+        FieldValue::Void => Value::Null,
+    }
+}

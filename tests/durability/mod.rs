@@ -1,0 +1,9 @@
+//! What survives: orderly restarts, crashes, full memory, and what the operator is told when the data cannot be used.
+
+mod backlog;
+mod check;
+mod kill;
+mod ledger;
+mod restart;
+mod starting;
+mod stopping;

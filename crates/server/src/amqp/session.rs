@@ -303,6 +303,8 @@ impl Session {
             Method::ConnectionClose { .. } => {
                 self.progress = Progress::Closed;
                 self.end_batch();
+                // Whoever sees the answer may rely on the exclusive queues being gone.
+                self.release();
                 self.send(0, &Method::ConnectionCloseOk {});
                 Ok(())
             }
@@ -381,6 +383,19 @@ impl Session {
         self.on_alarms();
     }
 
+    /// Ends every channel and the exclusive queues; nothing is left to do when it is called again.
+    fn release(&mut self) {
+        self.publisher.flush();
+        for number in 0..self.channels.len() {
+            self.release_channel(number as u16);
+        }
+        let vhost = self.peer.vhost.clone();
+        for queue in std::mem::take(&mut self.exclusive) {
+            // Without conditions nothing is refused.
+            let _ = self.broker.remove_queue(&vhost, &queue, DeleteIf::default());
+        }
+    }
+
     fn on_alarms(&mut self) {
         let reason = self.broker.alarm_reason();
         match reason {
@@ -404,15 +419,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.settling.flush(&self.broker);
-        self.publisher.flush();
-        for number in 0..self.channels.len() {
-            self.release_channel(number as u16);
-        }
-        let vhost = self.peer.vhost.clone();
-        for queue in std::mem::take(&mut self.exclusive) {
-            // Without conditions nothing is refused.
-            let _ = self.broker.remove_queue(&vhost, &queue, DeleteIf::default());
-        }
+        self.release();
         self.broker.connection_closed(&self.peer.info);
     }
 }

@@ -89,6 +89,16 @@ pub enum StartError {
 pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
     let events = Arc::new(Events::new(options.on_fatal));
     let (store, recovered) = open(&options, &events)?;
+    run(options, store, recovered, &events)
+}
+
+/// Starts a broker on an open store.
+fn run(
+    options: StartOptions,
+    store: Store,
+    recovered: Recovered,
+    events: &Events,
+) -> Result<Arc<Broker>, StartError> {
     let (residency, work) = match &store {
         Store::Log(_) => {
             let (residency, work) = Residency::new();
@@ -350,3 +360,6 @@ fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

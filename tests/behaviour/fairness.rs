@@ -156,3 +156,25 @@ fn one_publishers_order_holds_over_overlapping_routes() {
         }
     }
 }
+
+/// What comes at once is shared as well: nobody is left out of a burst.
+#[test]
+fn a_burst_is_shared() {
+    const MESSAGES: u64 = 10_000;
+    let broker = broker();
+    let (mut one, mut two, mut publisher) = (broker.peer(), broker.peer(), broker.peer());
+    let queue = unique("q");
+    publisher.declare(1, &Queue::named(&queue));
+    one.consume(1, &Consume::no_ack(&queue));
+    two.consume(1, &Consume::no_ack(&queue));
+    let mut out = Vec::new();
+    for _ in 0..MESSAGES {
+        Publish::to("", &queue).write(1, 131_072, &mut out);
+    }
+    publisher.send_bytes(&out);
+    publisher.await_counts(1, &queue, (0, 2));
+    publisher.delete(1, &queue);
+    let (first, second) = (until_cancelled(&mut one), until_cancelled(&mut two));
+    assert_eq!(first + second, MESSAGES);
+    assert!(first.abs_diff(second) <= MESSAGES / 10, "{first} and {second}");
+}

@@ -172,16 +172,20 @@ impl Authorities {
 
     /// Adds a user without tags and permissions. Hashes the password: call it on a blocking thread.
     pub fn add_user(&self, name: &str, password: &[u8]) -> Result<Vec<AuthChange>, AuthError> {
-        let name = checked_name(name)?;
-        let exists = || AuthError::UserExists(name.to_string());
-        if self.read().contains_key(&name) {
-            return Err(exists());
+        if self.read().contains_key(name) {
+            return Err(AuthError::UserExists(name.to_owned()));
         }
-        let password = Some(PasswordHash::new(password, self.settings.hash_cost)?);
-        let user = User { name: name.clone(), password, tags: Vec::new() };
+        let password = PasswordHash::new(password, self.settings.hash_cost)?;
+        self.add_user_with(name, password)
+    }
+
+    /// Adds a user whose password was hashed before.
+    pub fn add_user_with(&self, name: &str, password: PasswordHash) -> Result<Vec<AuthChange>, AuthError> {
+        let name = checked_name(name)?;
+        let user = User { name: name.clone(), password: Some(password), tags: Vec::new() };
         let mut users = self.write();
         if users.contains_key(&name) {
-            return Err(exists());
+            return Err(AuthError::UserExists(name.to_string()));
         }
         users.insert(name, Entry::new(user.clone()));
         self.changed();

@@ -320,12 +320,13 @@ impl Broker {
         self.connections.remove(info.id);
     }
 
-    /// The next queue identity; what must be kept for it goes to `ops`.
-    pub(crate) fn next_queue_id(&self, ops: &mut Vec<MetaOp>) -> QueueId {
+    /// The next queue identity.
+    pub(crate) fn next_queue_id(&self) -> QueueId {
         let mut ids = self.queue_ids.lock().unwrap_or_else(PoisonError::into_inner);
         if ids.next == ids.reserved {
             ids.reserved += QUEUE_ID_STEP;
-            ops.push(records::put_next_queue_id(ids.reserved));
+            // Under the lock, so that it is kept before any queue that has one of these.
+            self.keep(vec![records::put_next_queue_id(ids.reserved)]);
         }
         ids.next += 1;
         QueueId(ids.next - 1)

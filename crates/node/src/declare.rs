@@ -133,7 +133,7 @@ impl Broker {
 
     fn add_queue(&self, inner: &mut Inner, definition: QueueDefinition) -> Arc<QueueHandle> {
         let mut ops = Vec::new();
-        let id = self.next_queue_id(&mut ops);
+        let id = self.next_queue_id();
         if definition.durable {
             ops.push(records::put_queue(id, &definition));
         }

@@ -24,12 +24,14 @@ pub fn take(
     runs: &mut Vec<Run>,
 ) -> TakeEnd {
     let from = runs.len();
+    let mut wakes = Vec::new();
     let mut state = queue.lock();
     if state.deleted {
         return TakeEnd::Parked;
     }
-    let (end, settled) = state.machine.take(consumer, limits, no_ack, runs);
+    let (end, settled) = state.machine.take(consumer, limits, no_ack, runs, &mut wakes);
     after_take(broker, queue, state, end, &runs[from..], no_ack && settled.persistent);
+    wake_all(&mut wakes);
     end
 }
 

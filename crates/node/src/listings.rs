@@ -1,7 +1,7 @@
 //! What an operator sees of a running broker: one row per user, queue, connection and so on.
 //!
-//! The fields of a row are RabbitMQ's column names, in the order in which they are shown; `serde` turns a row into an
-//! object of them. Counts are read one queue after the other, so the rows of a busy broker need not add up.
+//! The fields of a row are RabbitMQ's column names where it has them; `serde` turns a row into an object of them.
+//! Counts are read one queue after the other, so the rows of a busy broker need not add up.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

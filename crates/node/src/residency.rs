@@ -26,6 +26,12 @@ const SPILL_BYTES_TIGHT: usize = 256 << 10;
 /// What stays in memory ahead of the cursor when a queue is spilled.
 const KEEP_BYTES: usize = 1 << 20;
 
+/// The same while all queues together are over the budget and the queue has consumers.
+const KEEP_BYTES_TIGHT: usize = 64 << 10;
+
+/// Less is not worth a write.
+const RELIEF_BYTES_MIN: usize = 16 << 10;
+
 /// Memory of one queue from which on it is spilled even though consumers take.
 const PACED_MAX_BYTES: usize = 64 << 20;
 
@@ -143,6 +149,29 @@ pub fn after_take(state: &mut QueueState) {
     }
 }
 
+/// While all queues together are over the budget, has each of them written to segments: those that nobody publishes
+/// to would keep theirs for ever otherwise, and enough of them would hold back every publisher for good.
+pub(crate) fn relieve(broker: &Broker) {
+    let over_budget = broker.memory().bytes() > broker.settings().memory_budget_bytes;
+    let Some(residency) = broker.residency().filter(|_| over_budget) else { return };
+    for queue in broker.vhosts().iter().flat_map(|vhost| vhost.all_queues()) {
+        let mut state = queue.lock();
+        if !state.spilling && state.machine.memory_bytes() > keep_bytes(&state, true) + RELIEF_BYTES_MIN {
+            state.spilling = true;
+            residency.spill(&queue);
+        }
+    }
+}
+
+/// What stays in memory ahead of the cursor when a queue is spilled.
+fn keep_bytes(state: &QueueState, over_budget: bool) -> usize {
+    match over_budget {
+        false => KEEP_BYTES,
+        true if state.machine.roster.is_empty() => 0,
+        true => KEEP_BYTES_TIGHT,
+    }
+}
+
 /// Called when the next message to hand out is not in memory, under the queue's lock.
 pub fn need_load(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) {
     if let Some(residency) = broker.residency().filter(|_| !state.loading) {
@@ -152,12 +181,13 @@ pub fn need_load(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSta
 }
 
 /// Starts the two threads; they end when the broker is dropped.
-pub fn start(work: Work, segments: Arc<SegmentStore>) -> std::io::Result<()> {
+pub fn start(work: Work, broker: &Broker, segments: Arc<SegmentStore>) -> std::io::Result<()> {
     let Work { spill, load } = work;
     let store = segments.clone();
+    let (memory, budget) = (broker.memory().clone(), broker.settings().memory_budget_bytes);
     std::thread::Builder::new().name("spill".into()).spawn(move || {
         while let Ok(queue) = spill.recv() {
-            spill_queue(&queue, &store);
+            spill_queue(&queue, &store, || memory.bytes() > budget);
         }
     })?;
     std::thread::Builder::new().name("load".into()).spawn(move || {
@@ -168,12 +198,13 @@ pub fn start(work: Work, segments: Arc<SegmentStore>) -> std::io::Result<()> {
     Ok(())
 }
 
-fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
+fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore, over_budget: impl Fn() -> bool) {
     loop {
         let mut writes = Vec::new();
         {
             let mut state = queue.lock();
-            state.machine.plan_spill(KEEP_BYTES, WRITE_BYTES, &mut writes);
+            let keep = keep_bytes(&state, over_budget());
+            state.machine.plan_spill(keep, WRITE_BYTES, &mut writes);
             if writes.is_empty() || state.deleted {
                 end_spill(&mut state);
                 return;
@@ -300,7 +331,51 @@ pub fn release(state: &mut QueueState, segments: &SegmentStore) {
 
 #[cfg(test)]
 mod tests {
+    use posthouse_auth::authorities::AuthSettings;
+    use posthouse_storage::wal::WalOptions;
+
     use super::*;
+    use crate::broker::Settings;
+    use crate::declare::QueueDeclaration;
+    use crate::publish::Publisher;
+    use crate::start::{self, Keep, StartOptions};
+
+    #[test]
+    fn queues_that_nobody_publishes_to_make_room_as_well() {
+        let data = tempfile::tempdir().unwrap();
+        let budget = 1 << 20;
+        let settings = Settings {
+            max_message_bytes: 1 << 20,
+            memory_budget_bytes: budget,
+            memory_watermark_bytes: 2 * budget,
+            disk_free_limit_bytes: 0,
+            max_consumers_per_channel: 1,
+            max_connections: 1,
+        };
+        let wal = WalOptions { file_bytes: 1 << 20, ring_files: 4, ..WalOptions::default() };
+        let broker = start::start(StartOptions {
+            settings,
+            auth: AuthSettings::default(),
+            default_user: ("guest".into(), "guest".into()),
+            keep: Keep::InDirectory { path: data.path().to_owned(), wal },
+            on_fatal: |problem| panic!("{problem}"),
+        })
+        .unwrap();
+        let vhost = broker.vhost("/").unwrap();
+        let mut publisher = Publisher::new(broker.clone(), Arc::default());
+        for n in 0..30 {
+            let declaration = QueueDeclaration { name: format!("q{n}"), ..QueueDeclaration::default() };
+            let queue = broker.declare_queue(&vhost, declaration, 0).unwrap().queue;
+            let slot = publisher.slot(&[queue.id], |id| vhost.queue_by_id(id)).unwrap();
+            publisher.append(slot, false, b"\0\x01q", b"", &[0; 100 << 10]);
+            publisher.flush();
+        }
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while broker.memory().bytes() > budget {
+            assert!(std::time::Instant::now() < patience, "{} bytes in memory", broker.memory().bytes());
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn only_damage_loses_messages() {

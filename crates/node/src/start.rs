@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use posthouse_auth::authorities::{AuthError, AuthSettings, Authorities};
+use posthouse_auth::password::{PasswordError, PasswordHash};
 use posthouse_auth::users::{AuthChange, DecodeError, PermissionRecord, User};
 use posthouse_model::ids::{Lsn, QueueId};
 use posthouse_model::name::Name;
@@ -88,6 +90,7 @@ pub enum StartError {
 /// When the data directory cannot be used; one line says why.
 pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
     let events = Arc::new(Events::new(options.on_fatal));
+    let hashing = hash_ahead(&options)?;
     let (store, recovered) = open(&options, &events)?;
     run(options, store, recovered, &events)
 }
@@ -107,16 +110,16 @@ fn run(
         Store::Memory(_) => (None, None),
     };
     let authorities = Arc::new(Authorities::new(options.auth));
-    let first_queue_id = first_queue_id(store.meta())?;
+    let first_queue_id = first_queue_id(store.meta())?.max(recovered.next_queue_id);
     let broker = Arc::new(Broker::new(options.settings, store, residency, authorities, first_queue_id));
     restore(&broker, recovered)?;
-    first_start(&broker, &options.default_user)?;
+    first_start(&broker, &options.default_user, hashing)?;
     // A failed disk is fatal; here it only means that the first definitions are not there yet.
     broker.store().meta().flush()?;
     if events.broker.set(Arc::downgrade(&broker)).is_ok()
         && let (Some(work), Some(segments)) = (work, broker.segments())
     {
-        residency::start(work, segments.clone())?;
+        residency::start(work, &broker, segments.clone())?;
         start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
     }
     start_watch(&broker)?;
@@ -225,15 +228,40 @@ fn machine(found: RecoveredQueue) -> Machine {
     Machine::recover(RecoveredMachine { chunks, next_seq, redelivered_below })
 }
 
+/// A password being hashed on a thread of its own.
+type Hashing = JoinHandle<Result<PasswordHash, PasswordError>>;
+
+/// Starts hashing the default user's password where a first start is likely: that takes as long as all the rest.
+fn hash_ahead(options: &StartOptions) -> Result<Option<Hashing>, StartError> {
+    let is_new = match &options.keep {
+        Keep::InMemory => true,
+        Keep::InDirectory { path, .. } => !path.exists(),
+    };
+    if !is_new {
+        return Ok(None);
+    }
+    let (password, cost) = (options.default_user.1.clone(), options.auth.hash_cost);
+    let hash = move || PasswordHash::new(password.as_bytes(), cost);
+    Ok(Some(std::thread::Builder::new().name("hash".into()).spawn(hash)?))
+}
+
 /// Gives a new broker its virtual host and its user.
-fn first_start(broker: &Broker, default_user: &(String, String)) -> Result<(), StartError> {
+fn first_start(
+    broker: &Broker,
+    default_user: &(String, String),
+    hashing: Option<Hashing>,
+) -> Result<(), StartError> {
     if broker.vhosts().is_empty() {
         broker.add_vhost(&Name::truncated(DEFAULT_VHOST));
     }
     let authorities = broker.authorities();
     if authorities.users().is_empty() {
         let (user, password) = default_user;
-        let mut changes = authorities.add_user(user, password.as_bytes())?;
+        let hashed = hashing.and_then(|hashing| hashing.join().ok()).transpose().map_err(AuthError::from)?;
+        let mut changes = match hashed {
+            Some(hash) => authorities.add_user_with(user, hash)?,
+            None => authorities.add_user(user, password.as_bytes())?,
+        };
         changes.extend(authorities.set_user_tags(user, vec!["administrator".to_owned()])?);
         changes.extend(authorities.set_permissions(user, DEFAULT_VHOST, ".*", ".*", ".*")?);
         broker.keep_auth(&changes);
@@ -300,7 +328,7 @@ impl WalEvents for Events {
     fn disk_full(&self, full: bool) {
         warn!(full, "the log's disk is full, or has room again");
         if let Some(broker) = self.broker() {
-            broker.watch(None);
+            broker.watch(broker.store().free_space());
         }
     }
 
@@ -354,6 +382,7 @@ fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     std::thread::Builder::new().name("watch".into()).spawn(move || {
         while let Some(broker) = broker.upgrade() {
             broker.watch(broker.store().free_space());
+            residency::relieve(&broker);
             drop(broker);
             std::thread::sleep(WATCH_PERIOD);
         }

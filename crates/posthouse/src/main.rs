@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod config;
 mod ctl;
+mod files;
 mod serve;
 
 #[global_allocator]

@@ -26,6 +26,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// of the data directory forbids starting.
 pub(crate) fn serve(settings: Settings) -> ExitCode {
     start_logging(&settings.logging.filter);
+    crate::files::allow_many();
     let runtime = match Builder::new_multi_thread().enable_all().thread_name("worker").build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(cli::STATE, format_args!("cannot start threads: {error}")),

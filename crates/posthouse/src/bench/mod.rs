@@ -69,7 +69,7 @@ pub(crate) fn run(args: BenchArgs) -> ExitCode {
 }
 
 fn amqp(plan: &Plan) -> Result<ExitCode> {
-    allow_many_files();
+    crate::files::allow_many();
     let (text, json, complaint) = match plan.workload {
         Workload::Messages => {
             let outcome = run::run(plan)?;
@@ -84,12 +84,4 @@ fn amqp(plan: &Plan) -> Result<ExitCode> {
 
 fn objects(objects: &idle::Objects) -> Result<(String, String, Option<String>)> {
     Ok((objects.to_text(), serde_json::to_string(objects)?, None))
-}
-
-/// A thousand connections need more files than the usual soft limit; the hard limit is ours to use. If that fails,
-/// connecting will say so.
-fn allow_many_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }

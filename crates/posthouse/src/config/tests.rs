@@ -161,7 +161,7 @@ fn the_printed_settings_read_back_to_themselves() {
     let file = "[auth]\nanonymous_user = \"none\"\nloopback_users = []\n[memory]\nbudget = \"1GiB\"\n[amqp]\nheartbeat = \"0s\"";
     let flag =
         Flag { flag: "--data-dir", section: "server", key: "data_dir", values: vec!["a \"b\" \\c".into()] };
-    let loaded = load_all(Some(file), &[("POSTHOUSE__LOG__FILES", "3")], vec![flag]).unwrap();
+    let loaded = load_all(Some(file), &[("POSTHOUSE__LOG__FILES", "5")], vec![flag]).unwrap();
     let text = loaded.to_toml();
     let again = load_all(Some(&text), &[], Vec::new()).unwrap();
     assert_eq!(loaded.settings, again.settings, "{text}");

@@ -44,6 +44,7 @@ pub struct Queue<L, W> {
     redelivered_below: Seq,
     ready: u64,
     unacked: u64,
+    round: take::Round,
     /// Who may consume.
     pub roster: Roster<W>,
 }
@@ -74,6 +75,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             redelivered_below: 0,
             ready: 0,
             unacked: 0,
+            round: take::Round::default(),
             roster: Roster::default(),
         }
     }

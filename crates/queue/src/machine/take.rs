@@ -51,6 +51,30 @@ pub enum TakeEnd {
     NeedsLoad,
 }
 
+/// Most messages of one turn while several consumers share a queue: enough to pay for the waking.
+const TURN_MESSAGES: u64 = 64;
+
+/// Consumers that share a queue take turns: in a round each may take as much as the others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Round {
+    /// Messages of one turn.
+    share: u32,
+    /// Turns left.
+    turns: u32,
+}
+
+impl Round {
+    /// Begins the next turn; how many messages it may take.
+    fn next_share(&mut self, ready: u64, sharers: usize) -> u32 {
+        if self.turns == 0 {
+            self.share = ready.div_ceil(sharers as u64).clamp(1, TURN_MESSAGES) as u32;
+            self.turns = sharers as u32;
+        }
+        self.turns -= 1;
+        self.share
+    }
+}
+
 /// How one attempt to extend the taking ended.
 enum Step {
     Took,
@@ -61,26 +85,36 @@ enum Step {
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// Takes messages for a consumer, appending to `runs`. With `settle` they are settled at once (a consumer
     /// without acknowledgements), otherwise they are unacknowledged until settled or given back.
+    ///
+    /// A consumer that shares the queue takes no more than its share of a round, and is then parked behind the
+    /// others; whom to wake is appended to `wakes`.
     pub fn take(
         &mut self,
         consumer: ConsumerId,
         limits: Limits,
         settle: bool,
         runs: &mut Vec<Run>,
+        wakes: &mut Vec<W>,
     ) -> (TakeEnd, Settled) {
-        let sharers = self.roster.sharers(consumer) as u64;
+        let sharers = self.roster.sharers(consumer);
         if sharers == 0 || self.ready == 0 {
             self.roster.set(consumer, Standing::Parked);
             return (TakeEnd::Parked, Settled::default());
         }
         self.roster.set(consumer, Standing::Running);
-        let fair = self.ready.div_ceil(sharers).min(u64::from(u32::MAX)) as u32;
-        let limits = Limits { messages: limits.messages.min(fair), ..limits };
-        let (end, settled) = self.take_any(limits, settle, runs);
-        if end != TakeEnd::Limit {
+        let share = if sharers == 1 { u32::MAX } else { self.round.next_share(self.ready, sharers) };
+        let shared = Limits { messages: limits.messages.min(share), ..limits };
+        let (end, settled) = self.take_any(shared, settle, runs);
+        let turn_is_over = end == TakeEnd::Limit && share < limits.messages;
+        if turn_is_over {
+            // Before this one is parked, so that it is not woken itself. When nobody else is parked, somebody else
+            // is running and wakes it when done.
+            self.roster.wake(self.ready, wakes);
+        }
+        if turn_is_over || end != TakeEnd::Limit {
             self.roster.set(consumer, Standing::Parked);
         }
-        (end, settled)
+        (if turn_is_over { TakeEnd::Parked } else { end }, settled)
     }
 
     /// Takes messages for nobody in particular (`basic.get`, drains).

@@ -48,7 +48,7 @@ fn taken(runs: &[Run]) -> Vec<(Seq, bool)> {
 
 fn take(queue: &mut TestQueue, messages: u32) -> Vec<(Seq, bool)> {
     let mut runs = Vec::new();
-    queue.take(CONSUMER, Limits { messages, bytes: usize::MAX }, false, &mut runs);
+    queue.take(CONSUMER, Limits { messages, bytes: usize::MAX }, false, &mut runs, &mut Vec::new());
     taken(&runs)
 }
 
@@ -355,4 +355,45 @@ fn a_chunk_that_could_not_be_read_is_read_again_later() {
     assert!(!queue.not_loaded(0, 0), "it was moved");
     load_next(&mut queue, 4);
     assert_eq!(take(&mut queue, 9).len(), 4);
+}
+
+#[test]
+fn consumers_of_one_queue_share_what_is_there() {
+    let mut queue = TestQueue::default();
+    for id in 0..3u32 {
+        queue.roster.add(u64::from(id), id, 0, false);
+        queue.roster.set(u64::from(id), Standing::Parked);
+    }
+    let limits = Limits { messages: u32::MAX, bytes: usize::MAX };
+    let mut counts = [0; 3];
+    let mut awake = std::collections::VecDeque::new();
+    let mut wakes = Vec::new();
+    let chunk = chunk(queue.next_seq(), 1000);
+    queue.push_shared(Arc::new(chunk), Persistence::Persistent, 0, &mut wakes);
+    awake.extend(wakes.drain(..));
+    while let Some(id) = awake.pop_front() {
+        let mut runs = Vec::new();
+        let (end, _) = queue.take(u64::from(id), limits, true, &mut runs, &mut wakes);
+        assert_eq!(end, TakeEnd::Parked, "the others' turn, or nothing is left");
+        counts[id as usize] += runs.iter().map(|run| run.count).sum::<u32>();
+        awake.extend(wakes.drain(..));
+    }
+    assert_eq!(queue.ready(), 0, "nothing stays behind while everybody is parked");
+    assert_eq!(counts.iter().sum::<u32>(), 1000);
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(most - least <= 64, "{counts:?}");
+}
+
+#[test]
+fn credit_that_ends_within_a_turn_does_not_end_it() {
+    let mut queue = TestQueue::default();
+    for id in 0..2u32 {
+        queue.roster.add(u64::from(id), id, 0, false);
+        queue.roster.set(u64::from(id), Standing::Parked);
+    }
+    push(&mut queue, 100);
+    let limits = Limits { messages: 1, bytes: usize::MAX };
+    let (mut runs, mut wakes) = (Vec::new(), Vec::new());
+    let (end, _) = queue.take(0, limits, false, &mut runs, &mut wakes);
+    assert_eq!((end, wakes), (TakeEnd::Limit, vec![]));
 }

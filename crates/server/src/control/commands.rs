@@ -171,7 +171,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, Failure> {
             error.column()
         ))
     };
-    let mut request: Value = serde_json::from_slice(line).map_err(bad)?;
+    let mut request: Value = serde_json::from_slice(line.trim_ascii_end()).map_err(bad)?;
     if request.get("v") != Some(&json!(VERSION)) {
         return Err(Failure::usage(format!("expected a request with \"v\":{VERSION}")));
     }

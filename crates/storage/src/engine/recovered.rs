@@ -15,6 +15,9 @@ pub struct Recovered {
     /// Queues that have a state, in ascending order of id. A durable queue that is not here never had a message. One
     /// that the metadata does not know is to be dropped: see `MessageStore::discard`.
     pub queues: Vec<RecoveredQueue>,
+    /// Above the identity of every queue that the checkpoint or the log names, deleted ones included. A queue with
+    /// one of these would be given, or denied, another one's messages when the log is replayed again.
+    pub next_queue_id: u64,
     /// The last stop was orderly: nothing happened after the checkpoint.
     pub clean: bool,
     /// Files and places that are damaged; what is not named here is whole, as far as opening looks.

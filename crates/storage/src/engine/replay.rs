@@ -108,6 +108,12 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
+    /// Above every queue that was named so far.
+    pub(super) fn next_queue_id(&self) -> u64 {
+        let named = self.queues.keys().chain(&self.deleted).max();
+        named.map_or(0, |id| id.0.saturating_add(1))
+    }
+
     /// The recovered queues. `clean` says that nothing happened after the checkpoint.
     pub(crate) fn finish(&mut self, clean: bool) -> Vec<RecoveredQueue> {
         let segments = self.segments;

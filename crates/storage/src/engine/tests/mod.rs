@@ -324,3 +324,15 @@ fn a_discarded_queue_gives_its_space_back() {
     recovered.queues.iter().for_each(|queue| store.discard(queue));
     assert_eq!(store.segments().usage(Class::Durable).live_bytes, 0);
 }
+
+#[test]
+fn identities_named_by_the_log_are_not_given_out_again() {
+    let disk = SimDisk::new(1);
+    let (store, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.next_queue_id, 0);
+    store.wal().stage().settle(posthouse_model::ids::QueueId(5), &[(0, 0)]);
+    store.wal().stage().queue_deleted(posthouse_model::ids::QueueId(9));
+    store.wal().sync().unwrap();
+    drop(store);
+    assert_eq!(open(&disk).unwrap().1.next_queue_id, 10);
+}

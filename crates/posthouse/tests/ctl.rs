@@ -1,0 +1,304 @@
+//! `posthouse ctl` against a running broker, with AMQP clients that feel what it does.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use posthouse_amqp::blocking::{BlockingClient, ClientError};
+use posthouse_amqp::client::OpenError;
+use posthouse_amqp::event::Event;
+use posthouse_amqp::method::Method;
+use posthouse_amqp::uri::AmqpUri;
+use posthouse_model::field::FieldTable;
+use posthouse_model::props::Properties;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Broker {
+    child: Child,
+    port: u16,
+    data_dir: std::path::PathBuf,
+}
+
+impl Broker {
+    fn start(data_dir: &Path) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_posthouse"))
+            .args(["serve", "--amqp", "127.0.0.1:0", "--log", "warn", "--data-dir"])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let port = line.trim_end().rsplit_once(':').expect(&line).1.parse().unwrap();
+        Self { child, port, data_dir: data_dir.to_owned() }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_posthouse"));
+        command.args(["ctl", "-q", "--data-dir"]).arg(&self.data_dir);
+        command
+    }
+
+    fn ctl(&self, words: &[&str]) -> Output {
+        self.command().args(words).output().unwrap()
+    }
+
+    /// What a command that must succeed prints.
+    fn ok(&self, words: &[&str]) -> String {
+        let output = self.ctl(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Exit code and message of one that must fail.
+    fn fails(&self, words: &[&str]) -> (i32, String) {
+        let output = self.ctl(words);
+        let text = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), text.trim_start_matches("posthouse: ctl: ").trim_end().to_owned())
+    }
+
+    fn uri(&self, user: &str, vhost: &str) -> AmqpUri {
+        AmqpUri {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            user: user.into(),
+            password: if user == "guest" { "guest".into() } else { "pw".into() },
+            vhost: vhost.into(),
+        }
+    }
+
+    fn connect(&self, user: &str) -> BlockingClient {
+        BlockingClient::connect(&self.uri(user, "/"), PATIENCE).unwrap()
+    }
+
+    fn stop(mut self) {
+        self.ok(&["stop"]);
+        assert!(self.child.wait().unwrap().success());
+        assert!(!self.data_dir.join("control.sock").exists());
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Gone already after a stop.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn declare(queue: &str) -> Method<'_> {
+    Method::QueueDeclare {
+        queue,
+        passive: false,
+        durable: true,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: FieldTable::default(),
+    }
+}
+
+fn declare_exchange(exchange: &str) -> Method<'_> {
+    Method::ExchangeDeclare {
+        exchange,
+        exchange_type: "fanout",
+        passive: false,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        nowait: false,
+        arguments: FieldTable::default(),
+    }
+}
+
+fn passive(queue: &str) -> Method<'_> {
+    match declare(queue) {
+        Method::QueueDeclare { queue, durable, exclusive, auto_delete, nowait, arguments, .. } => {
+            Method::QueueDeclare { queue, passive: true, durable, exclusive, auto_delete, nowait, arguments }
+        }
+        other => other,
+    }
+}
+
+fn bind<'a>(queue: &'a str, exchange: &'a str) -> Method<'a> {
+    Method::QueueBind { queue, exchange, routing_key: "", nowait: false, arguments: FieldTable::default() }
+}
+
+fn bind_exchange<'a>(destination: &'a str, source: &'a str) -> Method<'a> {
+    Method::ExchangeBind {
+        destination,
+        source,
+        routing_key: "",
+        nowait: false,
+        arguments: FieldTable::default(),
+    }
+}
+
+fn consume(queue: &str) -> Method<'_> {
+    Method::BasicConsume {
+        queue,
+        consumer_tag: "",
+        no_local: false,
+        no_ack: true,
+        exclusive: false,
+        nowait: false,
+        arguments: FieldTable::default(),
+    }
+}
+
+/// The text with which the broker closes the channel, or nothing.
+fn outcome(client: &mut BlockingClient, channel: u16, method: &Method<'_>) -> Option<String> {
+    client.open_channel(channel).unwrap();
+    match client.call(channel, method) {
+        Ok(_) => None,
+        Err(ClientError::ChannelClosed { close, .. }) => {
+            assert_eq!(close.reply_code, 403);
+            Some(close.reply_text)
+        }
+        Err(other) => panic!("{method:?}: {other}"),
+    }
+}
+
+fn refused(permission: &str, what: &str) -> Option<String> {
+    Some(format!("ACCESS_REFUSED - {permission} access to {what} in vhost '/' refused for user 'bob'"))
+}
+
+#[test]
+fn permissions_cover_what_rabbitmqs_cover() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"));
+    broker.ok(&["add_user", "bob", "pw"]);
+    let refusal = BlockingClient::connect(&broker.uri("bob", "/"), PATIENCE).err();
+    match refusal {
+        Some(ClientError::Open(OpenError::Closed(close))) => {
+            assert_eq!(close.reply_code, 530);
+            assert_eq!(close.reply_text, "NOT_ALLOWED - access to vhost '/' refused for user 'bob'");
+        }
+        other => panic!("expected 530, got {other:?}"),
+    }
+    let mut guest = broker.connect("guest");
+    for (number, queue) in (1..).zip(["c", "w", "r", "wr"]) {
+        assert_eq!(outcome(&mut guest, number, &declare(queue)), None);
+        assert_eq!(outcome(&mut guest, number + 10, &declare_exchange(&format!("x{queue}"))), None);
+    }
+    broker.ok(&["set_permissions", "bob", "c", "w", "r"]);
+    let mut bob = broker.connect("bob");
+    let mut channel = 0;
+    let mut check = |method: &Method<'_>, expected: Option<String>| {
+        channel += 1;
+        assert_eq!(outcome(&mut bob, channel, method), expected, "{method:?}");
+    };
+    check(&declare("c2"), None);
+    check(&declare("new"), refused("configure", "queue 'new'"));
+    check(&declare_exchange("xc2"), None);
+    check(&declare_exchange("xnew"), refused("configure", "exchange 'xnew'"));
+    let delete = |queue| Method::QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };
+    check(&delete("c2"), None);
+    check(&delete("w"), refused("configure", "queue 'w'"));
+    let delete = |exchange| Method::ExchangeDelete { exchange, if_unused: false, nowait: false };
+    check(&delete("xc2"), None);
+    check(&delete("xw"), refused("configure", "exchange 'xw'"));
+    check(&bind("w", "xr"), None);
+    check(&bind("r", "xr"), refused("write", "queue 'r'"));
+    check(&bind("w", "xw"), refused("read", "exchange 'xw'"));
+    check(&bind_exchange("xw", "xr"), None);
+    check(&bind_exchange("xr", "xr"), refused("write", "exchange 'xr'"));
+    check(&bind_exchange("xw", "xw"), refused("read", "exchange 'xw'"));
+    check(&consume("r"), None);
+    check(&consume("w"), refused("read", "queue 'w'"));
+    check(&Method::QueuePurge { queue: "r", nowait: false }, None);
+    check(&Method::QueuePurge { queue: "w", nowait: false }, refused("read", "queue 'w'"));
+    check(&Method::BasicGet { queue: "w", no_ack: true }, refused("read", "queue 'w'"));
+    for seen in ["c", "w", "r"] {
+        check(&passive(seen), None);
+    }
+    check(&passive("nil"), refused("configure", "queue 'nil'"));
+    assert_eq!(publish_outcome(&mut bob, 100, "xw"), None);
+    assert_eq!(publish_outcome(&mut bob, 101, "xr"), refused("write", "exchange 'xr'"));
+    assert_eq!(publish_outcome(&mut bob, 102, ""), refused("write", "exchange 'amq.default'"));
+    // An open connection feels what changes.
+    broker.ok(&["set_permissions", "bob", "", "x|^amq\\.default$", ""]);
+    assert_eq!(publish_outcome(&mut bob, 103, ""), None);
+    assert_eq!(outcome(&mut bob, 104, &declare("c")), refused("configure", "queue 'c'"));
+    broker.ok(&["clear_permissions", "bob"]);
+    assert_eq!(publish_outcome(&mut bob, 105, ""), refused("write", "exchange 'amq.default'"));
+    broker.stop();
+}
+
+/// The text with which the broker closes the channel after a publish, or nothing when it confirms it.
+fn publish_outcome(client: &mut BlockingClient, channel: u16, exchange: &str) -> Option<String> {
+    client.open_channel(channel).unwrap();
+    client.call(channel, &Method::ConfirmSelect { nowait: false }).unwrap();
+    client.publish(channel, (exchange, ""), false, &Properties::default(), b"m").unwrap();
+    match client.next_event(PATIENCE).unwrap() {
+        Some(Event::Ack { channel: on, .. }) if on == channel => None,
+        Some(Event::ChannelClosed { channel: on, close }) if on == channel => Some(close.reply_text),
+        other => panic!("expected a confirm or a refusal, got {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_done_is_felt_shown_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let broker = Broker::start(&data_dir);
+    let mut added = broker.command().args(["add_user", "bob"]).stdin(Stdio::piped()).spawn().unwrap();
+    added.stdin.take().unwrap().write_all(b"pw\n").unwrap();
+    assert!(added.wait().unwrap().success());
+    broker.ok(&["set_user_tags", "bob", "administrator", "monitoring"]);
+    broker.ok(&["add_vhost", "v"]);
+    broker.ok(&["set_permissions", "-p", "/", "bob", ".*", ".*", ".*"]);
+    broker.ok(&["set_permissions", "-p", "v", "bob", ".*", ".*", ".*"]);
+    let mut bob = broker.connect("bob");
+    assert_eq!(outcome(&mut bob, 1, &declare("q")), None);
+    assert_eq!(publish_outcome(&mut bob, 2, ""), None);
+    assert_eq!(
+        broker.ok(&["list_queues", "name", "messages", "durable"]),
+        "name\tmessages\tdurable\nq\t0\ttrue\n"
+    );
+    let properties = Properties { delivery_mode: Some(2), ..Properties::default() };
+    bob.publish(2, ("", "q"), false, &properties, b"m").unwrap();
+    assert!(matches!(bob.next_event(PATIENCE).unwrap(), Some(Event::Ack { .. })));
+    assert_eq!(broker.ok(&["list_queues", "-s", "messages_ready", "name"]), "1\tq\n");
+    assert_eq!(broker.ok(&["list_connections", "-s", "user", "channels", "vhost"]), "bob\t2\t/\n");
+    let status: serde_json::Value =
+        serde_json::from_str(&broker.ok(&["status", "--formatter=json"])).unwrap();
+    assert_eq!((&status["connections"], &status["messages_ready"]), (&1.into(), &1.into()));
+    assert_eq!(broker.fails(&["delete_user", "eve"]), (1, "user 'eve' does not exist".into()));
+    assert_eq!(broker.fails(&["list_users", "-p", "/"]).0, 2);
+    let mut inside = BlockingClient::connect(&broker.uri("bob", "v"), PATIENCE).unwrap();
+    broker.ok(&["delete_vhost", "v"]);
+    assert_eq!(closed(&mut inside), "320 CONNECTION_FORCED - vhost 'v' is deleted");
+    broker.ok(&["close_all_connections", "maintenance"]);
+    assert_eq!(closed(&mut bob), "320 CONNECTION_FORCED - maintenance");
+    let mut guest = broker.connect("guest");
+    broker.ok(&["delete_user", "guest"]);
+    assert_eq!(closed(&mut guest), "320 CONNECTION_FORCED - user 'guest' is deleted");
+    broker.stop();
+
+    let broker = Broker::start(&data_dir);
+    assert_eq!(broker.ok(&["list_users", "-s"]), "bob\t[administrator, monitoring]\n");
+    assert_eq!(broker.ok(&["list_vhosts", "-s"]), "/\n");
+    assert_eq!(broker.ok(&["list_queues", "-s"]), "q\t1\n");
+    broker.ok(&["purge_queue", "q"]);
+    assert_eq!(broker.ok(&["list_queues", "-s"]), "q\t0\n");
+    broker.ok(&["delete_queue", "q"]);
+    assert_eq!(broker.ok(&["list_queues"]), "");
+    broker.stop();
+    let output = Command::new(env!("CARGO_BIN_EXE_posthouse"))
+        .args(["ctl", "ping", "--data-dir"])
+        .arg(&data_dir)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "no broker runs");
+}
+
+fn closed(client: &mut BlockingClient) -> String {
+    match client.next_event(PATIENCE) {
+        Err(ClientError::ConnectionClosed(close)) => format!("{} {}", close.reply_code, close.reply_text),
+        other => panic!("expected the end of the connection, got {other:?}"),
+    }
+}

@@ -92,7 +92,7 @@ pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
     let events = Arc::new(Events::new(options.on_fatal));
     let hashing = hash_ahead(&options)?;
     let (store, recovered) = open(&options, &events)?;
-    run(options, store, recovered, &events)
+    run(options, store, recovered, hashing, &events)
 }
 
 /// Starts a broker on an open store.
@@ -100,6 +100,7 @@ fn run(
     options: StartOptions,
     store: Store,
     recovered: Recovered,
+    hashing: Option<Hashing>,
     events: &Events,
 ) -> Result<Arc<Broker>, StartError> {
     let (residency, work) = match &store {

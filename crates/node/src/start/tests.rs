@@ -69,7 +69,7 @@ impl Node {
         assert!(recovered.damages.is_empty(), "{:?}", recovered.damages);
         let data_dir = DataDir::open(&dir.path().join("data")).unwrap();
         let store = Store::Log(Box::new(Storage::of_parts(data_dir, meta, messages)));
-        let broker = run(options(), store, recovered, &events).unwrap();
+        let broker = run(options(), store, recovered, None, &events).unwrap();
         let vhost = broker.vhost("/").unwrap();
         for name in QUEUES {
             let declaration =

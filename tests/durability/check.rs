@@ -35,7 +35,8 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 dirs.push(path);
-            } else {
+            } else if path.is_file() {
+                // Not the control socket that a crash leaves.
                 let bytes = fs::read(&path).unwrap();
                 all.push((path, bytes));
             }

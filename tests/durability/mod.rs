@@ -7,3 +7,4 @@ mod ledger;
 mod restart;
 mod starting;
 mod stopping;
+mod users;

@@ -12,11 +12,14 @@ use super::assert_well;
 #[test]
 fn an_oversize_frame_is_refused_by_its_head_alone() {
     let mut broker = Broker::start(Options::memory());
-    for size in [131_073_u32, 1 << 24, u32::MAX] {
+    let refused = [131_073_u32, 1 << 24, u32::MAX].map(|size| {
         let mut peer = broker.peer();
         let mut head = vec![FrameKind::Body as u8, 0, 1];
         head.extend_from_slice(&size.to_be_bytes());
         peer.send_bytes(&head);
+        (size, peer)
+    });
+    for (size, peer) in refused {
         let expected = format!("FRAME_ERROR - type 3, all octets = <<>>: {{frame_too_large,{size},131064}}");
         peer.expect_connection_close(501, &expected, (0, 0));
     }

@@ -92,6 +92,17 @@ pub fn start(options: StartOptions) -> Result<Arc<Broker>, StartError> {
     let events = Arc::new(Events::new(options.on_fatal));
     let hashing = hash_ahead(&options)?;
     let (store, recovered) = open(&options, &events)?;
+    run(options, store, recovered, hashing, &events)
+}
+
+/// Starts a broker on an open store.
+fn run(
+    options: StartOptions,
+    store: Store,
+    recovered: Recovered,
+    hashing: Option<Hashing>,
+    events: &Events,
+) -> Result<Arc<Broker>, StartError> {
     let (residency, work) = match &store {
         Store::Log(_) => {
             let (residency, work) = Residency::new();
@@ -379,3 +390,6 @@ fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

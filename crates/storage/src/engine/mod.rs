@@ -113,6 +113,11 @@ impl Storage {
         Ok((Self { meta, messages, dir }, recovered))
     }
 
+    /// A data directory of parts that were opened one by one: messages may lie on another disk than the rest.
+    pub fn of_parts(dir: DataDir, meta: MetaStore, messages: MessageStore) -> Self {
+        Self { meta, messages, dir }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.dir.path()

@@ -41,7 +41,7 @@ struct Slot {
     builder: ChunkBuilder,
     /// Whether it is on the list of slots to hand over.
     listed: bool,
-    /// Other slots that share a queue with this one.
+    /// Other slots that share a queue with this one, in ascending order.
     overlaps: SmallVec<[SlotId; 2]>,
 }
 
@@ -184,11 +184,7 @@ impl Publisher {
 
     /// Readies a slot for a message: flushes what must go first, and puts the slot on the list.
     fn prepare(&mut self, id: SlotId, persistent: bool, flush_self: bool) {
-        let overlaps = std::mem::take(&mut self.slots[id as usize].overlaps);
-        for &other in &overlaps {
-            self.hand_over_slot(other);
-        }
-        self.slots[id as usize].overlaps = overlaps;
+        self.hand_over_overlapping(id);
         if flush_self {
             self.hand_over_slot(id);
         }
@@ -196,6 +192,22 @@ impl Publisher {
         slot.persistent = persistent;
         if !std::mem::replace(&mut slot.listed, true) {
             self.dirty.push(id);
+        }
+    }
+
+    /// Hands over the slots with messages that share a queue with this one, and takes them off the list: however many
+    /// share that queue, the list stays short.
+    fn hand_over_overlapping(&mut self, id: SlotId) {
+        let mut at = 0;
+        while let Some(&other) = self.dirty.get(at) {
+            // Slots are numbered as they are made, so their lists are in ascending order.
+            if self.slots[id as usize].overlaps.binary_search(&other).is_ok() {
+                self.dirty.swap_remove(at);
+                self.slots[other as usize].listed = false;
+                self.hand_over_slot(other);
+            } else {
+                at += 1;
+            }
         }
     }
 

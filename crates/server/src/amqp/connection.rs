@@ -14,7 +14,7 @@ use posthouse_auth::authorities::{Identity, Refusal};
 use posthouse_node::broker::Broker;
 use posthouse_node::connections::ConnectionInfo;
 use posthouse_node::waker::{Inbox, SessionWaker};
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -72,11 +72,13 @@ struct Io {
     input: Vec<u8>,
     out: Outbox,
     read_bytes: usize,
+    /// Whether the last read may have left something in the socket.
+    may_have_more: bool,
 }
 
 impl Io {
     fn new(socket: TcpStream) -> Self {
-        Self { socket, input: Vec::new(), out: Outbox::default(), read_bytes: READ_BYTES_MIN }
+        Self { socket, input: Vec::new(), out: Outbox::default(), read_bytes: READ_BYTES_MIN, may_have_more: true }
     }
 
     /// Reads what is there now; `None` when there is nothing. 0 is the end of the stream.
@@ -84,16 +86,20 @@ impl Io {
         if self.input.capacity() - self.input.len() < self.read_bytes {
             self.input.reserve(self.read_bytes);
         }
-        match self.socket.try_read_buf(&mut self.input) {
-            Ok(bytes) => {
-                if bytes >= self.read_bytes {
-                    self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
-                }
-                Ok(Some(bytes))
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(e) => Err(e),
+        let room = self.input.capacity() - self.input.len();
+        // Polled rather than tried: a read that leaves room then counts as having found the end of what is there, which
+        // saves asking the socket again.
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(read) = pin!(self.socket.read_buf(&mut self.input)).poll(&mut context) else {
+            self.may_have_more = false;
+            return Ok(None);
+        };
+        let bytes = read?;
+        self.may_have_more = bytes == room;
+        if bytes >= self.read_bytes {
+            self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
         }
+        Ok(Some(bytes))
     }
 
     /// Drops what was processed from the front of the input.
@@ -314,21 +320,20 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
     let mut next_beat = Instant::now() + period;
     let mut inbox = Inbox::default();
     let mut paused_until: Option<Instant> = None;
-    let mut may_read = true;
     loop {
         let reads = paused_until.is_none() && !session.refuses_input();
         if reads {
             // What was held back while input was refused comes first.
             step(io, session)?;
         }
-        if reads && may_read && !session.refuses_input() {
+        if reads && io.may_have_more && !session.refuses_input() {
             match io.try_read()? {
                 Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 Some(_) => {
                     heartbeat.received();
                     step(io, session)?;
                 }
-                None => may_read = false,
+                None => {}
             }
         }
         session.end_batch();
@@ -343,7 +348,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             session.suspend_consumers();
         }
         let reads = paused_until.is_none() && !session.refuses_input();
-        if reads && may_read {
+        if reads && io.may_have_more {
             tokio::task::yield_now().await;
             if session.waker.has_mail() {
                 session.on_inbox(&mut inbox)?;
@@ -375,7 +380,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             }
             ready = io.socket.ready(interest) => {
                 let ready = ready?;
-                may_read |= ready.is_readable();
+                io.may_have_more |= ready.is_readable();
                 if !reads && ready.is_error() {
                     return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
                 }
@@ -387,7 +392,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
                 let waits = session.publisher.must_wait(now_ms());
                 paused_until = waits.then(|| Instant::now() + PRESSURE_WAIT);
                 // Readiness was not waited for meanwhile: while the log stays congested it never would be.
-                may_read = true;
+                io.may_have_more = true;
             }
             () = &mut beat => {
                 next_beat = Instant::now() + period;

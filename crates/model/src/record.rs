@@ -112,7 +112,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Appends one record to `out`. `body_hint` is how many body bytes will follow through [`append_body`].
+/// Appends one record to `out` up to its body, whose `body_bytes` bytes are to follow.
 #[inline]
 pub fn append_head(
     out: &mut Vec<u8>,

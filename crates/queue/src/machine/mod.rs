@@ -1,6 +1,6 @@
 //! A queue as a deterministic machine.
 //!
-//! A queue is a run of messages numbered in order of arrival, kept in [chunks](chunks). It remembers the next
+//! A queue is a run of messages numbered in order of arrival, kept in [chunks]. It remembers the next
 //! number to hand out (`cursor`), the numbers given back (`returned`) and, per chunk, which are settled. Nothing
 //! in it grows with the backlog but a descriptor per chunk.
 //!

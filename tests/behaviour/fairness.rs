@@ -51,6 +51,8 @@ fn consumers_without_limits_share_too() {
         publisher.publish(1, "", &queue, "x");
         expect_method!(publisher, 1, Method::BasicAck { delivery_tag, .. } => assert_eq!(delivery_tag, i));
     }
+    // A consumer takes its message soon, not at once: deleting the queue before would take the last one along.
+    while publisher.declare(1, &Queue::passive(&queue)).1 > 0 {}
     assert_eq!(publisher.delete(1, &queue), 0);
     // Both are told that the queue is gone after the last message.
     let (first, second) = (until_cancelled(&mut one), until_cancelled(&mut two));

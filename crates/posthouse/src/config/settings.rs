@@ -87,7 +87,7 @@ pub(crate) struct Memory {
     pub(crate) total: u64,
     /// Message bytes kept in RAM.
     pub(crate) budget: Share,
-    /// Memory use of the process that blocks publishers.
+    /// Memory of messages in queues that blocks publishers.
     pub(crate) watermark: Share,
 }
 
@@ -97,7 +97,7 @@ impl Memory {
         self.budget.of(self.total)
     }
 
-    /// Resident bytes of the process from which publishers are blocked.
+    /// Bytes of messages in queues from which publishers are blocked.
     pub(crate) fn watermark_bytes(&self) -> u64 {
         self.watermark.of(self.total)
     }

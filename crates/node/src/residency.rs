@@ -17,11 +17,11 @@ use crate::queue_handle::{QueueHandle, QueueState};
 /// Memory of one queue from which on its chunks are written to segments, where consumers do not drain it.
 const SPILL_BYTES: usize = 2 << 20;
 
-/// Memory of one queue from which on its publishers wait for consumers that drain it, or for the writing.
-const PACED_BYTES: usize = 4 << 20;
-
 /// The same while all queues together are over the budget.
 const SPILL_BYTES_TIGHT: usize = 256 << 10;
+
+/// Memory of one queue from which on its publishers wait for consumers that drain it, or for the writing.
+const PACED_BYTES: usize = 4 << 20;
 
 /// What stays in memory ahead of the cursor when a queue is spilled.
 const KEEP_BYTES: usize = 1 << 20;
@@ -82,7 +82,7 @@ impl Residency {
 /// whether its publishers should pause.
 pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, now_ms: u64) -> bool {
     let bytes = state.machine.memory_bytes();
-    let over_budget = broker.memory().bytes() > broker.settings().memory_budget_bytes;
+    let over_budget = is_over_budget(broker);
     if bytes < if over_budget { SPILL_BYTES_TIGHT } else { SPILL_BYTES } {
         return false;
     }
@@ -143,24 +143,26 @@ impl Drain {
 /// Called after messages were taken, under the queue's lock: lets paced publishers go on.
 pub fn after_take(state: &mut QueueState) {
     if !state.waiting.is_empty() && state.machine.waiting_bytes() < PACED_BYTES / 2 {
-        for waiting in state.waiting.drain(..) {
-            waiting.room();
-        }
+        let_publishers_go_on(state);
     }
 }
 
 /// While all queues together are over the budget, has each of them written to segments: those that nobody publishes
 /// to would keep theirs for ever otherwise, and enough of them would hold back every publisher for good.
 pub(crate) fn relieve(broker: &Broker) {
-    let over_budget = broker.memory().bytes() > broker.settings().memory_budget_bytes;
-    let Some(residency) = broker.residency().filter(|_| over_budget) else { return };
+    if broker.residency().is_none() || !is_over_budget(broker) {
+        return;
+    }
     for queue in broker.vhosts().iter().flat_map(|vhost| vhost.all_queues()) {
         let mut state = queue.lock();
-        if !state.spilling && state.machine.memory_bytes() > keep_bytes(&state, true) + RELIEF_BYTES_MIN {
-            state.spilling = true;
-            residency.spill(&queue);
+        if state.machine.memory_bytes() > keep_bytes(&state, true) + RELIEF_BYTES_MIN {
+            start_spill(broker, &queue, &mut state);
         }
     }
+}
+
+fn is_over_budget(broker: &Broker) -> bool {
+    broker.memory().bytes() > broker.settings().memory_budget_bytes
 }
 
 /// What stays in memory ahead of the cursor when a queue is spilled.
@@ -221,6 +223,10 @@ fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore, over_budget: i
 
 fn end_spill(state: &mut QueueState) {
     state.spilling = false;
+    let_publishers_go_on(state);
+}
+
+fn let_publishers_go_on(state: &mut QueueState) {
     for waiting in state.waiting.drain(..) {
         waiting.room();
     }

@@ -1,19 +1,21 @@
-//! One consuming connection and its thread.
+//! One consuming connection.
 
-use anyhow::Result;
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+
+use anyhow::{Context, Result};
 use posthouse_amqp::method::{Method, write_method};
 
 use super::client::{CHANNEL, Client};
 use super::delivery::{Delivery, Parser};
+use super::event_loop::{Driven, Next};
 use super::histogram::Histogram;
 use super::payload;
 use super::shared::{Counter, Shared, is_set};
 use super::tally::Stream;
 
-/// A consumer ready to run.
-pub(super) struct Consumer<'a> {
-    /// Its connection, with its consumers already asked for.
-    pub(super) client: Client,
+/// What a consumer does, and with whom it shares the run.
+pub(super) struct Task<'a> {
     /// Reads its deliveries.
     pub(super) parser: Parser,
     /// Ack once per so many deliveries; `None` for automatic acknowledgement.
@@ -26,6 +28,13 @@ pub(super) struct Consumer<'a> {
     pub(super) shared: &'a Shared,
     /// What it saw.
     pub(super) seen: Seen,
+}
+
+/// A consumer ready to run.
+pub(super) struct Consumer<'a> {
+    client: Client,
+    task: Task<'a>,
+    acks: Option<Acks>,
 }
 
 /// What a consumer saw.
@@ -95,38 +104,71 @@ impl Acks {
             self.pending = 0;
         }
     }
-}
 
-impl Consumer<'_> {
-    /// Receives until told to quit.
-    pub(super) fn run(mut self) -> Result<Seen> {
-        let mut acks = self.ack_every.map(|every| Acks { every, pending: 0, last: 0, bytes: Vec::new() });
-        while !is_set(&self.shared.quit) {
-            if self.client.input.fill(&self.client.stream)? {
-                let now = (self.latency && is_set(&self.shared.measuring)).then(|| self.shared.nanos());
-                let seen = &mut self.seen;
-                let used = self.parser.parse(self.client.input.data(), |delivery| {
-                    seen.take(&delivery, now);
-                    if let Some(acks) = &mut acks {
-                        acks.take(delivery.tag);
-                    }
-                })?;
-                self.client.input.consume(used);
-                self.counter.set(self.seen.received);
-            } else if let Some(acks) = &mut acks {
-                // Idle: what is left below a full group would otherwise never be acknowledged.
-                acks.flush();
-            }
-            if let Some(acks) = acks.as_mut().filter(|acks| !acks.bytes.is_empty()) {
-                self.client.write_all(&acks.bytes)?;
-                acks.bytes.clear();
+    /// Writes as much as the socket takes; whether nothing is left.
+    fn write(&mut self, mut stream: &TcpStream) -> Result<bool> {
+        while !self.bytes.is_empty() {
+            match stream.write(&self.bytes) {
+                Ok(written) => drop(self.bytes.drain(..written)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e).context("writing to the broker"),
             }
         }
-        if let Some(mut acks) = acks {
+        Ok(true)
+    }
+}
+
+impl Driven for Consumer<'_> {
+    fn stream(&self) -> &TcpStream {
+        &self.client.stream
+    }
+
+    fn turn(&mut self) -> Result<Next> {
+        if is_set(&self.task.shared.quit) {
+            return Ok(Next::End);
+        }
+        if self.client.input.fill(&self.client.stream)? {
+            self.take_input()?;
+        } else if let Some(acks) = &mut self.acks {
+            // Idle: what is left below a full group would otherwise never be acknowledged.
+            acks.flush();
+        }
+        let written = self.acks.as_mut().map_or(Ok(true), |acks| acks.write(&self.client.stream))?;
+        Ok(if written { Next::Read } else { Next::Write })
+    }
+}
+
+impl<'a> Consumer<'a> {
+    /// A consumer on this connection, which no longer blocks.
+    pub(super) fn new(client: Client, task: Task<'a>) -> Result<Self> {
+        client.stream.set_nonblocking(true)?;
+        let acks = task.ack_every.map(|every| Acks { every, pending: 0, last: 0, bytes: Vec::new() });
+        Ok(Self { client, task, acks })
+    }
+
+    /// After the last turn: acknowledges the rest and says goodbye.
+    pub(super) fn finish(mut self) -> Result<Seen> {
+        self.client.stream.set_nonblocking(false)?;
+        if let Some(acks) = &mut self.acks {
             acks.flush();
             self.client.write_all(&acks.bytes)?;
         }
         self.client.close();
-        Ok(self.seen)
+        Ok(self.task.seen)
+    }
+
+    fn take_input(&mut self) -> Result<()> {
+        let task = &mut self.task;
+        let now = (task.latency && is_set(&task.shared.measuring)).then(|| task.shared.nanos());
+        let used = task.parser.parse(self.client.input.data(), |delivery| {
+            task.seen.take(&delivery, now);
+            if let Some(acks) = &mut self.acks {
+                acks.take(delivery.tag);
+            }
+        })?;
+        self.client.input.consume(used);
+        task.counter.set(task.seen.received);
+        Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! `posthouse bench`: a load generator for any AMQP 0-9-1 broker, and the yardsticks beside it.
 //!
-//! One OS thread per connection, blocking sockets, large reads and writes, templates in which only numbers are patched:
-//! the generator must not be what is measured. Every body is numbered ([`payload`]) and every delivery checked
+//! As many threads as there are cores for each side, each with an event loop over its connections ([`event_loop`]); large
+//! reads and writes, templates in which only numbers are patched: the generator must not be what is measured. Every body is numbered ([`payload`]) and every delivery checked
 //! ([`tally`]).
 
 mod client;
 mod consumer;
 mod delivery;
+mod event_loop;
 mod fdatasync;
 mod histogram;
 mod idle;

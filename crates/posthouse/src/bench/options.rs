@@ -11,10 +11,10 @@ pub(crate) struct AmqpArgs {
     /// Broker: amqp://user:password@host:port/vhost
     #[arg(long, value_name = "URI", default_value = "amqp://guest:guest@127.0.0.1:5672/")]
     uri: Uri,
-    /// Publishing connections, a thread each
+    /// Publishing connections
     #[arg(long, value_name = "N", default_value_t = 1)]
     producers: u16,
-    /// Consuming connections, a thread each
+    /// Consuming connections
     #[arg(long, value_name = "N", default_value_t = 1)]
     consumers: u16,
     /// Queues; producer i publishes to queue i modulo N, consumers share them out

@@ -1,14 +1,16 @@
-//! One publishing connection and its thread.
+//! One publishing connection.
 
 use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use posthouse_amqp::frame::{FrameKind, next_frame};
 use posthouse_amqp::method::Method;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::client::{Client, refuse_close};
+use super::event_loop::{Driven, Next};
 use super::histogram::Histogram;
 use super::shared::{ProducerCounters, Shared, is_set};
 use super::template::Template;
@@ -18,16 +20,12 @@ use super::window::Window;
 const ALONE_PER_SECOND: f64 = 20_000.0;
 /// After the stop, how long the broker may take no data or confirm nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// While nothing else makes us read, look for a close from the broker after so many writes.
-const WRITES_PER_LOOK: u32 = 64;
 
-/// A producer ready to run.
-pub(super) struct Producer<'a> {
-    /// Its connection, in confirm mode if `window` is set.
-    pub(super) client: Client,
+/// What a producer publishes, and with whom it shares the run.
+pub(super) struct Task<'a> {
     /// Its messages.
     pub(super) template: Template,
-    /// Outstanding confirms.
+    /// Outstanding confirms; the connection is in confirm mode if it is set.
     pub(super) window: Option<Window>,
     /// Messages per second; unthrottled if `None`.
     pub(super) rate: Option<f64>,
@@ -41,6 +39,18 @@ pub(super) struct Producer<'a> {
     pub(super) shared: &'a Shared,
 }
 
+/// A producer ready to run.
+pub(super) struct Producer<'a> {
+    client: Client,
+    task: Task<'a>,
+    /// When it began, by the run's clock.
+    started: Option<u64>,
+    /// What of the stamped messages is not written yet.
+    unwritten: Range<usize>,
+    /// When the broker last took data or confirmed something, looked at once nothing new is published.
+    progress: Option<Instant>,
+}
+
 /// What a producer did.
 pub(super) struct Published {
     /// Messages written.
@@ -51,41 +61,58 @@ pub(super) struct Published {
     pub(super) confirm_latency: Histogram,
 }
 
-impl Producer<'_> {
-    /// Publishes until the stop or the quota, then waits until the broker has taken everything.
-    pub(super) fn run(mut self) -> Result<Published> {
-        let started = self.shared.nanos();
-        let mut writes = 0u32;
-        while !is_set(&self.shared.stop) {
-            let left = self.quota.map_or(u64::MAX, |quota| quota - self.template.sent());
-            if left == 0 {
-                break;
-            }
-            let room = self.window.as_ref().map_or(u64::MAX, Window::room);
-            let now = self.shared.nanos();
-            let (due, wait) = self.due(now - started);
-            match left.min(room).min(due) {
-                0 if room == 0 => self.read()?,
-                0 => self.wait(wait)?,
-                n => self.publish(n, now)?,
-            }
-            writes = (writes + 1) % WRITES_PER_LOOK;
-            if writes == 0 && self.window.is_none() {
-                self.wait(Duration::ZERO)?;
-            }
+impl Driven for Producer<'_> {
+    fn stream(&self) -> &TcpStream {
+        &self.client.stream
+    }
+
+    fn turn(&mut self) -> Result<Next> {
+        if self.take_answers()? {
+            self.progress = None;
         }
-        self.settle()?;
-        let sent = self.template.sent();
-        let refused = self.window.as_ref().map_or(0, Window::refused);
-        let confirm_latency = self.window.map_or_else(Histogram::default, Window::into_latency);
+        if !self.write()? {
+            return if is_set(&self.task.shared.stop) { self.patience(Next::Write) } else { Ok(Next::Write) };
+        }
+        let now = self.task.shared.nanos();
+        let elapsed = now - *self.started.get_or_insert(now);
+        let left = self.task.quota.map_or(u64::MAX, |quota| quota - self.task.template.sent());
+        if left == 0 || is_set(&self.task.shared.stop) {
+            return self.end();
+        }
+        let room = self.task.window.as_ref().map_or(u64::MAX, Window::room);
+        let (due, wait) = self.due(elapsed);
+        match left.min(room).min(due) {
+            0 if room == 0 => Ok(Next::Read),
+            0 => Ok(Next::Time(wait)),
+            n => self.publish(n, now),
+        }
+    }
+}
+
+impl<'a> Producer<'a> {
+    /// A producer on this connection, which no longer blocks.
+    pub(super) fn new(client: Client, task: Task<'a>) -> Result<Self> {
+        client.stream.set_nonblocking(true)?;
+        Ok(Self { client, task, started: None, unwritten: 0..0, progress: None })
+    }
+
+    /// After the last turn: waits until the broker has taken everything, and says goodbye.
+    pub(super) fn finish(mut self) -> Result<Published> {
+        self.client.stream.set_nonblocking(false)?;
+        if self.task.window.is_none() {
+            self.see_all_taken()?;
+        }
+        let sent = self.task.template.sent();
+        let refused = self.task.window.as_ref().map_or(0, Window::refused);
+        let confirm_latency = self.task.window.map_or_else(Histogram::default, Window::into_latency);
         self.client.close();
         Ok(Published { sent, refused, confirm_latency })
     }
 
     /// How many messages the rate allows now, and how long until the next when that is none.
     fn due(&self, elapsed_nanos: u64) -> (u64, Duration) {
-        let Some(rate) = self.rate else { return (u64::MAX, Duration::ZERO) };
-        let sent = self.template.sent();
+        let Some(rate) = self.task.rate else { return (u64::MAX, Duration::ZERO) };
+        let sent = self.task.template.sent();
         let due = (elapsed_nanos as f64 * rate / 1e9) as u64 + 1;
         if due > sent {
             return (if rate < ALONE_PER_SECOND { 1 } else { due - sent }, Duration::ZERO);
@@ -94,52 +121,67 @@ impl Producer<'_> {
         (0, Duration::from_nanos((next_nanos - elapsed_nanos as f64).max(1.0) as u64))
     }
 
-    fn publish(&mut self, n: u64, nanos: u64) -> Result<()> {
-        let (n, range) = self.template.stamp(n, nanos);
-        if let Some(window) = &mut self.window {
+    fn publish(&mut self, n: u64, nanos: u64) -> Result<Next> {
+        let (n, range) = self.task.template.stamp(n, nanos);
+        if let Some(window) = &mut self.task.window {
             window.sent(n, nanos);
         }
-        let mut at = range.start;
-        let mut last_progress = Instant::now();
-        while at < range.end {
-            match (&self.client.stream).write(self.template.bytes(at..range.end)) {
+        self.unwritten = range;
+        let written = self.write()?;
+        self.task.counters.published.set(self.task.template.sent());
+        Ok(match &self.task.window {
+            _ if !written => Next::Write,
+            Some(window) if window.room() == 0 => Next::Read,
+            _ => Next::Turn,
+        })
+    }
+
+    /// Writes what was begun; whether nothing of it is left.
+    fn write(&mut self) -> Result<bool> {
+        while !self.unwritten.is_empty() {
+            match (&self.client.stream).write(self.task.template.bytes(self.unwritten.clone())) {
                 Ok(written) => {
-                    at += written;
-                    // Read the clock again only if the write was cut short.
-                    if at < range.end {
-                        last_progress = Instant::now();
-                    }
+                    self.unwritten.start += written;
+                    self.progress = None;
                 }
-                Err(e) if !matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => {
+                    // What the broker said before it hung up is waited for.
+                    self.client.stream.set_nonblocking(false)?;
                     return Err(self.client.why_closed(e));
                 }
-                Err(_) if is_set(&self.shared.stop) && last_progress.elapsed() > PATIENCE => {
-                    bail!("the broker has taken no data for {} s", PATIENCE.as_secs());
-                }
-                Err(_) => self.wait(Duration::ZERO)?,
             }
         }
-        self.counters.published.set(self.template.sent());
-        Ok(())
+        Ok(true)
     }
 
-    /// Waits at most so long for input, and takes it.
-    fn wait(&mut self, time: Duration) -> Result<()> {
-        let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
-        let mut fds = [PollFd::new(&self.client.stream, PollFlags::IN)];
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Ok(_) => self.read(),
-            Err(error) => bail!("poll: {error}"),
+    /// Nothing more is published: it ends when everything is confirmed.
+    fn end(&mut self) -> Result<Next> {
+        match self.task.window.as_ref().map_or(0, Window::outstanding) {
+            0 => Ok(Next::End),
+            _ => self.patience(Next::Read),
         }
     }
 
-    /// Reads once and takes the confirms.
-    fn read(&mut self) -> Result<()> {
+    /// Waits for the broker, but not for ever once the run is to end.
+    fn patience(&mut self, next: Next) -> Result<Next> {
+        if self.progress.get_or_insert_with(Instant::now).elapsed() <= PATIENCE {
+            return Ok(next);
+        }
+        let seconds = PATIENCE.as_secs();
+        match self.task.window.as_ref().map_or(0, Window::outstanding) {
+            _ if next == Next::Write => bail!("the broker has taken no data for {seconds} s"),
+            outstanding => bail!("{outstanding} publishes were not confirmed within {seconds} s"),
+        }
+    }
+
+    /// Reads once and takes the confirms; whether anything came.
+    fn take_answers(&mut self) -> Result<bool> {
         if !self.client.input.fill(&self.client.stream)? {
-            return Ok(());
+            return Ok(false);
         }
-        let nanos = self.shared.nanos();
+        let nanos = self.task.shared.nanos();
         let mut used_all = 0;
         let data = self.client.input.data();
         while let Some((frame, used)) = next_frame(&data[used_all..], self.client.max_payload)? {
@@ -148,7 +190,7 @@ impl Producer<'_> {
                 continue;
             }
             let method = Method::decode(frame.payload)?;
-            match (&method, &mut self.window) {
+            match (&method, &mut self.task.window) {
                 (Method::BasicAck { delivery_tag, multiple }, Some(window)) => {
                     window.answer(*delivery_tag, *multiple, false, nanos)?;
                 }
@@ -159,36 +201,23 @@ impl Producer<'_> {
             }
         }
         self.client.input.consume(used_all);
-        if let Some(window) = &self.window {
-            self.counters.confirmed.set(window.confirmed());
+        if let Some(window) = &self.task.window {
+            self.task.counters.confirmed.set(window.confirmed());
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Waits until everything is confirmed, or, without confirms, until the broker answers something sent after it.
-    fn settle(&mut self) -> Result<()> {
-        if self.window.is_none() {
-            let method = Method::QueueDeclare {
-                queue: self.any_queue,
-                passive: true,
-                durable: false,
-                exclusive: false,
-                auto_delete: false,
-                nowait: false,
-                arguments: Default::default(),
-            };
-            return self.client.call(&method, |m| matches!(m, Method::QueueDeclareOk { .. }).then_some(()));
-        }
-        let outstanding = |producer: &Self| producer.window.as_ref().map_or(0, Window::outstanding);
-        let mut last = (outstanding(self), Instant::now());
-        while outstanding(self) > 0 {
-            self.read()?;
-            if outstanding(self) != last.0 {
-                last = (outstanding(self), Instant::now());
-            } else if last.1.elapsed() > PATIENCE {
-                bail!("{} publishes were not confirmed within {} s", last.0, PATIENCE.as_secs());
-            }
-        }
-        Ok(())
+    /// Without confirms: waits until the broker answers something sent after everything else.
+    fn see_all_taken(&mut self) -> Result<()> {
+        let method = Method::QueueDeclare {
+            queue: self.task.any_queue,
+            passive: true,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: Default::default(),
+        };
+        self.client.call(&method, |m| matches!(m, Method::QueueDeclareOk { .. }).then_some(()))
     }
 }

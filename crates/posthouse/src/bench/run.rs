@@ -8,13 +8,14 @@ use posthouse_amqp::method::Method;
 use posthouse_model::field::FieldTable;
 
 use super::client::{CHANNEL, Client};
-use super::consumer::{Consumer, Seen};
+use super::consumer::{self, Consumer, Seen};
 use super::delivery::{Parser, consumer_tag};
+use super::event_loop::{self, Driven};
 use super::histogram::Histogram;
 use super::monitor::{Mark, Monitor};
 use super::options::{Plan, Roles};
 use super::process::Process;
-use super::producer::{Producer, Published};
+use super::producer::{self, Producer, Published};
 use super::report::{Measured, Summary};
 use super::shared::{Shared, set};
 use super::tally::{Stream, Verdict, judge};
@@ -34,7 +35,8 @@ pub(super) struct Outcome {
 }
 
 type Marks = (Mark, Mark);
-type Handles<'s, T> = Vec<ScopedJoinHandle<'s, Option<T>>>;
+/// One per thread, each with the results of several connections.
+type Handles<'s, T> = Vec<ScopedJoinHandle<'s, Option<Vec<T>>>>;
 
 /// Runs the plan against its broker.
 pub(super) fn run(plan: &Plan) -> Result<Outcome> {
@@ -170,17 +172,34 @@ impl<'s> Run<'s> {
     }
 
     fn spawn_producers(&self, scope: &'s Scope<'s, '_>) -> Result<Handles<'s, Published>> {
-        let ready: Vec<Producer<'s>> =
-            (0..self.plan.producers).map(|i| self.producer(i)).collect::<Result<_>>()?;
-        let shared = self.shared;
-        Ok(ready.into_iter().map(|p| scope.spawn(move || p.run().map_err(|e| shared.fail(e)).ok())).collect())
+        let ready: Vec<_> = (0..self.plan.producers).map(|i| self.producer(i)).collect::<Result<_>>()?;
+        Ok(self.spawn(scope, ready, Producer::finish))
     }
 
     fn spawn_consumers(&self, scope: &'s Scope<'s, '_>) -> Result<Handles<'s, Seen>> {
-        let ready: Vec<Consumer<'s>> =
-            (0..self.plan.consumers).map(|i| self.consumer(i)).collect::<Result<_>>()?;
+        let ready: Vec<_> = (0..self.plan.consumers).map(|i| self.consumer(i)).collect::<Result<_>>()?;
+        Ok(self.spawn(scope, ready, Consumer::finish))
+    }
+
+    /// Shares connections out to threads; each drives its own and then gives what they have to say, in order.
+    fn spawn<D: Driven + Send + 's, T: Send + 's>(
+        &self,
+        scope: &'s Scope<'s, '_>,
+        members: Vec<D>,
+        finish: fn(D) -> Result<T>,
+    ) -> Handles<'s, T> {
         let shared = self.shared;
-        Ok(ready.into_iter().map(|c| scope.spawn(move || c.run().map_err(|e| shared.fail(e)).ok())).collect())
+        let shares: Vec<usize> = event_loop::shares(members.len()).collect();
+        let mut members = members.into_iter();
+        let run = move |mut share: Vec<D>| {
+            event_loop::drive(&mut share)?;
+            share.into_iter().map(finish).collect::<Result<Vec<T>>>()
+        };
+        shares
+            .into_iter()
+            .map(|n| members.by_ref().take(n).collect::<Vec<D>>())
+            .map(|share| scope.spawn(move || run(share).map_err(|e| shared.fail(e)).ok()))
+            .collect()
     }
 
     fn producer(&self, number: usize) -> Result<Producer<'s>> {
@@ -200,8 +219,7 @@ impl<'s> Run<'s> {
             persistent: plan.persistent,
             max_payload: client.max_payload,
         });
-        Ok(Producer {
-            client,
+        let task = producer::Task {
             template,
             window: plan.confirm.map(Window::new),
             rate: plan.rate.map(|rate| rate / plan.producers as f64),
@@ -209,7 +227,8 @@ impl<'s> Run<'s> {
             any_queue: &self.names[0],
             counters: &self.shared.producers[number],
             shared: self.shared,
-        })
+        };
+        Producer::new(client, task)
     }
 
     /// The queues of consumer `number`. With fewer consumers than queues each takes several, with more they share.
@@ -240,25 +259,26 @@ impl<'s> Run<'s> {
             client.send(CHANNEL, &[consume])?;
         }
         let parser = Parser::new(plan.size, queues.len(), client.max_payload);
-        Ok(Consumer {
-            client,
+        let task = consumer::Task {
             parser,
             ack_every: plan.ack_every,
             latency: plan.latency,
             counter: &self.shared.consumers[number],
             shared: self.shared,
             seen: Seen::new(queues.len(), plan.producers),
-        })
+        };
+        Consumer::new(client, task)
     }
 
     fn join<T>(&self, handles: Handles<'s, T>, monitor: &mut Monitor<'_>) -> Result<Vec<T>> {
         monitor.until(|_| handles.iter().all(ScopedJoinHandle::is_finished))?;
-        let ended = |handle: ScopedJoinHandle<'s, Option<T>>| match handle.join() {
+        let ended = |handle: ScopedJoinHandle<'s, Option<Vec<T>>>| match handle.join() {
             Ok(Some(result)) => Ok(result),
             Ok(None) => Err(self.shared.failure().unwrap_or_else(|| anyhow!("a connection failed"))),
             Err(_) => Err(anyhow!("a connection's thread panicked")),
         };
-        handles.into_iter().map(ended).collect()
+        let results: Vec<Vec<T>> = handles.into_iter().map(ended).collect::<Result<_>>()?;
+        Ok(results.into_iter().flatten().collect())
     }
 
     /// How many messages of a producer go to its route.

@@ -17,9 +17,8 @@ import zlib
 import frames
 from frames import BODY, HEADER, HEARTBEAT, METHOD, Reader, frame, header_payload, method_payload
 
-PATIENCE_SECONDS = 10  # Longer than any delay a broker may take on purpose (3 s after bad logins).
+PATIENCE_SECONDS = 30  # Much longer than any delay on purpose (3 s after bad logins): the machine may be busy.
 QUIET_SECONDS = 0.25
-READY_SECONDS = 3
 CONTENT_METHODS = ("basic.deliver", "basic.get-ok", "basic.return")
 GENERATED = re.compile(r"amq\.(?:gen|ctag)-[\w-]+|amq\.rabbitmq\.reply-to\.[\w.+/=@-]+")
 CAPABILITIES = {
@@ -227,7 +226,7 @@ class Peer:
 
     def gone(self, queue):
         """Waits until a queue does not exist any more, and notes how that was answered last."""
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         line, number = "", 1000
         while "NOT_FOUND" not in line and time.monotonic() < deadline and not self.ended:
             number += 1
@@ -235,9 +234,9 @@ class Peer:
                 line = self.channel(number).call("queue.declare", queue=queue, passive=True)
         self.note(0, f"gone: {line}")
 
-    def expect_end(self):
+    def expect_end(self, within=PATIENCE_SECONDS):
         """Notes that the broker ends the connection, or what it does instead."""
-        self.zero.drain(until_end=True)
+        self.zero.drain(within)
 
     def close(self):
         """Ends the connection politely when it still can be."""
@@ -330,10 +329,12 @@ class Channel:
         for line in others:
             self.peer.note(self.number, f"< {line}")
 
-    def drain(self, until_end=False):
-        """Notes everything that comes until it has been quiet for a while, or until the end."""
-        wait = PATIENCE_SECONDS if until_end else QUIET_SECONDS
-        while line := self._next(time.monotonic() + wait):
+    def drain(self, quiet=QUIET_SECONDS):
+        """Notes everything that comes until it has been quiet for this long, or until the end.
+
+        To see that nothing more comes; what must come is received.
+        """
+        while line := self._next(time.monotonic() + quiet):
             self.peer.note(self.number, f"< {line}")
         self.peer.note(self.number, "(connection ended)" if self.peer.ended else "(quiet)")
 
@@ -343,7 +344,7 @@ class Channel:
         RabbitMQ answers a passive queue.declare ahead of publishes and acknowledgements that came
         before it, so one look is not enough.
         """
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         line, expected = "", f"message_count={count} "
         while expected not in line and time.monotonic() < deadline and not self.peer.ended:
             with self.peer.hush():

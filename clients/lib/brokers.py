@@ -16,7 +16,7 @@ from install import Problem
 
 LISTENING = re.compile(r"listening for AMQP 0-9-1 on (\S+:\d+)")
 RABBITMQ_BIN = pathlib.Path("/usr/lib/rabbitmq/bin")
-RABBITMQ_START_SECONDS = 60
+RABBITMQ_START_SECONDS = 120
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import time
 
 from frames import HEARTBEAT, METHOD, PROTOCOL_HEADER, Typed, frame, method_payload, table
-from peer import Channel
+from peer import PATIENCE_SECONDS, Channel
 
 from . import conversation
 
@@ -193,7 +193,7 @@ def method_before_the_handshake(c):
 @conversation
 def broker_sends_heartbeats(c):
     peer = c.connect(heartbeat=1)
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while peer.heartbeats < 2 and time.monotonic() < deadline:
         peer.raw(frame(HEARTBEAT, 0, b""))
         peer.pump(time.monotonic() + 0.2)
@@ -205,7 +205,7 @@ def broker_drops_a_silent_client(c):
     peer = c.connect(heartbeat=1)
     began = time.monotonic()
     peer.expect_end()
-    peer.note(0, f"ended between one and four intervals: {1 <= time.monotonic() - began <= 4}")
+    peer.note(0, f"ended after an interval, and soon: {1 <= time.monotonic() - began <= 10}")
 
 
 @conversation

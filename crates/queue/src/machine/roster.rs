@@ -69,7 +69,8 @@ impl<W: Clone> Roster<W> {
 
     /// Whether one of them has exclusive use.
     pub fn has_exclusive(&self) -> bool {
-        self.consumers.values().any(|c| c.exclusive)
+        // Then there is nobody else.
+        self.len() == 1 && self.consumers.values().any(|c| c.exclusive)
     }
 
     /// All consumers, in no particular order.

@@ -1,5 +1,8 @@
 //! The state of one channel.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use posthouse_amqp::assembler::Assembler;
 use posthouse_model::reply::ReplyError;
 
@@ -57,8 +60,8 @@ pub(crate) struct Channel {
     pub last_queue: Option<String>,
     /// The name of the queue behind `amq.rabbitmq.reply-to`, once consumed from.
     pub reply_queue: Option<String>,
-    /// How many consumers it has.
-    pub consumers: u32,
+    /// The slots of its consumers in the session, by tag.
+    pub tags: HashMap<Arc<str>, u32>,
 }
 
 impl Channel {
@@ -78,7 +81,7 @@ impl Channel {
             prefetch_global: 0,
             last_queue: None,
             reply_queue: None,
-            consumers: 0,
+            tags: HashMap::new(),
         }
     }
 
@@ -93,6 +96,18 @@ impl Channel {
             0 => u32::MAX,
             limit => u32::from(limit).saturating_sub(self.consumer_unacked),
         }
+    }
+
+    /// How many consumers it has.
+    pub(crate) fn consumers(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// The slots of its consumers, in order.
+    pub(crate) fn slots(&self) -> Vec<u32> {
+        let mut slots: Vec<u32> = self.tags.values().copied().collect();
+        slots.sort_unstable();
+        slots
     }
 
     /// The failure that a method frame is while content is awaited.

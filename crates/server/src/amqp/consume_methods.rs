@@ -49,12 +49,14 @@ impl Session {
         else {
             return Err(errors::internal_error());
         };
-        let tag = if consumer_tag.is_empty() { unique_name("amq.ctag-") } else { (*consumer_tag).to_owned() };
-        if self.consumers.of_channel(number).any(|(_, consumer)| consumer.tag == tag) {
+        let tag: Arc<str> =
+            if consumer_tag.is_empty() { unique_name("amq.ctag-").into() } else { (*consumer_tag).into() };
+        let limit = self.broker.settings().max_consumers_per_channel;
+        let Some(channel) = self.channel(number) else { return Ok(()) };
+        if channel.tags.contains_key(&tag) {
             return Err(errors::consumer_tag_in_use(&tag));
         }
-        let limit = self.broker.settings().max_consumers_per_channel;
-        if self.channel(number).is_some_and(|channel| channel.consumers >= limit) {
+        if channel.consumers() >= limit as usize {
             return Err(errors::too_many_consumers(limit));
         }
         let queue = if *queue == reply_to::PSEUDO_QUEUE {
@@ -70,13 +72,14 @@ impl Session {
         let resource = Resource::queue(self.peer.vhost.name(), &queue.definition.name);
         let arguments = ConsumerArguments::parse(arguments.clone(), resource)?;
         let id = self.broker.next_consumer_id();
-        let waker = ConsumerWaker { session: self.waker.clone(), slot: self.consumers.next_slot() };
+        let slot = self.consumers.next_slot();
+        let waker = ConsumerWaker { session: self.waker.clone(), slot };
         self.broker.add_consumer(&queue, id, waker, arguments.priority, *exclusive)?;
         let Some(channel) = self.channel(number) else { return Ok(()) };
-        channel.consumers += 1;
+        channel.tags.insert(tag.clone(), slot);
         let prefetch = channel.prefetch;
-        let consumer = Consumer::new(id, number, &tag, queue, *no_ack, prefetch);
-        let slot = self.consumers.insert(consumer);
+        let consumer = Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch);
+        self.consumers.insert(consumer);
         if !nowait {
             self.send(number, &Method::BasicConsumeOk { consumer_tag: &tag });
         }
@@ -101,8 +104,7 @@ impl Session {
 
     /// `basic.cancel`: the consumer ends, its outstanding deliveries stay outstanding.
     pub(crate) fn basic_cancel(&mut self, number: u16, tag: &str, nowait: bool) {
-        let slot = self.consumers.of_channel(number).find(|(_, c)| c.tag == tag).map(|(slot, _)| slot);
-        if let Some(slot) = slot {
+        if let Some(slot) = self.channel(number).and_then(|channel| channel.tags.get(tag).copied()) {
             self.end_consumer(slot);
         }
         if !nowait {
@@ -130,7 +132,7 @@ impl Session {
         self.broker.remove_consumer(&vhost, &consumer.queue, consumer.id);
         let channel = self.channels.get_mut(usize::from(consumer.channel)).and_then(|c| c.as_deref_mut());
         if let Some(channel) = channel {
-            channel.consumers -= 1;
+            channel.tags.remove(&consumer.tag);
             let mut forgotten = channel.unacked.forget_consumer(slot);
             if let Some(transaction) = &mut channel.transaction {
                 forgotten += transaction.forget_consumer(slot);
@@ -216,7 +218,7 @@ impl Session {
 
     /// Lets every consumer of a channel try again.
     fn list_channel(&mut self, number: u16) {
-        let slots: Vec<u32> = self.consumers.of_channel(number).map(|(slot, _)| slot).collect();
+        let slots = self.channel(number).map(|channel| channel.slots()).unwrap_or_default();
         for slot in slots {
             self.consumers.list(slot);
         }
@@ -241,7 +243,7 @@ impl Session {
 
     /// Ends a channel's consumers and gives back what is outstanding.
     pub(crate) fn release_channel(&mut self, number: u16) {
-        let slots: Vec<u32> = self.consumers.of_channel(number).map(|(slot, _)| slot).collect();
+        let slots = self.channel(number).map(|channel| channel.slots()).unwrap_or_default();
         let mut ended = Vec::new();
         for slot in slots {
             ended.extend(self.consumers.remove(slot));
@@ -253,7 +255,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut()) else {
             return;
         };
-        channel.consumers = 0;
+        channel.tags.clear();
         self.unfinished_bytes -= channel.incoming.take().map_or(0, |incoming| incoming.bytes());
         let mut runs = Vec::new();
         if let Some(mut transaction) = channel.transaction.take() {

@@ -18,7 +18,7 @@ pub(crate) struct Consumer {
     /// Its channel.
     pub channel: u16,
     /// Its tag.
-    pub tag: String,
+    pub tag: Arc<str>,
     /// Where its messages come from.
     pub queue: Arc<QueueHandle>,
     /// Deliveries are settled when they are sent.
@@ -39,7 +39,7 @@ impl Consumer {
     pub(crate) fn new(
         id: ConsumerId,
         channel: u16,
-        tag: &str,
+        tag: Arc<str>,
         queue: Arc<QueueHandle>,
         no_ack: bool,
         prefetch: u16,
@@ -47,12 +47,12 @@ impl Consumer {
         Self {
             id,
             channel,
-            tag: tag.to_owned(),
+            prefix: DeliverPrefix::new(channel, &tag),
+            tag,
             queue,
             no_ack,
             prefetch,
             unacked: 0,
-            prefix: DeliverPrefix::new(channel, tag),
             blocked: false,
             listed: false,
         }
@@ -97,20 +97,15 @@ impl Consumers {
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Box<Consumer>> {
         let consumer = self.slots.get_mut(slot as usize)?.take()?;
         self.free.push(slot);
-        self.ready.retain(|&other| other != slot);
+        if consumer.listed {
+            self.ready.retain(|&other| other != slot);
+        }
         Some(consumer)
     }
 
     /// The consumer in a slot.
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Consumer> {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
-    }
-
-    /// Slots and consumers of one channel.
-    pub(crate) fn of_channel(&self, channel: u16) -> impl Iterator<Item = (u32, &Consumer)> {
-        (0..).zip(&self.slots).filter_map(move |(slot, consumer)| {
-            consumer.as_deref().filter(|c| c.channel == channel).map(|c| (slot, c))
-        })
     }
 
     /// Puts a consumer last in line to be served, unless it is in line.

@@ -38,6 +38,9 @@ pub enum AdminError {
     /// The connection does not exist.
     #[error("connection '{0}' does not exist")]
     NoSuchConnection(String),
+    /// Some connections were asked and said nothing.
+    #[error("{0} connections did not answer in time")]
+    NoAnswer(usize),
     /// A client would have been answered so.
     #[error("{}", .0.text)]
     Reply(ReplyError),

@@ -60,6 +60,11 @@ impl Connections {
         self.lock().values().cloned().collect()
     }
 
+    /// Whether one is still open.
+    pub fn contains(&self, id: u64) -> bool {
+        self.lock().contains_key(&id)
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.lock().len()

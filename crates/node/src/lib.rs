@@ -15,5 +15,6 @@ pub mod queue_handle;
 pub mod records;
 pub mod residency;
 pub mod start;
+pub mod survey;
 pub mod vhost;
 pub mod waker;

@@ -20,6 +20,10 @@ use crate::connections::ConnectionInfo;
 use crate::queue_handle::QueueHandle;
 use crate::vhost::{REPLY_QUEUE_PREFIX, VirtualHost};
 
+pub use sessions::{ChannelRow, ConsumerRow, channels, consumers};
+
+mod sessions;
+
 type Result<T> = std::result::Result<T, AdminError>;
 
 /// A user.
@@ -132,23 +136,6 @@ pub struct BindingRow {
     pub routing_key: String,
     /// As bound.
     pub arguments: Value,
-    /// Where.
-    pub vhost: String,
-}
-
-/// A consumer.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct ConsumerRow {
-    /// Its queue.
-    pub queue_name: String,
-    /// Name of its connection.
-    pub connection: String,
-    /// Its number, unique while the broker runs.
-    pub consumer: u64,
-    /// Has the queue to itself.
-    pub exclusive: bool,
-    /// `x-priority`
-    pub priority: i64,
     /// Where.
     pub vhost: String,
 }
@@ -331,29 +318,6 @@ pub fn bindings(broker: &Broker, vhost: &str) -> Result<Vec<BindingRow>> {
             arguments: table_value(&binding.arguments),
             vhost: vhost.name().to_string(),
         });
-    }
-    Ok(rows)
-}
-
-/// All consumers of a virtual host's queues.
-pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
-    let connections = broker.connections().list();
-    let mut rows = Vec::new();
-    for queue in find(broker, vhost)?.queues() {
-        let state = queue.lock();
-        let mut consumers: Vec<_> = state.machine.roster.iter().collect();
-        consumers.sort_unstable_by_key(|(id, _)| *id);
-        for (id, consumer) in consumers {
-            let of = connections.iter().find(|info| Arc::ptr_eq(&info.waker, &consumer.waker.session));
-            rows.push(ConsumerRow {
-                queue_name: queue.definition.name.to_string(),
-                connection: of.map(|info| info.name.clone()).unwrap_or_default(),
-                consumer: id,
-                exclusive: consumer.exclusive,
-                priority: consumer.priority,
-                vhost: vhost.to_owned(),
-            });
-        }
     }
     Ok(rows)
 }

@@ -6,6 +6,8 @@ use posthouse_model::ids::Lsn;
 use posthouse_model::reply::ReplyError;
 use tokio::sync::Notify;
 
+use crate::survey::Asker;
+
 /// What happened since the task last looked.
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -21,6 +23,8 @@ pub struct Inbox {
     pub alarms_changed: bool,
     /// The connection is to be closed by the broker.
     pub close: Option<ReplyError>,
+    /// Listings that want to know what the session holds.
+    pub asked: Vec<Asker>,
 }
 
 /// Wakes one connection's task. Every event sets a bit or adds to a short list, then notifies; the task takes
@@ -52,6 +56,7 @@ impl SessionWaker {
         into.room = false;
         into.alarms_changed = false;
         into.close = None;
+        into.asked.clear();
         std::mem::swap(into, &mut self.lock());
     }
 
@@ -85,6 +90,11 @@ impl SessionWaker {
         self.post(|inbox| {
             inbox.close.get_or_insert(why);
         });
+    }
+
+    /// A listing wants to know what the session holds.
+    pub fn ask(&self, asker: Asker) {
+        self.post(|inbox| inbox.asked.push(asker));
     }
 
     fn post(&self, change: impl FnOnce(&mut Inbox)) {

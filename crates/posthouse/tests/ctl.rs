@@ -11,7 +11,7 @@ use posthouse_amqp::client::OpenError;
 use posthouse_amqp::event::Event;
 use posthouse_amqp::method::Method;
 use posthouse_amqp::uri::AmqpUri;
-use posthouse_model::field::FieldTable;
+use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::props::Properties;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -294,6 +294,98 @@ fn what_is_done_is_felt_shown_and_kept() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "no broker runs");
+}
+
+/// The rows of a listing with these columns.
+fn listed(broker: &Broker, command: &str, columns: &str) -> Vec<serde_json::Value> {
+    serde_json::from_str(&broker.ok(&[command, "--formatter=json", "--columns", columns])).unwrap()
+}
+
+fn qos(prefetch_count: u16, global: bool) -> Method<'static> {
+    Method::BasicQos { prefetch_size: 0, prefetch_count, global }
+}
+
+#[test]
+fn channels_show_what_they_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"));
+    let mut guest = broker.connect("guest");
+    guest.open_channel(1).unwrap();
+    guest.call(1, &declare("q")).unwrap();
+    guest.call(1, &Method::ConfirmSelect { nowait: false }).unwrap();
+    for tag in 1..=4 {
+        guest.publish(1, ("", "q"), false, &Properties::default(), b"m").unwrap();
+        assert!(
+            matches!(guest.next_event(PATIENCE).unwrap(), Some(Event::Ack { delivery_tag, .. }) if delivery_tag == tag)
+        );
+    }
+    guest.open_channel(2).unwrap();
+    guest.call(2, &qos(2, false)).unwrap();
+    let consume = Method::BasicConsume {
+        queue: "q",
+        consumer_tag: "t",
+        no_local: false,
+        no_ack: false,
+        exclusive: true,
+        nowait: false,
+        arguments: FieldTable(vec![("x-priority".into(), FieldValue::I32(7))]),
+    };
+    guest.call(2, &consume).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(guest.next_event(PATIENCE).unwrap(), Some(Event::Delivery(_))));
+    }
+    guest.open_channel(7).unwrap();
+    guest.call(7, &Method::TxSelect {}).unwrap();
+    for _ in 0..2 {
+        assert!(guest.get(7, "q", false).unwrap().is_some());
+    }
+    guest.publish(7, ("", "q"), false, &Properties::default(), b"m").unwrap();
+    guest.send(7, &Method::BasicAck { delivery_tag: 1, multiple: false }).unwrap();
+    guest.call(7, &qos(9, true)).unwrap();
+
+    let connection = &listed(&broker, "list_connections", "pid,name")[0];
+    let (pid, name) = (connection["pid"].as_u64().unwrap(), connection["name"].as_str().unwrap());
+    let channel = |number: u16, held: serde_json::Value| {
+        let mut row = serde_json::json!({
+            "pid": format!("{pid}.{number}"), "connection": pid, "name": format!("{name} ({number})"),
+            "number": number, "user": "guest", "vhost": "/", "transactional": false, "confirm": false,
+            "consumer_count": 0, "messages_unacknowledged": 0, "messages_uncommitted": 0,
+            "acks_uncommitted": 0, "messages_unconfirmed": 0, "prefetch_count": 0, "global_prefetch_count": 0,
+        });
+        row.as_object_mut().unwrap().extend(held.as_object().unwrap().clone());
+        row
+    };
+    let all = "pid,connection,name,number,user,vhost,transactional,confirm,consumer_count,messages_unacknowledged,\
+               messages_uncommitted,acks_uncommitted,messages_unconfirmed,prefetch_count,global_prefetch_count";
+    let expected = [
+        channel(1, serde_json::json!({"confirm": true})),
+        channel(
+            2,
+            serde_json::json!({"consumer_count": 1, "messages_unacknowledged": 2, "prefetch_count": 2}),
+        ),
+        channel(
+            7,
+            serde_json::json!({
+                "transactional": true, "messages_unacknowledged": 1, "messages_uncommitted": 1,
+                "acks_uncommitted": 1, "global_prefetch_count": 9,
+            }),
+        ),
+    ];
+    assert_eq!(listed(&broker, "list_channels", all), expected);
+    assert_eq!(broker.ok(&["list_channels", "-s"]).lines().nth(1), Some(&*format!("{pid}.2\tguest\t1\t2")));
+    assert_eq!(
+        broker.ok(&["list_consumers", "-s"]),
+        format!("q\t{pid}.2\tt\ttrue\t2\ttrue\t[{{x-priority,7}}]\n")
+    );
+    assert_eq!(
+        broker.ok(&["list_consumers", "-s", "connection", "channel", "exclusive", "priority", "vhost"]),
+        format!("{name}\t2\ttrue\t7\t/\n")
+    );
+    guest.call(2, &Method::BasicCancel { consumer_tag: "t", nowait: false }).unwrap();
+    assert_eq!(broker.ok(&["list_consumers"]), "");
+    guest.close().unwrap();
+    assert_eq!(broker.ok(&["list_channels"]), "");
+    broker.stop();
 }
 
 fn closed(client: &mut BlockingClient) -> String {

@@ -307,8 +307,16 @@ pub(crate) const COMMANDS: &[Command] = &[
         rest: Rest::Columns,
         answer: Answer::Rows {
             title: "Listing consumers in vhost {vhost} ...",
-            shown: &["queue_name", "connection", "consumer", "exclusive", "priority"],
-            columns: &["queue_name", "connection", "consumer", "exclusive", "priority", "vhost"],
+            shown: &[
+                "queue_name",
+                "channel_pid",
+                "consumer_tag",
+                "ack_required",
+                "prefetch_count",
+                "active",
+                "arguments",
+            ],
+            columns: CONSUMER_COLUMNS,
         },
         about: "consumers",
         ..DONE
@@ -322,6 +330,17 @@ pub(crate) const COMMANDS: &[Command] = &[
             columns: CONNECTION_COLUMNS,
         },
         about: "connections; channels is how many are open",
+        ..DONE
+    },
+    Command {
+        name: "list_channels",
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Listing channels ...",
+            shown: &["pid", "user", "consumer_count", "messages_unacknowledged"],
+            columns: CHANNEL_COLUMNS,
+        },
+        about: "channels of all connections; connection is the pid of list_connections",
         ..DONE
     },
     Command {
@@ -393,6 +412,40 @@ const CONNECTION_COLUMNS: &[&str] = &[
     "protocol",
     "connected_at",
     "client_properties",
+];
+
+const CHANNEL_COLUMNS: &[&str] = &[
+    "pid",
+    "connection",
+    "name",
+    "number",
+    "user",
+    "vhost",
+    "transactional",
+    "confirm",
+    "consumer_count",
+    "messages_unacknowledged",
+    "messages_uncommitted",
+    "acks_uncommitted",
+    "messages_unconfirmed",
+    "prefetch_count",
+    "global_prefetch_count",
+];
+
+const CONSUMER_COLUMNS: &[&str] = &[
+    "queue_name",
+    "channel_pid",
+    "connection",
+    "channel",
+    "consumer_tag",
+    "ack_required",
+    "prefetch_count",
+    "active",
+    "exclusive",
+    "priority",
+    "arguments",
+    "consumer",
+    "vhost",
 ];
 
 /// What `status` prints, in order.

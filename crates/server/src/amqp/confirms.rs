@@ -59,6 +59,11 @@ impl Confirms {
         }
     }
 
+    /// How many publishes are not confirmed yet.
+    pub(crate) fn unconfirmed(&self) -> u64 {
+        self.published - self.confirmed
+    }
+
     /// What the oldest waiting publish waits for.
     pub(crate) fn waits_for(&self) -> Option<Positions> {
         self.pending.front().map(|pending| pending.needs)

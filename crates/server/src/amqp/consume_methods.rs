@@ -78,7 +78,7 @@ impl Session {
         let Some(channel) = self.channel(number) else { return Ok(()) };
         channel.tags.insert(tag.clone(), slot);
         let prefetch = channel.prefetch;
-        let consumer = Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch);
+        let consumer = Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch, arguments.table);
         self.consumers.insert(consumer);
         if !nowait {
             self.send(number, &Method::BasicConsumeOk { consumer_tag: &tag });

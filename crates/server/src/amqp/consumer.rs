@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use posthouse_amqp::deliver::DeliverPrefix;
+use posthouse_model::field::FieldTable;
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_queue::machine::roster::ConsumerId;
 
@@ -25,6 +26,8 @@ pub(crate) struct Consumer {
     pub no_ack: bool,
     /// How many deliveries may be outstanding; 0 for any number.
     pub prefetch: u16,
+    /// As the client sent them, to be shown.
+    pub arguments: FieldTable,
     /// Outstanding deliveries.
     pub unacked: u32,
     /// The constant part of its deliveries.
@@ -43,6 +46,7 @@ impl Consumer {
         queue: Arc<QueueHandle>,
         no_ack: bool,
         prefetch: u16,
+        arguments: FieldTable,
     ) -> Self {
         Self {
             id,
@@ -52,6 +56,7 @@ impl Consumer {
             queue,
             no_ack,
             prefetch,
+            arguments,
             unacked: 0,
             blocked: false,
             listed: false,
@@ -106,6 +111,11 @@ impl Consumers {
     /// The consumer in a slot.
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Consumer> {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// All consumers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Consumer> {
+        self.slots.iter().flatten().map(|consumer| &**consumer)
     }
 
     /// Puts a consumer last in line to be served, unless it is in line.

@@ -18,6 +18,7 @@ mod outbox;
 mod publish;
 mod queue_methods;
 mod reply_to;
+mod report;
 mod routes;
 mod session;
 #[cfg(test)]

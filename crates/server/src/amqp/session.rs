@@ -208,6 +208,10 @@ impl Session {
             self.on_alarms();
         }
         self.retry_deferred()?;
+        for asker in inbox.asked.drain(..) {
+            // Whoever asked may have given up.
+            let _ = asker.send(self.report());
+        }
         Ok(())
     }
 

@@ -50,6 +50,16 @@ impl Transaction {
         bytes
     }
 
+    /// How many publishes it holds.
+    pub(crate) fn publishes(&self) -> u64 {
+        self.publishes.len() as u64
+    }
+
+    /// How many deliveries it holds.
+    pub(crate) fn deliveries(&self) -> u64 {
+        self.verdicts.iter().map(|(run, _)| u64::from(run.count)).sum()
+    }
+
     /// Bytes that its publishes take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

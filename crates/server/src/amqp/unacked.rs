@@ -59,6 +59,11 @@ impl Unacked {
         first
     }
 
+    /// How many deliveries are outstanding.
+    pub(crate) fn count(&self) -> u64 {
+        self.runs.iter().map(|run| u64::from(run.count)).sum()
+    }
+
     /// Notes deliveries whose tags follow all others.
     pub(crate) fn push(&mut self, run: Outstanding) {
         if let Some(last) = self.runs.back_mut()
@@ -147,10 +152,6 @@ mod tests {
 
     use super::*;
 
-    fn count(unacked: &Unacked) -> u32 {
-        unacked.runs.iter().map(|run| run.count).sum()
-    }
-
     fn unacked(counts: &[u32]) -> Unacked {
         let queue = queue();
         let mut unacked = Unacked::default();
@@ -177,7 +178,7 @@ mod tests {
                 consumer: None,
             });
         }
-        assert_eq!((unacked.runs.len(), count(&unacked)), (1, 4));
+        assert_eq!((unacked.runs.len(), unacked.count()), (1, 4));
     }
 
     #[test]
@@ -187,7 +188,7 @@ mod tests {
         assert!(unacked.take_one(3).is_none(), "taken twice");
         assert_eq!(unacked.take_one(1).unwrap().first_seq, 10);
         assert_eq!(unacked.take_one(5).unwrap().first_seq, 14);
-        assert_eq!(count(&unacked), 2);
+        assert_eq!(unacked.count(), 2);
         assert_eq!(unacked.take_one(2).unwrap().first_seq, 11);
         assert_eq!(unacked.take_one(4).unwrap().first_seq, 13);
         assert!(unacked.take_one(4).is_none() && unacked.runs.is_empty());
@@ -198,7 +199,7 @@ mod tests {
         let mut unacked = unacked(&[2, 3]);
         let mut taken = Vec::new();
         assert!(unacked.take_through(3, |run| taken.push((run.first_tag, run.count))));
-        assert_eq!((taken, count(&unacked)), (vec![(1, 2), (3, 1)], 2));
+        assert_eq!((taken, unacked.count()), (vec![(1, 2), (3, 1)], 2));
         assert!(!unacked.take_through(3, |_| panic!("3 is not outstanding any more")));
         assert!(!unacked.take_through(6, |_| panic!("6 was never given out")));
         assert!(unacked.take_through(0, |run| assert_eq!((run.first_tag, run.count), (4, 2))));
@@ -210,7 +211,7 @@ mod tests {
         let mut unacked = unacked(&[4]);
         let runs = vec![unacked.take_one(2).unwrap()];
         unacked.put_back(runs);
-        assert_eq!(count(&unacked), 4);
+        assert_eq!(unacked.count(), 4);
         for tag in 1..=4 {
             assert!(unacked.take_one(tag).is_some(), "tag {tag}");
         }

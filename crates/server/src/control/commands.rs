@@ -85,6 +85,7 @@ pub enum Command {
         vhost: String,
     },
     ListConnections {},
+    ListChannels {},
     CloseConnection {
         name: String,
         reason: String,
@@ -203,6 +204,7 @@ pub(crate) fn run(shared: &Shared, command: Command) -> Result<Outcome, Failure>
         Command::ListBindings { vhost } => rows(listings::bindings(broker, &vhost)?),
         Command::ListConsumers { vhost } => rows(listings::consumers(broker, &vhost)?),
         Command::ListConnections {} => rows(listings::connections(broker)),
+        Command::ListChannels {} => rows(listings::channels(broker)?),
         Command::AuthenticateUser { name, password } => {
             admin::authenticate_user(broker, &name, password.as_bytes())?;
             Value::Null

@@ -17,6 +17,13 @@ from install import Problem
 LISTENING = re.compile(r"listening for AMQP 0-9-1 on (\S+:\d+)")
 RABBITMQ_BIN = pathlib.Path("/usr/lib/rabbitmq/bin")
 RABBITMQ_START_SECONDS = 120
+RABBITMQ_PLUGINS = (
+    "rabbitmq_consistent_hash_exchange",
+    "rabbitmq_jms_topic_exchange",
+    "rabbitmq_random_exchange",
+    "rabbitmq_recent_history_exchange",
+    "rabbitmq_sharding",
+)
 
 
 @contextlib.contextmanager
@@ -74,7 +81,10 @@ def _tail(log):
 
 @contextlib.contextmanager
 def rabbitmq():
-    """Debian's RabbitMQ on free ports, with its own epmd and all of its files in a temporary directory."""
+    """Debian's RabbitMQ on free ports, with its own epmd and all of its files in a temporary directory.
+
+    The plugins that bring further exchange types are on.
+    """
     with tempfile.TemporaryDirectory(prefix="rabbitmq-compare-") as directory, contextlib.ExitStack() as stack:
         amqp, distribution, epmd = free_ports(3)
         environment = {
@@ -92,6 +102,7 @@ def rabbitmq():
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(amqp),
         }
+        pathlib.Path(f"{directory}/plugins").write_text(f"[{','.join(RABBITMQ_PLUGINS)}].")
         log = stack.enter_context(open(f"{directory}/output", "w+"))
         stack.enter_context(_group(["epmd", "-port", str(epmd), "-address", "127.0.0.1"], environment, log))
         server = stack.enter_context(_group([RABBITMQ_BIN / "rabbitmq-server"], environment, log))

@@ -7,6 +7,7 @@ mod channels;
 mod confirms;
 mod consuming;
 mod declared_exchanges;
+mod exchange_types;
 mod fairness;
 mod framing;
 mod handshake;

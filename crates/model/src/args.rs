@@ -54,9 +54,6 @@ const LEADER_LOCATORS: [&str; 4] = ["client-local", "balanced", "random", "least
 /// The queue type of a queue declared without `x-queue-type`.
 const DEFAULT_QUEUE_TYPE: &str = "classic";
 
-/// The name of the exchange argument that says where unroutable messages go.
-const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
-
 /// The arguments of a queue declaration.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct QueueArguments {
@@ -70,15 +67,6 @@ pub struct ConsumerArguments {
     /// Consumers of a higher priority are served first; 0 unless the client says otherwise.
     pub priority: i64,
     /// As the client sent them, to be shown.
-    pub table: FieldTable,
-}
-
-/// The arguments of an exchange declaration.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct ExchangeArguments {
-    /// The exchange that gets what this one routes to nothing.
-    pub alternate_exchange: Option<String>,
-    /// As the client sent them, to be shown and compared.
     pub table: FieldTable,
 }
 
@@ -146,26 +134,6 @@ impl ConsumerArguments {
     }
 }
 
-impl ExchangeArguments {
-    /// Reads the arguments of a declaration of `exchange`: 406 when the alternate exchange is not a long string.
-    pub fn parse(table: FieldTable, exchange: Resource<'_>) -> Result<Self, ReplyError> {
-        let alternate_exchange = match table.get(ALTERNATE_EXCHANGE) {
-            None => None,
-            Some(FieldValue::LongStr(name)) => Some(String::from_utf8_lossy(name).into_owned()),
-            Some(other) => {
-                return Err(errors::invalid_argument_type(ALTERNATE_EXCHANGE, exchange, other.type_name()));
-            }
-        };
-        Ok(Self { alternate_exchange, table })
-    }
-
-    /// Checks a redeclaration with the arguments `received`: 406 when its alternate exchange differs.
-    pub fn check_equivalent(&self, received: &FieldTable, exchange: Resource<'_>) -> Result<(), ReplyError> {
-        let current = self.table.get(ALTERNATE_EXCHANGE);
-        check_equivalent(ALTERNATE_EXCHANGE, received.get(ALTERNATE_EXCHANGE), current, exchange)
-    }
-}
-
 /// Reads the `expiration` property: milliseconds as decimal text, at most ten years. 406 with RabbitMQ's reason
 /// otherwise.
 pub fn parse_expiration(value: &[u8]) -> Result<u64, ReplyError> {
@@ -205,7 +173,8 @@ fn check_queue_type(table: &FieldTable, queue: Resource<'_>) -> Result<(), Reply
     }
 }
 
-fn check_equivalent(
+/// Compares one argument of two declarations of `resource`: 406 when it differs.
+pub(crate) fn check_equivalent(
     name: &str,
     received: Option<&FieldValue>,
     current: Option<&FieldValue>,
@@ -258,7 +227,6 @@ mod tests {
     use super::*;
 
     const Q: Resource<'static> = Resource { kind: errors::ResourceKind::Queue, vhost: "/", name: "q" };
-    const E: Resource<'static> = Resource { kind: errors::ResourceKind::Exchange, vhost: "/", name: "e" };
 
     fn table(entries: &[(&str, FieldValue)]) -> FieldTable {
         FieldTable(entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
@@ -326,16 +294,6 @@ mod tests {
     }
 
     #[test]
-    fn exchange_arguments() {
-        let parse = |value| ExchangeArguments::parse(table(&[("alternate-exchange", value)]), E);
-        assert_eq!(parse(text("ae")).unwrap().alternate_exchange.as_deref(), Some("ae"));
-        assert_eq!(
-            parse(FieldValue::I32(1)).unwrap_err().text,
-            "invalid type 'signedint' for arg 'alternate-exchange' in exchange 'e' in vhost '/'"
-        );
-    }
-
-    #[test]
     fn redeclarations_compare_known_arguments_only() {
         let queue = |entries: &[_]| QueueArguments::parse(table(entries), Q).unwrap();
         let plain = queue(&[]);
@@ -349,12 +307,6 @@ mod tests {
             versioned.check_equivalent(&FieldTable::default(), Q).unwrap_err().text,
             "inequivalent arg 'x-queue-version' for queue 'q' in vhost '/': \
              received none but current is the value '2' of type 'signedint'"
-        );
-        let exchange = ExchangeArguments::parse(table(&[("alternate-exchange", text("a"))]), E).unwrap();
-        assert_eq!(
-            exchange.check_equivalent(&table(&[("alternate-exchange", text("b"))]), E).unwrap_err().text,
-            "inequivalent arg 'alternate-exchange' for exchange 'e' in vhost '/': \
-             received 'b' but current is 'a'"
         );
     }
 

@@ -6,11 +6,13 @@
 
 mod channel;
 mod connection;
+mod exchanges;
 #[cfg(test)]
 mod tests;
 
 pub use channel::*;
 pub use connection::*;
+pub use exchanges::*;
 
 use std::fmt;
 

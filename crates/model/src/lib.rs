@@ -8,6 +8,7 @@ pub mod bitmap;
 pub mod chunk;
 pub mod errors;
 pub mod exchange;
+pub mod exchange_args;
 pub mod field;
 pub mod ids;
 pub mod name;

@@ -7,6 +7,7 @@ pub mod broker;
 pub mod connections;
 pub mod declare;
 pub mod deliver;
+pub mod draws;
 pub mod listings;
 pub mod owner;
 pub mod positions;

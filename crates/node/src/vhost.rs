@@ -7,9 +7,9 @@ use hashbrown::HashMap;
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
-use posthouse_model::raw_table::RawTable;
+use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
-use posthouse_queue::topology::{RouteResult, Topology};
+use posthouse_queue::topology::{RouteResult, Routed, Topology};
 use smallvec::SmallVec;
 
 use crate::queue_handle::QueueHandle;
@@ -38,7 +38,7 @@ pub struct Found {
     /// The queues in ascending order, each once.
     pub queues: SmallVec<[QueueId; 8]>,
     /// Whether another message with the same exchange and key may go elsewhere.
-    pub depends_on_headers: bool,
+    pub is_per_message: bool,
     /// The message goes nowhere, and counts as routed all the same: the reply queue it is for is gone.
     pub swallowed: bool,
 }
@@ -60,20 +60,22 @@ impl VirtualHost {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Finds the queues of a message; see [`Topology::route`].
+    /// Finds the queues of a message; see [`Topology::route`]. `draw` is a random number.
     pub fn route(
         &self,
         exchange: &str,
         key: &str,
-        headers: Option<RawTable<'_>>,
+        header: Option<HeaderView<'_>>,
         extra_keys: &[String],
+        draw: u64,
     ) -> Result<Found, ReplyError> {
         let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
         let mut result = RouteResult::default();
-        self.read().topology.route(exchange, key, headers, &extra_keys, &mut result)?;
+        let message = Routed { key, extra_keys: &extra_keys, header, draw };
+        self.read().topology.route(exchange, message, &mut result)?;
         let queues = SmallVec::from_slice(result.queues());
         let swallowed = queues.is_empty() && exchange.is_empty() && key.starts_with(REPLY_QUEUE_PREFIX);
-        Ok(Found { queues, depends_on_headers: result.depends_on_headers(), swallowed })
+        Ok(Found { queues, is_per_message: result.is_per_message(), swallowed })
     }
 
     /// The queue of that identity.

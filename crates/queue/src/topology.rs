@@ -10,21 +10,26 @@
 
 mod bindings;
 pub mod change;
+mod consistent_hash;
 pub mod destinations;
+#[cfg(test)]
+mod hash_tests;
 mod headers;
 #[cfg(test)]
 mod model_tests;
+mod modulus_hash;
 mod route;
 mod router;
+mod stable_hash;
 #[cfg(test)]
 mod tests;
 pub mod trie;
 
 use foldhash::{fast, quality};
 use hashbrown::{HashMap, HashSet};
-use posthouse_model::args::ExchangeArguments;
 use posthouse_model::errors::{self, Resource, Shown};
 use posthouse_model::exchange::ExchangeKind;
+use posthouse_model::exchange_args::ExchangeArguments;
 use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
@@ -33,7 +38,7 @@ use smallvec::SmallVec;
 
 pub use bindings::{MAX_MANY_WILDCARDS, sorted_arguments};
 pub use change::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
-pub use route::RouteResult;
+pub use route::{RouteResult, Routed};
 use router::Router;
 
 /// Names that start so belong to the broker.
@@ -155,7 +160,7 @@ impl Topology {
         if name.starts_with(RESERVED_PREFIX) {
             return Err(errors::reserved_prefix(resource));
         }
-        let arguments = ExchangeArguments::parse(arguments.clone(), resource)?;
+        let arguments = ExchangeArguments::parse(declaration.kind, arguments.clone(), resource)?;
         let change = declaration.durable.then(|| TopologyChange::PutExchange(declaration.clone()));
         self.insert_exchange(declaration, arguments);
         Ok(Vec::from_iter(change))
@@ -242,7 +247,8 @@ impl Topology {
         match change {
             TopologyChange::PutExchange(record) => {
                 let resource = Resource::exchange(&self.vhost, &record.name);
-                let Ok(arguments) = ExchangeArguments::parse(record.arguments.clone(), resource) else {
+                let Ok(arguments) = ExchangeArguments::parse(record.kind, record.arguments.clone(), resource)
+                else {
                     return false;
                 };
                 if self.exchange_id(&record.name).is_none() {
@@ -275,7 +281,7 @@ impl Topology {
     fn insert_exchange(&mut self, record: ExchangeRecord, arguments: ExchangeArguments) {
         self.epoch += 1;
         let name = record.name.clone();
-        let router = if name.is_empty() { Router::ByQueueName } else { Router::new(record.kind) };
+        let router = if name.is_empty() { Router::ByQueueName } else { Router::new(record.kind, &arguments) };
         let exchange = Exchange { record, arguments, router, bindings: HashMap::default() };
         let id = match self.free.pop() {
             Some(id) => id,

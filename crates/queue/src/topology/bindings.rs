@@ -7,6 +7,7 @@ use posthouse_model::name::Name;
 use posthouse_model::reply::ReplyError;
 
 use super::change::{BindingRecord, DestinationName, TopologyChange};
+use super::consistent_hash::parse_weight;
 use super::headers::HeadersPattern;
 use super::trie::Wildcards;
 use super::{ArgumentSets, Destination, ExchangeId, Topology};
@@ -25,13 +26,13 @@ impl Topology {
         let key = binding.routing_key;
         let durable = self.is_durable(source, destination);
         let Some(exchange) = self.at_mut(source) else { return Ok(Vec::new()) };
-        validate(exchange.record.kind, &key, &arguments)?;
+        validate(exchange.record.kind, destination, &key, &arguments)?;
         let sets = exchange.bindings.entry((destination, key.clone())).or_default();
         if sets.iter().any(|known| same_arguments(known, &arguments)) {
             return Ok(Vec::new());
         }
         sets.push(arguments.clone());
-        exchange.router.insert(destination, &key, &arguments, sets.len() == 1);
+        exchange.router.insert(destination, binding.destination.name(), &key, &arguments, sets.len() == 1);
         self.incoming.entry(destination).or_default().insert((source, key.clone()));
         self.epoch += 1;
         let put = || BindingRecord {
@@ -210,10 +211,23 @@ fn check_not_default(binding: &BindingRecord) -> Result<(), ReplyError> {
     Ok(())
 }
 
-fn validate(kind: ExchangeKind, key: &Name, arguments: &FieldTable) -> Result<(), ReplyError> {
+fn validate(
+    kind: ExchangeKind,
+    to: Destination,
+    key: &Name,
+    arguments: &FieldTable,
+) -> Result<(), ReplyError> {
     match kind {
-        ExchangeKind::Direct | ExchangeKind::Fanout => Ok(()),
+        ExchangeKind::Direct | ExchangeKind::Fanout | ExchangeKind::ModulusHash | ExchangeKind::Random => {
+            Ok(())
+        }
         ExchangeKind::Headers => HeadersPattern::parse(arguments).map(drop),
+        ExchangeKind::ConsistentHash => parse_weight(key).map(drop),
+        ExchangeKind::LocalRandom if !key.is_empty() => Err(errors::local_random_key(key)),
+        ExchangeKind::LocalRandom => match to {
+            Destination::Queue(_) => Ok(()),
+            Destination::Exchange(_) => Err(errors::local_random_destination()),
+        },
         ExchangeKind::Topic => {
             let count = Wildcards::AMQP.words(key).filter(|word| *word == Wildcards::AMQP.many).count();
             if count > MAX_MANY_WILDCARDS {

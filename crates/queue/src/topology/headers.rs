@@ -151,7 +151,8 @@ fn raw_float(value: RawValue<'_>) -> Option<f64> {
     }
 }
 
-fn raw_int(value: RawValue<'_>) -> Option<i64> {
+/// An integer of any width.
+pub(super) fn raw_int(value: RawValue<'_>) -> Option<i64> {
     match value {
         RawValue::I8(v) => Some(v.into()),
         RawValue::U8(v) => Some(v.into()),

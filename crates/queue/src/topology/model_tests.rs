@@ -1,7 +1,7 @@
 //! The whole topology against lists that are searched from end to end.
 
 use posthouse_model::field::FieldValue;
-use posthouse_model::raw_table::RawTable;
+use posthouse_model::props::{HeaderView, Properties};
 use proptest::prelude::*;
 
 use super::*;
@@ -269,6 +269,7 @@ fn matches(kind: ExchangeKind, binding: &BindingRecord, key: &str, headers: &Fie
             args if *args == arguments(2) => has("h", Some(FieldValue::I32(2))),
             _ => has("h", None) && has("i", Some(FieldValue::Bool(true))),
         },
+        other => panic!("{other} exchanges have tests of their own"),
     }
 }
 
@@ -334,9 +335,10 @@ fn check_routes(topology: &Topology, model: &Model) -> Result<(), TestCaseError>
                 ]),
             ] {
                 let mut bytes = Vec::new();
-                headers.encode(&mut bytes);
-                let raw = RawTable::parse(&bytes).unwrap().0;
-                topology.route(&exchange.name, key, Some(raw), &[], &mut result).unwrap();
+                Properties { headers: Some(headers.clone()), ..Properties::default() }.encode(0, &mut bytes);
+                let message =
+                    Routed { key, header: Some(HeaderView::parse(&bytes).unwrap()), ..Routed::default() };
+                topology.route(&exchange.name, message, &mut result).unwrap();
                 prop_assert_eq!(result.queues(), model.route(&exchange.name, key, &headers));
             }
         }

@@ -4,10 +4,12 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use posthouse_model::errors;
 use posthouse_model::ids::QueueId;
-use posthouse_model::raw_table::RawTable;
+use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
 
+use super::consistent_hash::hash_keys;
 use super::router::Router;
+use super::stable_hash::{below, mix};
 use super::trie::MatchScratch;
 use super::{Destination, Exchange, ExchangeId, Topology};
 
@@ -15,7 +17,9 @@ use super::{Destination, Exchange, ExchangeId, Topology};
 #[derive(Debug, Default)]
 pub struct RouteResult {
     queues: Vec<QueueId>,
-    depends_on_headers: bool,
+    is_per_message: bool,
+    /// The number that the next choice by chance comes from.
+    draw: u64,
     /// Exchanges still to be visited.
     pending: Vec<ExchangeId>,
     visited: HashSet<ExchangeId, RandomState>,
@@ -23,11 +27,16 @@ pub struct RouteResult {
 }
 
 /// What routing looks at.
-#[derive(Clone, Copy)]
-struct Routed<'a> {
-    key: &'a str,
-    extra_keys: &'a [&'a str],
-    headers: Option<RawTable<'a>>,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Routed<'a> {
+    /// The routing key.
+    pub key: &'a str,
+    /// The keys of the `CC` and `BCC` headers.
+    pub extra_keys: &'a [&'a str],
+    /// The content header, for exchanges that look at headers or properties.
+    pub header: Option<HeaderView<'a>>,
+    /// A random number, for exchanges that choose by chance.
+    pub draw: u64,
 }
 
 impl RouteResult {
@@ -36,17 +45,18 @@ impl RouteResult {
         &self.queues
     }
 
-    /// Whether another message with the same exchange and routing key may go elsewhere: a headers exchange was
-    /// asked or there were extra keys. Such a route must not be cached.
-    pub fn depends_on_headers(&self) -> bool {
-        self.depends_on_headers
+    /// Whether another message with the same exchange and routing key may go elsewhere: an exchange was asked that
+    /// looks at headers or properties or chooses by chance, or there were extra keys. Such a route must not be
+    /// cached.
+    pub fn is_per_message(&self) -> bool {
+        self.is_per_message
     }
 
     fn reset(&mut self) {
         self.queues.clear();
         self.pending.clear();
         self.visited.clear();
-        self.depends_on_headers = false;
+        self.is_per_message = false;
     }
 
     fn push(&mut self, destination: Destination) {
@@ -62,24 +72,34 @@ impl RouteResult {
         }
     }
 
+    /// Takes one of them by chance. Every choice for one message comes from a number of its own.
+    fn push_one_of(&mut self, destinations: &[Destination]) {
+        self.is_per_message = true;
+        self.draw = mix(self.draw.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        self.push_some(destinations.get(below(destinations.len(), self.draw)).copied());
+    }
+
+    fn push_some(&mut self, destination: Option<Destination>) {
+        if let Some(destination) = destination {
+            self.push(destination);
+        }
+    }
+
     fn found(&self) -> usize {
         self.queues.len() + self.pending.len()
     }
 }
 
 impl Topology {
-    /// Finds the queues of a message published to `exchange` with `routing_key`, the keys of its `CC` and `BCC`
-    /// headers, and its headers. 404 when there is no such exchange, 403 when it is internal; `result` is empty
-    /// then.
+    /// Finds the queues of a message published to `exchange`. 404 when there is no such exchange, 403 when it is
+    /// internal; `result` is empty then.
     ///
     /// Bound exchanges are followed, each once. An exchange that finds no destination at all hands the message to
     /// its alternate exchange, if that exists.
     pub fn route(
         &self,
         exchange: &str,
-        routing_key: &str,
-        headers: Option<RawTable<'_>>,
-        extra_keys: &[&str],
+        message: Routed<'_>,
         result: &mut RouteResult,
     ) -> Result<(), ReplyError> {
         result.reset();
@@ -87,8 +107,9 @@ impl Topology {
         if self.at(id).is_some_and(|exchange| exchange.record.internal) {
             return Err(errors::publish_to_internal_exchange(self.vhost(), exchange));
         }
-        result.depends_on_headers = !extra_keys.is_empty();
-        self.follow(id, Routed { key: routing_key, extra_keys, headers }, result);
+        result.is_per_message = !message.extra_keys.is_empty();
+        result.draw = message.draw;
+        self.follow(id, message, result);
         Ok(())
     }
 
@@ -132,7 +153,7 @@ impl Topology {
                     result.extend(bound.get(key).map_or(&[], |destinations| destinations.as_slice()));
                 }
             }
-            Router::Fanout(all, _) => result.extend(all.as_slice()),
+            Router::Fanout(everything) => result.extend(everything.as_slice()),
             Router::Topic(trie) => {
                 let mut scratch = std::mem::take(&mut result.scratch);
                 for key in keys {
@@ -141,11 +162,17 @@ impl Topology {
                 result.scratch = scratch;
             }
             Router::Headers(table) => {
-                result.depends_on_headers = true;
-                for destination in table.matching(message.headers) {
+                result.is_per_message = true;
+                for destination in table.matching(message.header.and_then(|header| header.headers())) {
                     result.push(destination);
                 }
             }
+            Router::ConsistentHash(members) => {
+                result.is_per_message |= members.is_per_message();
+                result.push_some(members.choose(message));
+            }
+            Router::ModulusHash(list) => result.push_some(list.choose(hash_keys(message))),
+            Router::Random(everything) => result.push_one_of(everything.as_slice()),
         }
     }
 }

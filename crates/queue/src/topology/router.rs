@@ -3,12 +3,15 @@
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use posthouse_model::exchange::ExchangeKind;
+use posthouse_model::exchange_args::ExchangeArguments;
 use posthouse_model::field::FieldTable;
 use posthouse_model::name::Name;
 
 use super::Destination;
+use super::consistent_hash::ConsistentHash;
 use super::destinations::DenseSet;
 use super::headers::HeadersTable;
+use super::modulus_hash::ModulusHash;
 use super::trie::Trie;
 
 /// How an exchange finds the destinations of a message.
@@ -18,27 +21,75 @@ pub(super) enum Router {
     ByQueueName,
     /// By exact key.
     Direct(HashMap<Name, DenseSet<Destination>, RandomState>),
-    /// All of them. The map counts the keys each is bound with.
-    Fanout(DenseSet<Destination>, HashMap<Destination, u32, RandomState>),
+    /// All of them.
+    Fanout(Everything),
     /// By key with wildcards.
     Topic(Trie<Destination>),
     /// By headers.
     Headers(HeadersTable),
+    /// One by weight, chosen by a hash.
+    ConsistentHash(ConsistentHash),
+    /// One, chosen by a hash of the routing key.
+    ModulusHash(ModulusHash),
+    /// One by chance.
+    Random(Everything),
+}
+
+/// Every destination that is bound, with how many keys each.
+#[derive(Debug, Default)]
+pub(super) struct Everything {
+    all: DenseSet<Destination>,
+    keys: HashMap<Destination, u32, RandomState>,
+}
+
+impl Everything {
+    /// The destinations.
+    pub(super) fn as_slice(&self) -> &[Destination] {
+        self.all.as_slice()
+    }
+
+    fn insert(&mut self, to: Destination) {
+        *self.keys.entry(to).or_default() += 1;
+        self.all.insert(to);
+    }
+
+    fn remove(&mut self, to: Destination) {
+        if let Some(count) = self.keys.get_mut(&to) {
+            *count -= 1;
+            if *count == 0 {
+                self.keys.remove(&to);
+                self.all.remove(to);
+            }
+        }
+    }
 }
 
 impl Router {
     /// A router without bindings.
-    pub(super) fn new(kind: ExchangeKind) -> Self {
+    pub(super) fn new(kind: ExchangeKind, arguments: &ExchangeArguments) -> Self {
         match kind {
             ExchangeKind::Direct => Self::Direct(HashMap::default()),
-            ExchangeKind::Fanout => Self::Fanout(DenseSet::default(), HashMap::default()),
+            ExchangeKind::Fanout => Self::Fanout(Everything::default()),
             ExchangeKind::Topic => Self::Topic(Trie::default()),
             ExchangeKind::Headers => Self::Headers(HeadersTable::default()),
+            ExchangeKind::ConsistentHash => {
+                Self::ConsistentHash(ConsistentHash::new(arguments.hash_on.clone()))
+            }
+            ExchangeKind::ModulusHash => Self::ModulusHash(ModulusHash::default()),
+            ExchangeKind::Random | ExchangeKind::LocalRandom => Self::Random(Everything::default()),
         }
     }
 
-    /// Adds a binding; `first` when no other has this destination and key. Only headers look at arguments.
-    pub(super) fn insert(&mut self, to: Destination, key: &Name, arguments: &FieldTable, first: bool) {
+    /// Adds a binding to the destination of that name; `first` when no other has this destination and key. Only
+    /// headers look at arguments.
+    pub(super) fn insert(
+        &mut self,
+        to: Destination,
+        name: &Name,
+        key: &Name,
+        arguments: &FieldTable,
+        first: bool,
+    ) {
         match self {
             Self::Headers(table) => table.insert(to, key, arguments),
             _ if !first => {}
@@ -46,13 +97,12 @@ impl Router {
             Self::Direct(keys) => {
                 keys.entry(key.clone()).or_default().insert(to);
             }
-            Self::Fanout(all, counts) => {
-                *counts.entry(to).or_default() += 1;
-                all.insert(to);
-            }
+            Self::Fanout(everything) | Self::Random(everything) => everything.insert(to),
             Self::Topic(trie) => {
                 trie.insert(key, to);
             }
+            Self::ConsistentHash(members) => members.insert(to, name, key),
+            Self::ModulusHash(list) => list.insert(to, name, key),
         }
     }
 
@@ -70,18 +120,12 @@ impl Router {
                     }
                 }
             }
-            Self::Fanout(all, counts) => {
-                if let Some(count) = counts.get_mut(&to) {
-                    *count -= 1;
-                    if *count == 0 {
-                        counts.remove(&to);
-                        all.remove(to);
-                    }
-                }
-            }
+            Self::Fanout(everything) | Self::Random(everything) => everything.remove(to),
             Self::Topic(trie) => {
                 trie.remove(key, to);
             }
+            Self::ConsistentHash(members) => members.remove(to, key),
+            Self::ModulusHash(list) => list.remove(to, key),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Examples of declaring, binding, routing and what each refuses.
 
 use posthouse_model::field::FieldValue;
-use posthouse_model::raw_table::RawTable;
+use posthouse_model::props::{HeaderView, Properties};
 use posthouse_model::reply::ReplyCode;
 
 use super::*;
@@ -59,10 +59,10 @@ fn route_with(
     extra: &[&str],
 ) -> Vec<u64> {
     let mut bytes = Vec::new();
-    headers.encode(&mut bytes);
-    let (headers, _) = RawTable::parse(&bytes).unwrap();
+    Properties { headers: Some(headers.clone()), ..Properties::default() }.encode(0, &mut bytes);
+    let header = Some(HeaderView::parse(&bytes).unwrap());
     let mut result = RouteResult::default();
-    topology.route(exchange, key, Some(headers), extra, &mut result).unwrap();
+    topology.route(exchange, Routed { key, extra_keys: extra, header, draw: 0 }, &mut result).unwrap();
     result.queues().iter().map(|queue| queue.0).collect()
 }
 
@@ -218,8 +218,8 @@ fn routes_that_depend_on_headers_say_so() {
     topology.bind(to_queue("amq.fanout", "q1", "")).unwrap();
     let depends = |topology: &Topology, exchange, extra: &[&str]| {
         let mut result = RouteResult::default();
-        topology.route(exchange, "", None, extra, &mut result).unwrap();
-        result.depends_on_headers()
+        topology.route(exchange, Routed { extra_keys: extra, ..Routed::default() }, &mut result).unwrap();
+        result.is_per_message()
     };
     assert!(!depends(&topology, "amq.fanout", &[]));
     assert!(depends(&topology, "amq.fanout", &["cc"]));
@@ -235,11 +235,11 @@ fn publishing_errors() {
     topology.declare_exchange(internal).unwrap();
     topology.bind(to_queue("e_int", "q1", "")).unwrap();
     let mut result = RouteResult::default();
-    topology.route("", "q1", None, &[], &mut result).unwrap();
-    let missing = topology.route("nope", "", None, &[], &mut result);
+    topology.route("", Routed { key: "q1", ..Routed::default() }, &mut result).unwrap();
+    let missing = topology.route("nope", Routed::default(), &mut result);
     assert_eq!(missing, Err(errors::no_exchange("/", "nope")));
     assert_eq!(result.queues(), []);
-    let refused = topology.route("e_int", "", None, &[], &mut result);
+    let refused = topology.route("e_int", Routed::default(), &mut result);
     assert_eq!(refused, Err(errors::publish_to_internal_exchange("/", "e_int")));
     topology.bind(to_exchange("amq.fanout", "e_int", "")).unwrap();
     assert_eq!(route(&topology, "amq.fanout", ""), [1]);

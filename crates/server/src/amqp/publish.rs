@@ -173,7 +173,7 @@ impl Session {
         body: &[u8],
     ) -> Result<(), ReplyError> {
         let route = self.routes.get(index);
-        if needs_care(header) || route.by_headers {
+        if needs_care(header) || route.is_per_message {
             return self.publish_with_care(number, index, header, body);
         }
         match route.slot {
@@ -199,12 +199,13 @@ impl Session {
             return Err(errors::immediate_not_supported());
         }
         self.may_publish(view.exchange)?;
-        let found = self.peer.vhost.route(view.exchange, view.routing_key, None, &[])?;
+        // A choice by chance is made for every message; what is found here says whether there is one.
+        let found = self.peer.vhost.route(view.exchange, view.routing_key, None, &[], 0)?;
         let slot = self.slot_for(&found.queues);
         let route = Route {
             slot,
             mandatory: view.mandatory && !found.swallowed,
-            by_headers: found.depends_on_headers,
+            is_per_message: found.is_per_message,
             bytes: view.route.into(),
             exchange: view.exchange.into(),
             key: view.routing_key.into(),
@@ -212,7 +213,7 @@ impl Session {
         Ok(self.routes.insert(payload, route))
     }
 
-    /// Publishes a message whose properties matter to the broker, or whose targets depend on its headers.
+    /// Publishes a message whose properties matter to the broker, or whose targets are its own.
     fn publish_with_care(
         &mut self,
         number: u16,
@@ -223,9 +224,10 @@ impl Session {
         let route = self.routes.get(index).clone();
         let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
         let special = Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
-        let slot = if route.by_headers || !special.extra_keys.is_empty() {
+        let slot = if route.is_per_message || !special.extra_keys.is_empty() {
             let vhost = self.peer.vhost.clone();
-            let found = vhost.route(&route.exchange, &route.key, header.headers(), &special.extra_keys)?;
+            let draw = self.draws.next_draw();
+            let found = vhost.route(&route.exchange, &route.key, Some(header), &special.extra_keys, draw)?;
             self.slot_for(&found.queues)
         } else {
             route.slot

@@ -10,8 +10,8 @@ pub(crate) struct Route {
     pub slot: Option<SlotId>,
     /// Whether the message is returned when it goes nowhere.
     pub mandatory: bool,
-    /// Whether the targets depend on the message's headers: `slot` then says nothing.
-    pub by_headers: bool,
+    /// Whether the targets depend on the message's properties or on chance: `slot` then says nothing.
+    pub is_per_message: bool,
     /// Exchange and routing key as two short strings.
     pub bytes: Box<[u8]>,
     /// Exchange.

@@ -15,6 +15,7 @@ use posthouse_model::reply::{ReplyCode, ReplyError, Scope};
 use posthouse_node::broker::Broker;
 use posthouse_node::connections::ConnectionInfo;
 use posthouse_node::declare::DeleteIf;
+use posthouse_node::draws::Draws;
 use posthouse_node::positions::{Awaited, Positions};
 use posthouse_node::publish::Publisher;
 use posthouse_node::queue_handle::QueueHandle;
@@ -85,6 +86,8 @@ pub(crate) struct Session {
     pub(crate) consumers: Consumers,
     pub(crate) publisher: Publisher,
     pub(crate) routes: Routes,
+    /// What exchanges that choose by chance choose with.
+    pub(crate) draws: Draws,
     pub(crate) settling: Settling,
     pub(crate) out: Outbox,
     /// Channels with publishes to be confirmed, in this batch or waiting.
@@ -127,6 +130,7 @@ impl Session {
             open_channels: 0,
             consumers: Consumers::default(),
             routes: Routes::default(),
+            draws: Draws::seeded(),
             settling: Settling::default(),
             out: Outbox::default(),
             confirming: Vec::new(),

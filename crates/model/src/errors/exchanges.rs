@@ -1,0 +1,58 @@
+//! Errors of particular exchange types. All of them end the channel.
+
+use super::ErlangBinary;
+use crate::reply::ReplyCode::PreconditionFailed;
+use crate::reply::ReplyError;
+
+/// A consistent hash exchange can hash one thing only.
+pub fn hash_header_and_property() -> ReplyError {
+    ReplyError::new(PreconditionFailed, "hash-header and hash-property are mutually exclusive")
+}
+
+/// A property that a consistent hash exchange does not hash.
+pub fn unsupported_hash_property(name: &str) -> ReplyError {
+    ReplyError::new(PreconditionFailed, format!("Unsupported property: {name}"))
+}
+
+/// The binding key of a consistent hash exchange is its weight, and this is no number.
+pub fn weight_not_an_integer(key: &str) -> ReplyError {
+    let key = ErlangBinary(key.as_bytes());
+    ReplyError::new(PreconditionFailed, format!("The binding key must be an integer: {key}"))
+}
+
+/// The weight of a consistent hash binding is zero or less.
+pub fn weight_not_positive() -> ReplyError {
+    ReplyError::new(PreconditionFailed, "The binding key must be greater than 0")
+}
+
+/// A local random exchange looks at no keys, so its bindings must have none.
+pub fn local_random_key(key: &str) -> ReplyError {
+    ReplyError::new(PreconditionFailed, format!("Non empty binding '{key}' key not permitted"))
+}
+
+/// A local random exchange can be bound to queues only.
+pub fn local_random_destination() -> ReplyError {
+    ReplyError::new(PreconditionFailed, "Destination not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::Scope;
+
+    #[test]
+    #[rustfmt::skip]
+    fn texts() {
+        for (error, text) in [
+            (hash_header_and_property(), "hash-header and hash-property are mutually exclusive"),
+            (unsupported_hash_property("app_id"), "Unsupported property: app_id"),
+            (weight_not_an_integer("heavy"), "The binding key must be an integer: <<\"heavy\">>"),
+            (weight_not_an_integer(""), "The binding key must be an integer: <<>>"),
+            (weight_not_positive(), "The binding key must be greater than 0"),
+            (local_random_key("k"), "Non empty binding 'k' key not permitted"),
+            (local_random_destination(), "Destination not found"),
+        ] {
+            assert_eq!((error.code as u16, error.scope, error.text.as_str()), (406, Scope::Channel, text));
+        }
+    }
+}

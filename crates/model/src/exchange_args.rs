@@ -1,0 +1,149 @@
+//! The arguments of exchange declarations, read into types.
+//!
+//! What RabbitMQ's exchange types validate is validated with the same texts. Other arguments are accepted, kept and
+//! shown.
+
+use crate::args::check_equivalent;
+use crate::errors::{self, Resource};
+use crate::exchange::ExchangeKind;
+use crate::field::{FieldTable, FieldValue};
+use crate::reply::ReplyError;
+
+/// Where unroutable messages go.
+const ALTERNATE_EXCHANGE: &str = "alternate-exchange";
+/// The header that `x-consistent-hash` looks at instead of the routing key.
+const HASH_HEADER: &str = "hash-header";
+/// The property that it looks at instead.
+const HASH_PROPERTY: &str = "hash-property";
+
+/// The arguments of an exchange declaration.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ExchangeArguments {
+    /// The exchange that gets what this one routes to nothing.
+    pub alternate_exchange: Option<String>,
+    /// What a consistent hash exchange hashes; the routing key for all other types.
+    pub hash_on: HashOn,
+    /// As the client sent them, to be shown and compared.
+    pub table: FieldTable,
+}
+
+/// The part of a message that a consistent hash exchange hashes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum HashOn {
+    /// The routing key, with those of the `CC` and `BCC` headers.
+    #[default]
+    RoutingKey,
+    /// The value of this header.
+    Header(String),
+    /// The property `message_id`.
+    MessageId,
+    /// The property `correlation_id`.
+    CorrelationId,
+    /// The property `timestamp`.
+    Timestamp,
+}
+
+impl ExchangeArguments {
+    /// Reads the arguments of a declaration of `exchange`: 406 when the alternate exchange is not a long string, or
+    /// the type of the exchange cannot do what an argument asks for.
+    pub fn parse(kind: ExchangeKind, table: FieldTable, exchange: Resource<'_>) -> Result<Self, ReplyError> {
+        let alternate_exchange = read_name(&table, ALTERNATE_EXCHANGE, exchange)?;
+        let hash_on = match kind {
+            ExchangeKind::ConsistentHash => HashOn::parse(&table, exchange)?,
+            _ => HashOn::RoutingKey,
+        };
+        Ok(Self { alternate_exchange, hash_on, table })
+    }
+
+    /// Checks a redeclaration with the arguments `received`: 406 when its alternate exchange differs.
+    pub fn check_equivalent(&self, received: &FieldTable, exchange: Resource<'_>) -> Result<(), ReplyError> {
+        let current = self.table.get(ALTERNATE_EXCHANGE);
+        check_equivalent(ALTERNATE_EXCHANGE, received.get(ALTERNATE_EXCHANGE), current, exchange)
+    }
+}
+
+impl HashOn {
+    fn parse(table: &FieldTable, exchange: Resource<'_>) -> Result<Self, ReplyError> {
+        let header = read_name(table, HASH_HEADER, exchange)?;
+        let property = read_name(table, HASH_PROPERTY, exchange)?;
+        match (header, property.as_deref()) {
+            (None, None) => Ok(Self::RoutingKey),
+            (Some(header), None) => Ok(Self::Header(header)),
+            (None, Some("message_id")) => Ok(Self::MessageId),
+            (None, Some("correlation_id")) => Ok(Self::CorrelationId),
+            (None, Some("timestamp")) => Ok(Self::Timestamp),
+            (None, Some(other)) => Err(errors::unsupported_hash_property(other)),
+            (Some(_), Some(_)) => Err(errors::hash_header_and_property()),
+        }
+    }
+}
+
+/// A long string argument.
+fn read_name(
+    table: &FieldTable,
+    argument: &str,
+    exchange: Resource<'_>,
+) -> Result<Option<String>, ReplyError> {
+    match table.get(argument) {
+        None => Ok(None),
+        Some(FieldValue::LongStr(name)) => Ok(Some(String::from_utf8_lossy(name).into_owned())),
+        Some(other) => Err(errors::invalid_argument_type(argument, exchange, other.type_name())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const E: Resource<'static> = Resource { kind: errors::ResourceKind::Exchange, vhost: "/", name: "e" };
+
+    fn table(entries: &[(&str, FieldValue)]) -> FieldTable {
+        FieldTable(entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
+    }
+
+    fn text(name: &str) -> FieldValue {
+        FieldValue::string(name)
+    }
+
+    fn parse(kind: ExchangeKind, entries: &[(&str, FieldValue)]) -> Result<ExchangeArguments, (u16, String)> {
+        ExchangeArguments::parse(kind, table(entries), E).map_err(|e| (e.code as u16, e.text))
+    }
+
+    #[test]
+    fn alternate_exchange() {
+        let parse = |value| parse(ExchangeKind::Direct, &[(ALTERNATE_EXCHANGE, value)]);
+        assert_eq!(parse(text("a")).unwrap().alternate_exchange, Some("a".to_owned()));
+        let error =
+            "invalid type 'signedint' for arg 'alternate-exchange' in exchange 'e' in vhost '/'".to_owned();
+        assert_eq!(parse(FieldValue::I32(1)).unwrap_err(), (406, error));
+    }
+
+    #[test]
+    fn redeclarations_compare_the_alternate_exchange() {
+        let exchange = parse(ExchangeKind::Direct, &[(ALTERNATE_EXCHANGE, text("a"))]).unwrap();
+        assert!(exchange.check_equivalent(&table(&[(ALTERNATE_EXCHANGE, text("a"))]), E).is_ok());
+        let error = exchange.check_equivalent(&FieldTable::default(), E).unwrap_err();
+        let expected = "inequivalent arg 'alternate-exchange' for exchange 'e' in vhost '/': received none but \
+                        current is the value 'a' of type 'longstr'";
+        assert_eq!(error.text, expected);
+    }
+
+    #[test]
+    fn what_is_hashed() {
+        let hash_on = |entries: &[_]| parse(ExchangeKind::ConsistentHash, entries).map(|a| a.hash_on);
+        assert_eq!(hash_on(&[]), Ok(HashOn::RoutingKey));
+        assert_eq!(hash_on(&[(HASH_HEADER, text("h"))]), Ok(HashOn::Header("h".to_owned())));
+        assert_eq!(hash_on(&[(HASH_PROPERTY, text("message_id"))]), Ok(HashOn::MessageId));
+        assert_eq!(hash_on(&[(HASH_PROPERTY, text("correlation_id"))]), Ok(HashOn::CorrelationId));
+        assert_eq!(hash_on(&[(HASH_PROPERTY, text("timestamp"))]), Ok(HashOn::Timestamp));
+        let unsupported = (406, "Unsupported property: app_id".to_owned());
+        assert_eq!(hash_on(&[(HASH_PROPERTY, text("app_id"))]), Err(unsupported));
+        let both = (406, "hash-header and hash-property are mutually exclusive".to_owned());
+        let entries = [(HASH_HEADER, text("h")), (HASH_PROPERTY, text("message_id"))];
+        assert_eq!(hash_on(&entries), Err(both));
+        let wrong_type = "invalid type 'signedint' for arg 'hash-header' in exchange 'e' in vhost '/'";
+        assert_eq!(hash_on(&[(HASH_HEADER, FieldValue::I32(1))]), Err((406, wrong_type.to_owned())));
+        let other_type = parse(ExchangeKind::Topic, &entries);
+        assert_eq!(other_type.map(|arguments| arguments.hash_on), Ok(HashOn::RoutingKey));
+    }
+}

@@ -5,11 +5,14 @@ Knows which Debian packages and lock files there are; knows nothing of what the 
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 
 CLIENTS = pathlib.Path(__file__).resolve().parent.parent
@@ -24,13 +27,14 @@ class Problem(Exception):
 
 
 def command(arguments, **options):
-    """Runs an installing command, showing its output only when it fails."""
+    """Runs an installing command, showing its output only when it fails; returns that output."""
     done = subprocess.run(
         arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
     )
     if done.returncode != 0:
         sys.stderr.write(done.stdout)
         raise Problem(f"{' '.join(map(str, arguments))} failed with exit code {done.returncode}")
+    return done.stdout
 
 
 def debian_packages(wanted):
@@ -90,6 +94,21 @@ def install_python():
     unless_stamped(CLIENTS / ".venv/stamp", [requirements], install)
 
 
+def published(package):
+    """The directory of a pinned Python package as its authors published it, tests and all."""
+    requirements = (CLIENTS / "requirements.txt").read_text()
+    version = re.search(rf"^{re.escape(package)}==(\S+)$", requirements, re.MULTILINE)[1]
+    kept = CLIENTS / ".venv/published"
+    directory = kept / f"{package}-{version}"
+    if not directory.exists():
+        download = [PYTHON, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command([*download, "--no-binary", package, "--dest", kept, f"{package}=={version}"])
+        with tarfile.open(kept / f"{package}-{version}.tar.gz") as archive:
+            archive.extractall(kept / "unfinished", filter="data")
+        (kept / "unfinished" / directory.name).rename(directory)
+    return directory
+
+
 def install_node():
     """The pinned Node client in clients/node/node_modules."""
     node = CLIENTS / "node"
@@ -105,3 +124,32 @@ def build_lapin():
     """Builds the Rust client program (cargo knows by itself whether there is anything to do)."""
     manifest = CLIENTS / "lapin/Cargo.toml"
     command(["cargo", "build", "--quiet", "--locked", "--manifest-path", manifest, "--target-dir", LAPIN_TARGET])
+
+
+# The test programs that talk to the broker under test; in the others the broker is a thread of the test.
+LAPIN_TESTS = (
+    "ack_after_close",
+    "channel_closed_by_broker",
+    "conn_wrong_vhost",
+    "connection",
+    "connection_tasks",
+    "publisher_confirms",
+    "recovery_qos",
+    "runtime_isolation",
+    "tokio",
+)
+
+
+def published_lapin_tests():
+    """The command that runs the tests of the published lapin to which clients/lapin is locked."""
+    metadata = ["cargo", "metadata", "--quiet", "--locked", "--format-version=1"]
+    packages = json.loads(command([*metadata, "--manifest-path", CLIENTS / "lapin/Cargo.toml"]))["packages"]
+    manifest = next(package["manifest_path"] for package in packages if package["name"] == "lapin")
+    cargo = ["cargo", "test", "--locked", "--no-fail-fast", "--manifest-path", manifest, "--target-dir", LAPIN_TARGET]
+    features = ["--no-default-features", "--features=default-runtime"]  # As clients/lapin: no TLS to build.
+    return [*cargo, *features, *(f"--test={test}" for test in LAPIN_TESTS)]
+
+
+def build_published_lapin_tests():
+    """Builds them, so that their run's time is their own."""
+    command([*published_lapin_tests(), "--no-run", "--quiet"])

@@ -34,24 +34,40 @@ def posthouse(binary, data=None):
     SIGTERM, and the broker must then exit with 0 within 10 seconds.
     """
     with tempfile.TemporaryDirectory(prefix="posthouse-clients-") as directory, open(f"{directory}/log", "w+") as log:
-        arguments = [binary, "serve", "--data-dir", data or f"{directory}/data", "--amqp", "127.0.0.1:0"]
+        process, uri = start_posthouse(binary, data or f"{directory}/data", "127.0.0.1:0", log)
         try:
-            process = subprocess.Popen(
-                arguments, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        except OSError as error:
-            raise Problem(f"cannot start {binary}: {error}") from None
-        try:
-            yield f"amqp://guest:guest@{_address(process, log)}/"
+            yield uri
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                code = process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise Problem("the broker did not stop within 10 s of SIGTERM") from None
+            code = stop_posthouse(process)
         if code != 0:
             raise Problem(f"the broker exited with {code} after SIGTERM; its log ends:\n{_tail(log)}")
+
+
+def start_posthouse(binary, data, address, log):
+    """Starts a Posthouse and waits until it listens; returns its process and its URI."""
+    arguments = [binary, "serve", "--data-dir", data, "--amqp", address]
+    directory = pathlib.Path(log.name).parent
+    try:
+        process = subprocess.Popen(
+            arguments, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    except OSError as error:
+        raise Problem(f"cannot start {binary}: {error}") from None
+    try:
+        return process, f"amqp://guest:guest@{_address(process, log)}/"
+    except Problem:
+        process.kill()
+        raise
+
+
+def stop_posthouse(process):
+    """Sends SIGTERM; returns the exit code, which must come within 10 seconds."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise Problem("the broker did not stop within 10 s of SIGTERM") from None
 
 
 def _address(process, log):

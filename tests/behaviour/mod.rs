@@ -13,6 +13,7 @@ mod framing;
 mod handshake;
 mod heartbeats;
 mod limits;
+mod policies;
 mod prefetch;
 mod publishing;
 mod queues;

@@ -64,7 +64,7 @@ impl fmt::Display for Resource<'_> {
 }
 
 /// Bytes as Erlang prints a binary: `<<"text">>` when all are printable, else `<<1,2,3>>`.
-struct ErlangBinary<'a>(&'a [u8]);
+pub(crate) struct ErlangBinary<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for ErlangBinary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

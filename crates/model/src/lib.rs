@@ -12,6 +12,7 @@ pub mod exchange_args;
 pub mod field;
 pub mod ids;
 pub mod name;
+pub mod policy;
 pub mod props;
 pub mod raw_table;
 pub mod record;

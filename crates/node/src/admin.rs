@@ -5,17 +5,21 @@
 //! when its outcome survives a restart. Knows nothing of sockets and of how results are shown; what is listed is in
 //! [`crate::listings`].
 
+use std::sync::Arc;
+
 use posthouse_auth::authorities::{AuthError, Authorities};
 use posthouse_auth::users::AuthChange;
 use posthouse_model::errors;
 use posthouse_model::name::Name;
+use posthouse_model::policy::{InvalidPolicy, Policy, PolicyKind};
 use posthouse_model::reply::ReplyError;
 use posthouse_storage::StorageError;
 use posthouse_storage::meta::MetaError;
 
 use crate::broker::Broker;
 use crate::declare::DeleteIf;
-use crate::deliver;
+use crate::vhost::VirtualHost;
+use crate::{deliver, records};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,12 @@ pub enum AdminError {
     /// Some connections were asked and said nothing.
     #[error("{0} connections did not answer in time")]
     NoAnswer(usize),
+    /// A policy, parameter or limit.
+    #[error("Validation failed: {0}")]
+    Invalid(String),
+    /// The policy, parameter or limit does not exist.
+    #[error("Parameter does not exist")]
+    NoSuchParameter,
     /// A client would have been answered so.
     #[error("{}", .0.text)]
     Reply(ReplyError),
@@ -50,6 +60,12 @@ pub enum AdminError {
     /// The change was made and cannot be kept.
     #[error("the change is made but not kept: {0}")]
     Storage(#[from] StorageError),
+}
+
+impl From<InvalidPolicy> for AdminError {
+    fn from(invalid: InvalidPolicy) -> Self {
+        Self::Invalid(invalid.0)
+    }
 }
 
 type Result<T> = std::result::Result<T, AdminError>;
@@ -118,9 +134,37 @@ pub fn delete_vhost(broker: &Broker, name: &str) -> Result<()> {
     Ok(broker.store().meta().flush()?)
 }
 
+/// Adds a policy to a virtual host or replaces the one of that name, and applies it to what is there.
+pub fn set_policy(broker: &Broker, vhost: &str, kind: PolicyKind, policy: Policy) -> Result<()> {
+    let vhost = find_vhost(broker, vhost)?;
+    let put = records::put_parameter(vhost.name(), kind.component(), &policy.name, &policy.to_value());
+    vhost.change(|inner| {
+        inner.policies.set(kind, policy)?;
+        inner.apply_policies();
+        // Under the lock, so that changes are kept in the order in which they were made.
+        broker.keep(vec![put]);
+        Ok::<(), InvalidPolicy>(())
+    })?;
+    Ok(broker.store().meta().flush()?)
+}
+
+/// Removes a policy, and its effect.
+pub fn clear_policy(broker: &Broker, vhost: &str, kind: PolicyKind, name: &str) -> Result<()> {
+    let vhost = find_vhost(broker, vhost)?;
+    vhost.change(|inner| {
+        if !inner.policies.clear(kind, name) {
+            return Err(AdminError::NoSuchParameter);
+        }
+        inner.apply_policies();
+        broker.keep(vec![records::delete_parameter(vhost.name(), kind.component(), name)]);
+        Ok(())
+    })?;
+    Ok(broker.store().meta().flush()?)
+}
+
 /// Deletes a queue, an exclusive one too; the ready messages it had.
 pub fn delete_queue(broker: &Broker, vhost: &str, name: &str, when: DeleteIf) -> Result<u64> {
-    let vhost = broker.vhost(vhost).map_err(|_| AdminError::NoSuchVhost(vhost.to_owned()))?;
+    let vhost = find_vhost(broker, vhost)?;
     let queue = vhost.find_queue(name);
     let queue = queue.ok_or_else(|| AdminError::Reply(errors::no_queue(vhost.name(), name)))?;
     let messages = broker.remove_queue(&vhost, &queue, when).map_err(AdminError::Reply)?;
@@ -130,7 +174,7 @@ pub fn delete_queue(broker: &Broker, vhost: &str, name: &str, when: DeleteIf) ->
 
 /// Deletes a queue's ready messages; how many they were.
 pub fn purge_queue(broker: &Broker, vhost: &str, name: &str) -> Result<u64> {
-    let vhost = broker.vhost(vhost).map_err(|_| AdminError::NoSuchVhost(vhost.to_owned()))?;
+    let vhost = find_vhost(broker, vhost)?;
     let queue = vhost.find_queue(name);
     let queue = queue.ok_or_else(|| AdminError::Reply(errors::no_queue(vhost.name(), name)))?;
     let messages = deliver::purge(broker, &queue);
@@ -161,7 +205,12 @@ pub fn close_all_connections(broker: &Broker, vhost: Option<&str>, reason: &str)
 
 /// Whether there is such a virtual host.
 pub(crate) fn check_vhost(broker: &Broker, name: &str) -> Result<()> {
-    broker.vhost(name).map(drop).map_err(|_| AdminError::NoSuchVhost(name.to_owned()))
+    find_vhost(broker, name).map(drop)
+}
+
+/// The virtual host of that name.
+pub(crate) fn find_vhost(broker: &Broker, name: &str) -> Result<Arc<VirtualHost>> {
+    broker.vhost(name).map_err(|_| AdminError::NoSuchVhost(name.to_owned()))
 }
 
 fn change_auth(

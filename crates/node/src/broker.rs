@@ -220,7 +220,9 @@ impl Broker {
         }
         let changes = self.authorities.forget_vhost(name);
         self.keep_auth(&changes);
-        self.keep(vec![records::delete_vhost(name)]);
+        let mut ops = vhost.look(|inner| inner.policies.forget(name));
+        ops.push(records::delete_vhost(name));
+        self.keep(ops);
         true
     }
 

@@ -141,6 +141,7 @@ impl Broker {
         let queue = QueueHandle::new(id, definition, Machine::default(), self.memory().clone());
         let queue = Arc::new(queue);
         inner.queues.insert(id, queue.clone());
+        inner.apply_queue_policy(&queue);
         self.keep(ops);
         queue
     }
@@ -217,7 +218,12 @@ impl Broker {
 
     /// Declares an exchange, or checks that the one there is equivalent.
     pub fn declare_exchange(&self, vhost: &VirtualHost, exchange: ExchangeRecord) -> Result<(), ReplyError> {
-        self.change_topology(vhost, |inner| inner.topology.declare_exchange(exchange))
+        self.change_topology(vhost, |inner| {
+            let name = exchange.name.clone();
+            let changes = inner.topology.declare_exchange(exchange)?;
+            inner.apply_exchange_policy(&name);
+            Ok(changes)
+        })
     }
 
     /// Deletes an exchange; a missing one is fine.

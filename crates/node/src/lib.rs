@@ -10,6 +10,7 @@ pub mod deliver;
 pub mod draws;
 pub mod listings;
 pub mod owner;
+pub mod policies;
 pub mod positions;
 pub mod publish;
 pub mod queue_handle;

@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use posthouse_model::field::{FieldTable, FieldValue};
+use posthouse_model::name::Name;
+use posthouse_model::policy::{Definition, PolicyKind};
 use posthouse_queue::topology::DestinationName;
 use posthouse_storage::segment::Class;
 use serde::Serialize;
@@ -17,8 +19,9 @@ use serde_json::Value;
 use crate::admin::{self, AdminError};
 use crate::broker::Broker;
 use crate::connections::ConnectionInfo;
+use crate::policies::AppliedPolicy;
 use crate::queue_handle::QueueHandle;
-use crate::vhost::{REPLY_QUEUE_PREFIX, VirtualHost};
+use crate::vhost::REPLY_QUEUE_PREFIX;
 
 pub use sessions::{ChannelRow, ConsumerRow, channels, consumers};
 
@@ -72,6 +75,9 @@ pub struct QueueRow {
     pub exclusive: bool,
     /// As declared.
     pub arguments: Value,
+    /// What policies say to it.
+    #[serde(flatten)]
+    pub policies: AppliedColumns,
     /// Ready and unacknowledged.
     pub messages: u64,
     /// Waiting for a consumer.
@@ -117,8 +123,52 @@ pub struct ExchangeRow {
     pub internal: bool,
     /// As declared.
     pub arguments: Value,
+    /// What policies say to it.
+    #[serde(flatten)]
+    pub policies: AppliedColumns,
     /// Where.
     pub vhost: String,
+}
+
+/// What policies say to a queue or an exchange.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct AppliedColumns {
+    /// Name of the policy that applies, or empty.
+    pub policy: String,
+    /// Name of the operator policy that applies, or empty.
+    pub operator_policy: String,
+    /// What both say together.
+    pub effective_policy_definition: Definition,
+}
+
+impl AppliedColumns {
+    fn of(applied: Option<&AppliedPolicy>) -> Self {
+        let Some(applied) = applied else { return Self::default() };
+        let text = |name: &Option<Name>| name.as_ref().map(Name::to_string).unwrap_or_default();
+        Self {
+            policy: text(&applied.policy),
+            operator_policy: text(&applied.operator_policy),
+            effective_policy_definition: applied.definition.clone(),
+        }
+    }
+}
+
+/// A policy or an operator policy.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PolicyRow {
+    /// Where.
+    pub vhost: String,
+    /// Name.
+    pub name: String,
+    /// Pattern of names.
+    pub pattern: String,
+    /// `all`, `queues` and so on.
+    #[serde(rename = "apply-to")]
+    pub apply_to: &'static str,
+    /// What it says, as JSON text.
+    pub definition: String,
+    /// The highest one that matches applies.
+    pub priority: i64,
 }
 
 /// A binding.
@@ -251,7 +301,11 @@ pub fn vhosts(broker: &Broker) -> Vec<VhostRow> {
 /// All queues of a virtual host.
 pub fn queues(broker: &Broker, vhost: &str) -> Result<Vec<QueueRow>> {
     let connections = broker.connections().list();
-    Ok(find(broker, vhost)?.queues().iter().map(|queue| queue_row(queue, &connections)).collect())
+    Ok(admin::find_vhost(broker, vhost)?
+        .queues()
+        .iter()
+        .map(|queue| queue_row(queue, &connections))
+        .collect())
 }
 
 fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueRow {
@@ -265,6 +319,7 @@ fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueR
         auto_delete: definition.auto_delete,
         exclusive: definition.owner.is_some(),
         arguments: table_value(&definition.arguments),
+        policies: AppliedColumns::of(state.policy.as_deref()),
         messages: ready + unacked,
         messages_ready: ready,
         messages_unacknowledged: unacked,
@@ -283,9 +338,9 @@ fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueR
 
 /// All exchanges of a virtual host.
 pub fn exchanges(broker: &Broker, vhost: &str) -> Result<Vec<ExchangeRow>> {
-    let vhost = find(broker, vhost)?;
-    Ok(vhost.with_topology(|topology| {
-        let records = topology.exchanges().into_iter();
+    let vhost = admin::find_vhost(broker, vhost)?;
+    Ok(vhost.look(|inner| {
+        let records = inner.topology.exchanges().into_iter();
         let rows = records.map(|record| ExchangeRow {
             name: record.name.to_string(),
             kind: record.kind.name(),
@@ -293,7 +348,24 @@ pub fn exchanges(broker: &Broker, vhost: &str) -> Result<Vec<ExchangeRow>> {
             auto_delete: record.auto_delete,
             internal: record.internal,
             arguments: table_value(&record.arguments),
+            policies: AppliedColumns::of(inner.exchange_policy(&record.name).as_ref()),
             vhost: vhost.name().to_string(),
+        });
+        rows.collect()
+    }))
+}
+
+/// All policies of a kind in a virtual host, in the order in which they are tried.
+pub fn policies(broker: &Broker, vhost: &str, kind: PolicyKind) -> Result<Vec<PolicyRow>> {
+    let vhost = admin::find_vhost(broker, vhost)?;
+    Ok(vhost.look(|inner| {
+        let rows = inner.policies.list(kind).map(|policy| PolicyRow {
+            vhost: vhost.name().to_string(),
+            name: policy.name.to_string(),
+            pattern: policy.pattern.clone(),
+            apply_to: policy.apply_to.name(),
+            definition: Value::Object(policy.definition.clone()).to_string(),
+            priority: policy.priority,
         });
         rows.collect()
     }))
@@ -301,7 +373,7 @@ pub fn exchanges(broker: &Broker, vhost: &str) -> Result<Vec<ExchangeRow>> {
 
 /// All bindings of a virtual host, those of the default exchange included.
 pub fn bindings(broker: &Broker, vhost: &str) -> Result<Vec<BindingRow>> {
-    let vhost = find(broker, vhost)?;
+    let vhost = admin::find_vhost(broker, vhost)?;
     let mut rows = Vec::new();
     for binding in vhost.with_topology(|topology| topology.bindings()) {
         let destination_kind = match &binding.destination {
@@ -384,10 +456,6 @@ pub fn totals(broker: &Broker) -> Totals {
         segment_live_bytes: durable.as_ref().map(|usage| usage.live_bytes),
         spill_bytes: spill.as_ref().map(|usage| usage.bytes),
     }
-}
-
-fn find(broker: &Broker, vhost: &str) -> Result<Arc<VirtualHost>> {
-    broker.vhost(vhost).map_err(|_| AdminError::NoSuchVhost(vhost.to_owned()))
 }
 
 /// A field table as JSON: what JSON has no type for becomes text.

@@ -11,6 +11,7 @@ use posthouse_model::name::Name;
 use posthouse_queue::machine::Queue;
 use posthouse_storage::segment::Location;
 
+use crate::policies::AppliedPolicy;
 use crate::residency::Drain;
 use crate::waker::{ConsumerWaker, SessionWaker};
 
@@ -64,6 +65,8 @@ pub struct QueueState {
     pub drain: Drain,
     /// Counted since the start.
     pub counters: QueueCounters,
+    /// The policies that apply.
+    pub policy: Option<Arc<AppliedPolicy>>,
     memory_noted: usize,
 }
 

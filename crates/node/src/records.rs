@@ -8,6 +8,7 @@
 //! queues      ["/", "orders"]                               {"v":1, "id":7, "auto_delete":false, "arguments":"AAAAAA=="}
 //! exchanges   ["/", "logs"]                                 {"v":1, "type":"fanout", "auto_delete":.., "internal":.., "arguments":".."}
 //! bindings    ["/", "logs", "queue", "orders", "key", ".."] {"v":1}
+//! parameters  ["/", "policy", "ttl"]                        {"v":1, "value":{"pattern":"^a", ..}}
 //! system      next-queue-id                                 decimal text: no identity at or above was given out
 //! ```
 //!
@@ -23,6 +24,7 @@ use posthouse_model::name::Name;
 use posthouse_queue::topology::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::{MetaOp, MetaTable};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::queue_handle::QueueDefinition;
 
@@ -60,6 +62,12 @@ struct ExchangeValue {
     auto_delete: bool,
     internal: bool,
     arguments: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ParameterValue {
+    v: u32,
+    value: Value,
 }
 
 /// Keeps a virtual host.
@@ -178,6 +186,24 @@ pub fn read_binding(raw_key: &[u8], value: &[u8]) -> Result<(Name, TopologyChang
     Ok((read_name(table, &vhost)?, TopologyChange::PutBinding(binding)))
 }
 
+/// Keeps a runtime parameter of a virtual host, such as a policy.
+pub fn put_parameter(vhost: &str, component: &str, name: &str, value: &Value) -> MetaOp {
+    let value = ParameterValue { v: VERSION, value: value.clone() };
+    put(MetaTable::Parameters, &[vhost, component, name], &value)
+}
+
+/// Forgets a runtime parameter of a virtual host.
+pub fn delete_parameter(vhost: &str, component: &str, name: &str) -> MetaOp {
+    MetaOp::Delete { table: MetaTable::Parameters, key: key(&[vhost, component, name]) }
+}
+
+/// Reads a runtime parameter: virtual host, component, name and value.
+pub fn read_parameter(raw_key: &[u8], value: &[u8]) -> Result<([String; 3], Value), RecordError> {
+    let table = MetaTable::Parameters.name();
+    let value: ParameterValue = read_value(table, value)?;
+    Ok((read_key(table, raw_key)?, value.value))
+}
+
 /// Keeps the lowest queue identity that was not given out.
 pub fn put_next_queue_id(next: u64) -> MetaOp {
     MetaOp::Put {
@@ -286,6 +312,18 @@ mod tests {
         let key = br#"["/","logs","queue","q","k","AAAAAA=="]"#;
         let (vhost, change) = read_binding(key, br#"{"v":1}"#).unwrap();
         assert_eq!(key_and_value(topology_change(&vhost, &change)), (key.to_vec(), br#"{"v":1}"#.to_vec()));
+    }
+
+    #[test]
+    fn version_1_parameters_are_read() {
+        let key = br#"["/","policy","p"]"#;
+        let value = br#"{"v":1,"value":{"definition":{"queue-version":2},"pattern":"^a"}}"#;
+        let ([vhost, component, name], read) = read_parameter(key, value).unwrap();
+        assert_eq!((&*vhost, &*component, &*name), ("/", "policy", "p"));
+        let put = put_parameter(&vhost, &component, &name, &read);
+        assert_eq!(key_and_value(put), (key.to_vec(), value.to_vec()));
+        assert!(read_parameter(key, br#"{"v":2,"value":1}"#).is_err());
+        assert!(read_parameter(br#"["/","policy"]"#, value).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use posthouse_auth::password::{PasswordError, PasswordHash};
 use posthouse_auth::users::{AuthChange, DecodeError, PermissionRecord, User};
 use posthouse_model::ids::{Lsn, QueueId};
 use posthouse_model::name::Name;
+use posthouse_model::policy::{Policy, PolicyKind};
 use posthouse_queue::machine::Recovered as RecoveredMachine;
 use posthouse_queue::machine::chunks::{Held, Residence};
 use posthouse_storage::StorageError;
@@ -24,7 +25,7 @@ use crate::broker::{Broker, Settings, Store};
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
-use crate::vhost::VirtualHost;
+use crate::vhost::{Inner, VirtualHost};
 
 /// How often watermarks are looked at.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
@@ -199,7 +200,31 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
         let (vhost, change) = records::read_binding(&key, &value)?;
         restore_topology(broker, &vhost, &change);
     }
+    restore_policies(broker)?;
     info!(messages, replayed = recovered.replayed_records, clean = recovered.clean, "recovered");
+    Ok(())
+}
+
+/// Reads the policies back and applies them, to predeclared exchanges too.
+fn restore_policies(broker: &Broker) -> Result<(), StartError> {
+    let table = MetaTable::Parameters;
+    for (key, value) in broker.store().meta().scan(table)? {
+        let ([vhost, component, name], value) = records::read_parameter(&key, &value)?;
+        let kind = PolicyKind::ALL.into_iter().find(|kind| kind.component() == component);
+        let bad = |problem: String| RecordError {
+            table: table.name(),
+            problem: format!("{component} '{name}' in vhost '{vhost}': {problem}"),
+        };
+        let kind = kind.ok_or_else(|| bad("no such component is known".to_owned()))?;
+        let policy = Policy::from_value(&name, &value, kind).map_err(|e| bad(e.to_string()))?;
+        let Ok(vhost) = broker.vhost(&vhost) else { continue };
+        vhost.change(|inner| inner.policies.set(kind, policy)).map_err(|e| bad(e.to_string()))?;
+    }
+    for vhost in broker.vhosts() {
+        if vhost.look(|inner| !inner.policies.is_empty()) {
+            vhost.change(Inner::apply_policies);
+        }
+    }
     Ok(())
 }
 

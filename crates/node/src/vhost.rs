@@ -12,6 +12,7 @@ use posthouse_model::reply::ReplyError;
 use posthouse_queue::topology::{RouteResult, Routed, Topology};
 use smallvec::SmallVec;
 
+use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
 
 /// Names of the queues behind `amq.rabbitmq.reply-to` start so.
@@ -30,6 +31,7 @@ pub struct VirtualHost {
 pub(crate) struct Inner {
     pub(crate) topology: Topology,
     pub(crate) queues: HashMap<QueueId, Arc<QueueHandle>, foldhash::fast::RandomState>,
+    pub(crate) policies: Policies,
 }
 
 /// Where a message goes.
@@ -46,7 +48,11 @@ pub struct Found {
 impl VirtualHost {
     /// A virtual host with the predeclared exchanges only.
     pub fn new(name: Name) -> Self {
-        let inner = Inner { topology: Topology::new(name.clone()), queues: HashMap::default() };
+        let inner = Inner {
+            topology: Topology::new(name.clone()),
+            queues: HashMap::default(),
+            policies: Policies::default(),
+        };
         Self { name, epoch: AtomicU64::new(0), inner: RwLock::new(inner) }
     }
 
@@ -131,6 +137,11 @@ impl VirtualHost {
         let outcome = change(&mut inner);
         self.epoch.store(inner.topology.epoch(), Ordering::Release);
         outcome
+    }
+
+    /// Looks at everything at one moment.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
+        look(&self.read())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {

@@ -73,6 +73,8 @@ type ArgumentSets = SmallVec<[FieldTable; 1]>;
 struct Exchange {
     record: ExchangeRecord,
     arguments: ExchangeArguments,
+    /// The alternate exchange that a policy names; the argument wins.
+    alternate_by_policy: Option<Name>,
     router: Router,
     /// Every binding from here.
     bindings: HashMap<(Destination, Name), ArgumentSets, quality::RandomState>,
@@ -172,6 +174,15 @@ impl Topology {
             return Err(errors::default_exchange_not_permitted());
         }
         self.find_exchange(name).map(drop)
+    }
+
+    /// Says which alternate exchange a policy gives to an exchange.
+    pub fn set_alternate_by_policy(&mut self, exchange: &str, alternate: Option<Name>) {
+        let Some(exchange) = self.exchange_id(exchange).and_then(|id| self.at_mut(id)) else { return };
+        if exchange.alternate_by_policy != alternate {
+            exchange.alternate_by_policy = alternate;
+            self.epoch += 1;
+        }
     }
 
     /// Deletes an exchange with all bindings from and to it, and the auto-delete exchanges that lose their last
@@ -282,7 +293,8 @@ impl Topology {
         self.epoch += 1;
         let name = record.name.clone();
         let router = if name.is_empty() { Router::ByQueueName } else { Router::new(record.kind, &arguments) };
-        let exchange = Exchange { record, arguments, router, bindings: HashMap::default() };
+        let exchange =
+            Exchange { record, arguments, alternate_by_policy: None, router, bindings: HashMap::default() };
         let id = match self.free.pop() {
             Some(id) => id,
             None => {
@@ -320,6 +332,13 @@ impl Topology {
                 self.remove_exchange(id, changes, &mut candidates);
             }
         }
+    }
+}
+
+impl Exchange {
+    /// The name of the exchange that gets what this one routes to nothing.
+    fn alternate(&self) -> Option<&str> {
+        self.arguments.alternate_exchange.as_deref().or(self.alternate_by_policy.as_deref())
     }
 }
 

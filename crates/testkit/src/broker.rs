@@ -164,6 +164,30 @@ impl Broker {
         self.start_again();
     }
 
+    /// What `posthouse ctl` prints for these words, without column names; it must succeed.
+    #[track_caller]
+    pub fn ctl(&self, words: &[&str]) -> String {
+        let output = self.run_ctl(words);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {}: {complaint}", output.status);
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// What `posthouse ctl` complains of for these words; it must fail.
+    #[track_caller]
+    pub fn ctl_refused(&self, words: &[&str]) -> String {
+        let output = self.run_ctl(words);
+        assert!(!output.status.success(), "{words:?}");
+        let complaint = String::from_utf8(output.stderr).expect("UTF-8");
+        complaint.trim_start_matches("posthouse: ctl: ").trim_end().to_owned()
+    }
+
+    fn run_ctl(&self, words: &[&str]) -> std::process::Output {
+        let mut command = program();
+        command.args(["ctl", "-s", "--data-dir"]).arg(self.data_dir()).args(words);
+        command.output().expect("the program runs")
+    }
+
     /// Checks the data directory of the stopped broker: what `posthouse check` prints, which must find no damage.
     #[track_caller]
     pub fn check(&self) -> String {

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Result, find, table_value};
-use crate::admin::AdminError;
+use super::{Result, table_value};
+use crate::admin::{self, AdminError};
 use crate::broker::Broker;
 use crate::connections::ConnectionInfo;
 use crate::survey::{self, ChannelReport, ConsumerReport, SessionReport};
@@ -109,7 +109,7 @@ fn channel_row(info: &ConnectionInfo, channel: ChannelReport) -> ChannelRow {
 /// All consumers of a virtual host's queues. Blocks until every session has answered; those that began or ended
 /// meanwhile are left out.
 pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
-    let vhost = find(broker, vhost)?;
+    let vhost = admin::find_vhost(broker, vhost)?;
     let mut reports = HashMap::new();
     for SessionReport { info, consumers, .. } in ask(broker)? {
         reports.extend(consumers.into_iter().map(|consumer| (consumer.id, (info.clone(), consumer))));

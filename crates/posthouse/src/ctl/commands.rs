@@ -13,12 +13,41 @@ pub(crate) struct Command {
     pub(crate) rest: Rest,
     /// Whether it takes `-p VHOST`.
     pub(crate) vhost: bool,
+    /// Options of its own that take a value.
+    pub(crate) options: &'static [CtlOption],
     /// Flags of its own, such as `if_empty` for `--if-empty`.
     pub(crate) flags: &'static [&'static str],
     /// What it answers.
     pub(crate) answer: Answer,
     /// What it does, in one line.
     pub(crate) about: &'static str,
+}
+
+/// An option with a value.
+#[derive(Debug)]
+pub(crate) struct CtlOption {
+    /// Its name on the control socket, such as `apply_to` for `--apply-to`.
+    pub(crate) name: &'static str,
+    /// What it is.
+    pub(crate) kind: OptionKind,
+    /// Its value when it is not given; none leaves it out.
+    pub(crate) default: Option<&'static str>,
+}
+
+/// What an option's value is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OptionKind {
+    /// Any text.
+    Text,
+    /// A whole number.
+    Number,
+}
+
+impl CtlOption {
+    /// As it is written on the command line.
+    pub(crate) fn flag(&self) -> String {
+        format!("--{}", self.name.replace('_', "-"))
+    }
 }
 
 /// What may follow the arguments.
@@ -64,8 +93,11 @@ impl Command {
         if self.vhost {
             text += " [-p VHOST]";
         }
-        for flag in self.flags {
+        for option in self.options {
             // Writing to a string cannot fail.
+            let _ = write!(text, " [{} {}]", option.flag(), option.name.to_uppercase());
+        }
+        for flag in self.flags {
             let _ = write!(text, " [--{}]", flag.replace('_', "-"));
         }
         for (index, name) in self.positional.iter().enumerate() {
@@ -85,6 +117,11 @@ impl Command {
 /// The command of that name.
 pub(crate) fn find(name: &str) -> Option<&'static Command> {
     COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// Whether this is an option of some command that takes a value.
+pub(crate) fn takes_value(flag: &str) -> bool {
+    COMMANDS.iter().flat_map(|command| command.options).any(|option| option.flag() == flag)
 }
 
 /// All commands and options.
@@ -109,6 +146,7 @@ const DONE: Command = Command {
     positional: &[],
     rest: Rest::None,
     vhost: false,
+    options: &[],
     flags: &[],
     answer: Answer::Done(""),
     about: "",
@@ -251,6 +289,9 @@ pub(crate) const COMMANDS: &[Command] = &[
                 "auto_delete",
                 "exclusive",
                 "arguments",
+                "policy",
+                "operator_policy",
+                "effective_policy_definition",
                 "messages",
                 "messages_ready",
                 "messages_unacknowledged",
@@ -276,7 +317,18 @@ pub(crate) const COMMANDS: &[Command] = &[
         answer: Answer::Rows {
             title: "Listing exchanges for vhost {vhost} ...",
             shown: &["name", "type"],
-            columns: &["name", "type", "durable", "auto_delete", "internal", "arguments", "vhost"],
+            columns: &[
+                "name",
+                "type",
+                "durable",
+                "auto_delete",
+                "internal",
+                "arguments",
+                "policy",
+                "operator_policy",
+                "effective_policy_definition",
+                "vhost",
+            ],
         },
         about: "exchanges",
         ..DONE
@@ -376,6 +428,70 @@ pub(crate) const COMMANDS: &[Command] = &[
         ..DONE
     },
     Command {
+        name: "set_policy",
+        positional: &["name", "pattern", "definition"],
+        vhost: true,
+        options: POLICY_OPTIONS,
+        answer: Answer::Done(
+            "Setting policy \"{name}\" for pattern \"{pattern}\" to \"{definition}\" with priority \"{priority}\" \
+             for vhost \"{vhost}\" ...",
+        ),
+        about: "give settings, a JSON object, to queues and exchanges whose names match",
+        ..DONE
+    },
+    Command {
+        name: "clear_policy",
+        positional: &["name"],
+        vhost: true,
+        answer: Answer::Done("Clearing policy \"{name}\" on vhost \"{vhost}\" ..."),
+        about: "remove a policy and its effect",
+        ..DONE
+    },
+    Command {
+        name: "list_policies",
+        vhost: true,
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Listing policies for vhost \"{vhost}\" ...",
+            shown: POLICY_COLUMNS,
+            columns: POLICY_COLUMNS,
+        },
+        about: "policies, in the order in which they are tried",
+        ..DONE
+    },
+    Command {
+        name: "set_operator_policy",
+        positional: &["name", "pattern", "definition"],
+        vhost: true,
+        options: POLICY_OPTIONS,
+        answer: Answer::Done(
+            "Setting operator policy override \"{name}\" for pattern \"{pattern}\" to \"{definition}\" with \
+             priority \"{priority}\" for vhost \"{vhost}\" ...",
+        ),
+        about: "the same, to bound what policies can say",
+        ..DONE
+    },
+    Command {
+        name: "clear_operator_policy",
+        positional: &["name"],
+        vhost: true,
+        answer: Answer::Done("Clearing operator policy \"{name}\" on vhost \"{vhost}\" ..."),
+        about: "remove an operator policy and its effect",
+        ..DONE
+    },
+    Command {
+        name: "list_operator_policies",
+        vhost: true,
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Listing operator policy overrides for vhost \"{vhost}\" ...",
+            shown: POLICY_COLUMNS,
+            columns: POLICY_COLUMNS,
+        },
+        about: "operator policies, in the order in which they are tried",
+        ..DONE
+    },
+    Command {
         name: "status",
         answer: Answer::Status,
         about: "version, listeners, memory, disk and counts",
@@ -394,6 +510,13 @@ pub(crate) const COMMANDS: &[Command] = &[
         ..DONE
     },
 ];
+
+const POLICY_OPTIONS: &[CtlOption] = &[
+    CtlOption { name: "priority", kind: OptionKind::Number, default: Some("0") },
+    CtlOption { name: "apply_to", kind: OptionKind::Text, default: Some("all") },
+];
+
+const POLICY_COLUMNS: &[&str] = &["vhost", "name", "pattern", "apply-to", "definition", "priority"];
 
 const BINDING_COLUMNS: &[&str] =
     &["source_name", "source_kind", "destination_name", "destination_kind", "routing_key", "arguments"];

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::commands::{self, Answer, Command, Rest};
+use super::commands::{self, Answer, Command, OptionKind, Rest};
 use super::usage_of;
 
 /// What is asked of which broker, and how the answer is shown.
@@ -58,6 +58,8 @@ struct Words {
     config: Option<String>,
     control_socket: Option<String>,
     flags: Vec<String>,
+    /// Options of the command, with their values.
+    options: Vec<(String, String)>,
 }
 
 /// Reads the words after `ctl`; none when they ask for help. The error is one line.
@@ -110,6 +112,11 @@ fn sort(given: Vec<String>) -> Result<Words, String> {
             None => (word.as_str(), None),
         };
         let place = match flag {
+            _ if commands::takes_value(flag) => {
+                let value = value.or_else(|| given.next()).ok_or_else(|| missing_value(flag))?;
+                words.options.push((flag.to_owned(), value));
+                continue;
+            }
             "-p" | "--vhost" => &mut words.vhost,
             "--columns" => &mut words.columns,
             "--formatter" => &mut words.formatter,
@@ -130,9 +137,13 @@ fn sort(given: Vec<String>) -> Result<Words, String> {
             }
         };
         let value = value.or_else(|| given.next());
-        *place = Some(value.ok_or_else(|| format!("expected a value after {flag}, got nothing"))?);
+        *place = Some(value.ok_or_else(|| missing_value(flag))?);
     }
     Ok(words)
+}
+
+fn missing_value(flag: &str) -> String {
+    format!("expected a value after {flag}, got nothing")
 }
 
 /// The arguments by name, and the columns named.
@@ -165,12 +176,35 @@ fn arguments(
         Some(_) => return Err(format!("{} takes no -p", command.name)),
         None => {}
     }
+    options(command, words, &mut args)?;
     for flag in &words.flags {
         let own = command.flags.iter().find(|own| flag.strip_prefix("--") == Some(&own.replace('_', "-")));
         let own = own.ok_or_else(|| format!("{} has no option {flag}", command.name))?;
         args.insert((*own).to_owned(), Value::from(true));
     }
     Ok((args, named))
+}
+
+/// Takes over the options with values that were given, and the defaults of the others.
+fn options(command: &Command, words: &Words, args: &mut Map<String, Value>) -> Result<(), String> {
+    if let Some((flag, _)) =
+        words.options.iter().find(|(flag, _)| command.options.iter().all(|own| own.flag() != *flag))
+    {
+        return Err(format!("{} has no option {flag}", command.name));
+    }
+    for own in command.options {
+        let given = words.options.iter().rev().find(|(flag, _)| *flag == own.flag());
+        let Some(text) = given.map(|(_, value)| value.as_str()).or(own.default) else { continue };
+        let value = match own.kind {
+            OptionKind::Text => Value::from(text),
+            OptionKind::Number => {
+                let bad = |_| format!("{}: expected a whole number, got {text:?}", own.flag());
+                Value::from(text.parse::<i64>().map_err(bad)?)
+            }
+        };
+        args.insert(own.name.to_owned(), value);
+    }
+    Ok(())
 }
 
 fn columns(command: &Command, named: Vec<String>, option: Option<&str>) -> Result<Vec<String>, String> {

@@ -32,6 +32,11 @@ fn arguments_get_their_names() {
     ] {
         assert_eq!(args(line), expected, "{line}");
     }
+    let expected =
+        json!({"name": "n", "pattern": "^a", "definition": "{}", "priority": -2, "apply_to": "all"});
+    for line in ["set_policy n ^a {} --priority -2", "--priority=-2 set_policy n ^a {} --apply-to all"] {
+        assert_eq!(args(line), expected, "{line}");
+    }
     assert_eq!(args("add_user -- -b -c"), json!({"name": "-b", "password": "-c"}));
     assert_eq!(args("delete_queue --if-empty q"), json!({"name": "q", "if_empty": true}));
 }
@@ -65,6 +70,14 @@ fn wrong_words_are_refused_in_one_line() {
         ),
         ("list_users -p v", "list_users takes no -p"),
         ("list_users --fast", "list_users has no option --fast"),
+        ("list_users --priority 3", "list_users has no option --priority"),
+        ("set_policy n ^a {} --priority x", "--priority: expected a whole number, got \"x\""),
+        ("set_policy n ^a {} --priority", "expected a value after --priority, got nothing"),
+        (
+            "set_policy n ^a",
+            "usage: posthouse ctl set_policy [-p VHOST] [--priority PRIORITY] [--apply-to APPLY_TO] NAME PATTERN \
+             DEFINITION, got 2 arguments",
+        ),
         ("list_users x", "list_users: no column \"x\", expected some of user, tags"),
         ("status --columns x", "status has no columns"),
         ("status --formatter csv", "--formatter: expected table or json, got \"csv\""),
@@ -87,6 +100,10 @@ fn every_command_is_one_of_the_protocol() {
         }
         if command.vhost {
             fields.insert("vhost".to_owned(), Value::from("x"));
+        }
+        for option in command.options {
+            let number = option.kind == commands::OptionKind::Number;
+            fields.insert(option.name.to_owned(), if number { json!(-1) } else { json!("x") });
         }
         fields.extend(command.flags.iter().map(|flag| ((*flag).to_owned(), Value::from(true))));
         let request = json!({"command": command.name, "args": fields});

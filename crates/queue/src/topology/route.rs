@@ -134,7 +134,7 @@ impl Topology {
         let before = result.found();
         self.look_up(exchange, message, result);
         if result.found() == before
-            && let Some(alternate) = &exchange.arguments.alternate_exchange
+            && let Some(alternate) = exchange.alternate()
         {
             result.pending.extend(self.exchange_id(alternate));
         }

@@ -2,7 +2,9 @@
 
 use std::sync::PoisonError;
 
+use posthouse_model::policy::{ApplyTo, Policy, PolicyKind};
 use posthouse_node::admin::{self, AdminError};
+use posthouse_node::broker::Broker;
 use posthouse_node::declare::DeleteIf;
 use posthouse_node::listings;
 use serde::{Deserialize, Serialize};
@@ -109,13 +111,53 @@ pub enum Command {
         vhost: String,
         name: String,
     },
+    SetPolicy(SetPolicy),
+    ClearPolicy {
+        #[serde(default = "root")]
+        vhost: String,
+        name: String,
+    },
+    ListPolicies {
+        #[serde(default = "root")]
+        vhost: String,
+    },
+    SetOperatorPolicy(SetPolicy),
+    ClearOperatorPolicy {
+        #[serde(default = "root")]
+        vhost: String,
+        name: String,
+    },
+    ListOperatorPolicies {
+        #[serde(default = "root")]
+        vhost: String,
+    },
     Status {},
     Ping {},
     Stop {},
 }
 
+/// A policy to be set.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPolicy {
+    #[serde(default = "root")]
+    vhost: String,
+    name: String,
+    pattern: String,
+    /// JSON text.
+    definition: String,
+    #[serde(default)]
+    priority: i64,
+    #[serde(default = "all")]
+    apply_to: String,
+}
+
 fn root() -> String {
     "/".to_owned()
+}
+
+fn all() -> String {
+    "all".to_owned()
 }
 
 /// What came of a command.
@@ -205,6 +247,10 @@ pub(crate) fn run(shared: &Shared, command: Command) -> Result<Outcome, Failure>
         Command::ListConsumers { vhost } => rows(listings::consumers(broker, &vhost)?),
         Command::ListConnections {} => rows(listings::connections(broker)),
         Command::ListChannels {} => rows(listings::channels(broker)?),
+        Command::ListPolicies { vhost } => rows(listings::policies(broker, &vhost, PolicyKind::User)?),
+        Command::ListOperatorPolicies { vhost } => {
+            rows(listings::policies(broker, &vhost, PolicyKind::Operator)?)
+        }
         Command::AuthenticateUser { name, password } => {
             admin::authenticate_user(broker, &name, password.as_bytes())?;
             Value::Null
@@ -245,10 +291,31 @@ fn change(shared: &Shared, command: Command) -> Result<Value, AdminError> {
         Command::PurgeQueue { vhost, name } => {
             return Ok(json!({"messages": admin::purge_queue(broker, &vhost, &name)?}));
         }
+        Command::SetPolicy(args) => set_policy(broker, PolicyKind::User, &args)?,
+        Command::SetOperatorPolicy(args) => set_policy(broker, PolicyKind::Operator, &args)?,
+        Command::ClearPolicy { vhost, name } => {
+            admin::clear_policy(broker, &vhost, PolicyKind::User, &name)?;
+        }
+        Command::ClearOperatorPolicy { vhost, name } => {
+            admin::clear_policy(broker, &vhost, PolicyKind::Operator, &name)?;
+        }
         // Everything that changes nothing was answered before.
         _ => {}
     }
     Ok(Value::Null)
+}
+
+fn set_policy(broker: &Broker, kind: PolicyKind, args: &SetPolicy) -> Result<(), AdminError> {
+    let SetPolicy { vhost, name, pattern, definition, priority, apply_to } = args;
+    let definition = json_text("definition", definition)?;
+    let policy = Policy::new(name, pattern, definition, *priority, ApplyTo::parse(apply_to)?, kind)?;
+    admin::set_policy(broker, vhost, kind, policy)
+}
+
+/// Reads an argument that is JSON text.
+fn json_text(argument: &str, text: &str) -> Result<Value, AdminError> {
+    let bad = |error| AdminError::Invalid(format!("expected {argument} to be JSON, got {text:?}: {error}"));
+    serde_json::from_str(text).map_err(bad)
 }
 
 fn status(shared: &Shared) -> Value {

@@ -1,0 +1,303 @@
+//! The keys of a policy's definition: one table of their names, values and merge rules.
+//!
+//! A key that nobody knows is refused, as in RabbitMQ, and so is one that this broker cannot carry out: an operator who
+//! sets a limit must be able to rely on it.
+
+use serde_json::Value;
+
+use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
+use crate::name::Name;
+
+/// The longest TTL or expiry in milliseconds: ten years.
+const MAX_MS: u64 = 10 * 365 * 86_400_000;
+/// The greatest length: what the argument of the same meaning can say.
+const MAX_COUNT: u64 = i64::MAX as u64;
+
+/// What a definition says, typed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PolicySettings {
+    /// To exchanges.
+    pub exchange: ExchangePolicy,
+    /// To queues.
+    pub queue: QueuePolicy,
+}
+
+/// What policies say to an exchange.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ExchangePolicy {
+    /// The exchange that gets what this one routes to nothing. The argument of the same name wins.
+    pub alternate_exchange: Option<Name>,
+}
+
+/// What policies say to a queue. How it goes together with the queue's own arguments is said with each.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct QueuePolicy {
+    /// Milliseconds a message may stay; the shorter of this and the argument counts.
+    pub message_ttl_ms: Option<u64>,
+    /// Milliseconds the queue may be unused, at least 1; the shorter of this and the argument counts.
+    pub expires_ms: Option<u64>,
+    /// Ready messages it may have; the smaller of this and the argument counts.
+    pub max_length: Option<u64>,
+    /// Bytes of bodies of ready messages it may have; the smaller of this and the argument counts.
+    pub max_length_bytes: Option<u64>,
+    /// What happens at either limit; wins over the argument.
+    pub overflow: Option<OverflowPolicy>,
+    /// Where messages go that are rejected, expire or are too many; the argument wins.
+    pub dead_letter_exchange: Option<Name>,
+    /// The routing key they get; the argument wins.
+    pub dead_letter_routing_key: Option<Name>,
+    /// How often a message may come back, negative for any number; the smaller of this and the argument counts.
+    pub delivery_limit: Option<i64>,
+}
+
+/// What happens when a queue is as long as it may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OverflowPolicy {
+    /// The oldest message makes room: `drop-head`.
+    DropHead,
+    /// The new one is refused: `reject-publish`.
+    RejectPublish,
+    /// The new one is refused and dead-lettered: `reject-publish-dlx`.
+    RejectPublishDlx,
+}
+
+/// Of two numbers for one key, which counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stricter {
+    /// The smaller one.
+    Smaller,
+    /// The smaller one, a negative one meaning no limit.
+    SmallerUnlessNegative,
+    /// The operator's.
+    Operators,
+}
+
+/// One key.
+struct Key {
+    name: &'static str,
+    /// Whether an operator policy may have it.
+    operator: bool,
+    stricter: Stricter,
+    /// Takes the value over; false when it is not valid.
+    set: fn(&mut PolicySettings, &Value) -> bool,
+    /// What is said of a value that is not valid, after the value.
+    problem: &'static str,
+}
+
+/// Keys in alphabetical order.
+const KEYS: &[Key] = &[
+    Key {
+        name: "alternate-exchange",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.exchange.alternate_exchange, name(value)),
+        problem: "is not a valid alternate exchange name",
+    },
+    Key {
+        name: "dead-letter-exchange",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.dead_letter_exchange, name(value)),
+        problem: "is not a valid dead letter exchange name",
+    },
+    Key {
+        name: "dead-letter-routing-key",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.dead_letter_routing_key, name(value)),
+        problem: "is not a valid dead letter routing key",
+    },
+    Key {
+        name: "delivery-limit",
+        operator: true,
+        stricter: Stricter::SmallerUnlessNegative,
+        set: |to, value| put(&mut to.queue.delivery_limit, value.as_i64()),
+        problem: "is not a valid delivery limit",
+    },
+    Key {
+        name: "expires",
+        operator: true,
+        stricter: Stricter::Smaller,
+        set: |to, value| put(&mut to.queue.expires_ms, number(value, 1, MAX_MS)),
+        problem: "is not a valid queue expiry",
+    },
+    Key {
+        name: "max-length",
+        operator: true,
+        stricter: Stricter::Smaller,
+        set: |to, value| put(&mut to.queue.max_length, number(value, 0, MAX_COUNT)),
+        problem: "is not a valid maximum length",
+    },
+    Key {
+        name: "max-length-bytes",
+        operator: true,
+        stricter: Stricter::Smaller,
+        set: |to, value| put(&mut to.queue.max_length_bytes, number(value, 0, MAX_COUNT)),
+        problem: "is not a valid maximum length in bytes",
+    },
+    Key {
+        name: "message-ttl",
+        operator: true,
+        stricter: Stricter::Smaller,
+        set: |to, value| put(&mut to.queue.message_ttl_ms, number(value, 0, MAX_MS)),
+        problem: "is not a valid message TTL",
+    },
+    Key {
+        name: "overflow",
+        operator: true,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.overflow, overflow(value)),
+        problem: "is not a valid overflow value",
+    },
+    // Where RabbitMQ keeps a queue and in which file format; without effect here, where there is one of each.
+    Key {
+        name: "queue-leader-locator",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |_, value| is_one_of(value, &["client-local", "balanced", "random", "least-leaders"]),
+        problem: "is not a valid queue leader locator value",
+    },
+    Key {
+        name: "queue-mode",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |_, value| is_one_of(value, &["default", "lazy"]),
+        problem: "is not a valid queue-mode value",
+    },
+    Key {
+        name: "queue-version",
+        operator: true,
+        stricter: Stricter::Operators,
+        set: |_, value| matches!(value.as_u64(), Some(1 | 2)),
+        problem: "is not a valid queue-version value",
+    },
+];
+
+/// Keys that RabbitMQ carries out and this broker does not yet.
+const NOT_SUPPORTED: &[&str] = &[
+    "consumer-disconnected-timeout",
+    "consumer-timeout",
+    "dead-letter-exchange",
+    "dead-letter-routing-key",
+    "dead-letter-strategy",
+    "delayed-retry-max",
+    "delayed-retry-min",
+    "delayed-retry-type",
+    "delivery-limit",
+    "expires",
+    "federation-upstream",
+    "federation-upstream-pattern",
+    "federation-upstream-set",
+    "initial-cluster-size",
+    "max-age",
+    "max-in-memory-bytes",
+    "max-in-memory-length",
+    "max-length",
+    "max-length-bytes",
+    "member-placement-tag",
+    "message-ttl",
+    "overflow",
+    "stream-filter-size-bytes",
+    "stream-max-segment-size-bytes",
+    "target-group-size",
+];
+
+impl PolicySettings {
+    /// Reads and checks a definition.
+    ///
+    /// # Errors
+    /// With RabbitMQ's text when it is empty, has a key that is not known (for this kind), or a value is not valid; and
+    /// when a key cannot be carried out.
+    pub fn parse(definition: &Definition, kind: PolicyKind) -> Result<Self, InvalidPolicy> {
+        if definition.is_empty() {
+            return Err(InvalidPolicy("no policy provided".to_owned()));
+        }
+        check_known(definition, kind)?;
+        let mut settings = Self::default();
+        for key in KEYS {
+            if let Some(value) = definition.get(key.name)
+                && !(key.set)(&mut settings, value)
+            {
+                return Err(InvalidPolicy(format!("{} {}", ErlangTerm(value), key.problem)));
+            }
+        }
+        match definition.keys().find(|key| NOT_SUPPORTED.contains(&key.as_str())) {
+            Some(key) => Err(InvalidPolicy(format!("policy key '{key}' is not supported yet"))),
+            None => Ok(settings),
+        }
+    }
+
+    /// Reads what [`super::merged`] made of definitions that were checked.
+    pub fn of_merged(definition: &Definition) -> Self {
+        let mut settings = Self::default();
+        for key in KEYS {
+            if let Some(value) = definition.get(key.name) {
+                // Both values were valid, so either is.
+                (key.set)(&mut settings, value);
+            }
+        }
+        settings
+    }
+}
+
+fn check_known(definition: &Definition, kind: PolicyKind) -> Result<(), InvalidPolicy> {
+    let known = |name: &str| {
+        let allowed = |key: &Key| key.name == name && (key.operator || kind == PolicyKind::User);
+        let typed = KEYS.iter().any(|key| key.name == name);
+        KEYS.iter().any(allowed) || (!typed && NOT_SUPPORTED.contains(&name))
+    };
+    let unknown: Vec<String> = definition
+        .iter()
+        .filter(|(name, _)| !known(name))
+        .map(|(name, value)| format!("{{{},{}}}", ErlangTerm(&Value::from(name.as_str())), ErlangTerm(value)))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(InvalidPolicy(format!("[{}] are not recognised policy settings", unknown.join(","))))
+}
+
+/// Of a policy's and an operator policy's value for a key, the one that counts.
+pub(super) fn stricter<'a>(key: &str, said: &'a Value, bound: &'a Value) -> &'a Value {
+    let rule = KEYS.iter().find(|known| known.name == key).map_or(Stricter::Operators, |key| key.stricter);
+    let (Some(a), Some(b)) = (said.as_i64(), bound.as_i64()) else { return bound };
+    match rule {
+        Stricter::Operators => bound,
+        Stricter::SmallerUnlessNegative if a < 0 => bound,
+        Stricter::SmallerUnlessNegative if b < 0 => said,
+        Stricter::Smaller | Stricter::SmallerUnlessNegative if a < b => said,
+        Stricter::Smaller | Stricter::SmallerUnlessNegative => bound,
+    }
+}
+
+fn put<T>(place: &mut Option<T>, value: Option<T>) -> bool {
+    *place = value;
+    place.is_some()
+}
+
+fn name(value: &Value) -> Option<Name> {
+    Name::new(value.as_str()?).ok()
+}
+
+fn number(value: &Value, low: u64, high: u64) -> Option<u64> {
+    value.as_u64().filter(|number| (low..=high).contains(number))
+}
+
+fn overflow(value: &Value) -> Option<OverflowPolicy> {
+    match value.as_str()? {
+        "drop-head" => Some(OverflowPolicy::DropHead),
+        "reject-publish" => Some(OverflowPolicy::RejectPublish),
+        "reject-publish-dlx" => Some(OverflowPolicy::RejectPublishDlx),
+        _ => None,
+    }
+}
+
+fn is_one_of(value: &Value, known: &[&str]) -> bool {
+    value.as_str().is_some_and(|text| known.contains(&text))
+}
+
+/// The keys that are refused for now.
+#[cfg(test)]
+pub(super) fn unsupported() -> impl Iterator<Item = &'static str> {
+    NOT_SUPPORTED.iter().copied()
+}

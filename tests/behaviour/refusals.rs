@@ -14,9 +14,6 @@ fn queue_arguments() {
     for (argument, value) in [
         ("x-message-ttl", number()),
         ("x-expires", number()),
-        ("x-max-length", number()),
-        ("x-max-length-bytes", number()),
-        ("x-overflow", text("reject-publish")),
         ("x-dead-letter-exchange", text("amq.fanout")),
         ("x-max-priority", FieldValue::I32(10)),
         ("x-single-active-consumer", FieldValue::Bool(true)),

@@ -4,6 +4,7 @@ mod backlog;
 mod check;
 mod kill;
 mod ledger;
+mod length_limits;
 mod restart;
 mod starting;
 mod stopping;

@@ -6,15 +6,13 @@
 
 use crate::errors::{self, Resource, Shown};
 use crate::field::{FieldTable, FieldValue};
+use crate::queue_settings::{QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 
 /// Arguments of classic queues that take effect and do not exist here yet.
-const NOT_SUPPORTED: [&str; 10] = [
+const NOT_SUPPORTED: [&str; 7] = [
     "x-message-ttl",
     "x-expires",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-overflow",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-max-priority",
@@ -44,7 +42,7 @@ const OF_OTHER_QUEUE_TYPES: [&str; 14] = [
 const OF_OTHER_QUEUE_TYPES_CONSUMERS: [&str; 4] =
     ["x-consumer-timeout", "x-stream-filter", "x-stream-match-unfiltered", "x-stream-offset"];
 
-/// Arguments that two declarations of one classic queue must agree on.
+/// Arguments that two declarations of one classic queue must agree on, next to [`SETTINGS`].
 const COMPARED_FOR_QUEUES: [&str; 4] =
     ["x-queue-type", "x-queue-mode", "x-queue-version", "x-queue-leader-locator"];
 
@@ -57,6 +55,8 @@ const DEFAULT_QUEUE_TYPE: &str = "classic";
 /// The arguments of a queue declaration.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct QueueArguments {
+    /// What the queue is to do.
+    pub settings: QueueSettings,
     /// As the client sent them, to be shown and compared.
     pub table: FieldTable,
 }
@@ -100,15 +100,19 @@ impl QueueArguments {
                 _ => {}
             }
         }
-        Ok(Self { table })
+        Ok(Self { settings: QueueSettings::parse(&table, queue)?, table })
     }
 
-    /// Checks a redeclaration with the arguments `received`: 406 when one that classic queues know differs.
-    /// Integers are compared by value, and no queue type means `classic`.
-    pub fn check_equivalent(&self, received: &FieldTable, queue: Resource<'_>) -> Result<(), ReplyError> {
-        for name in COMPARED_FOR_QUEUES {
+    /// Checks a redeclaration with the arguments `received` of a queue declared with `current`: 406 when one that
+    /// classic queues know differs. Integers are compared by value, and no queue type means `classic`.
+    pub fn check_equivalent(
+        current: &FieldTable,
+        received: &FieldTable,
+        queue: Resource<'_>,
+    ) -> Result<(), ReplyError> {
+        for name in COMPARED_FOR_QUEUES.into_iter().chain(SETTINGS) {
             let default = (name == "x-queue-type").then(|| FieldValue::string(DEFAULT_QUEUE_TYPE));
-            let current = self.table.get(name).or(default.as_ref());
+            let current = current.get(name).or(default.as_ref());
             check_equivalent(name, received.get(name).or(default.as_ref()), current, queue)?;
         }
         Ok(())
@@ -295,16 +299,16 @@ mod tests {
 
     #[test]
     fn redeclarations_compare_known_arguments_only() {
-        let queue = |entries: &[_]| QueueArguments::parse(table(entries), Q).unwrap();
-        let plain = queue(&[]);
+        let check = |current: &[_], received: &[_]| {
+            QueueArguments::check_equivalent(&table(current), &table(received), Q)
+        };
+        assert_eq!(check(&[], &[("x-queue-type", text("classic")), ("x-a", text("b"))]), Ok(()));
+        let versioned = [("x-queue-version", FieldValue::I32(2))];
+        assert_eq!(check(&versioned, &[("x-queue-version", FieldValue::I64(2))]), Ok(()));
+        let limited = [("x-max-length", FieldValue::I32(2))];
+        assert!(check(&limited, &[("x-max-length", FieldValue::I64(3))]).is_err());
         assert_eq!(
-            plain.check_equivalent(&table(&[("x-queue-type", text("classic")), ("x-a", text("b"))]), Q),
-            Ok(())
-        );
-        let versioned = queue(&[("x-queue-version", FieldValue::I32(2))]);
-        assert_eq!(versioned.check_equivalent(&table(&[("x-queue-version", FieldValue::I64(2))]), Q), Ok(()));
-        assert_eq!(
-            versioned.check_equivalent(&FieldTable::default(), Q).unwrap_err().text,
+            check(&versioned, &[]).unwrap_err().text,
             "inequivalent arg 'x-queue-version' for queue 'q' in vhost '/': \
              received none but current is the value '2' of type 'signedint'"
         );

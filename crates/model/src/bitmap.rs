@@ -77,6 +77,19 @@ impl SeqBitmap {
         None
     }
 
+    /// The first number at or after `from` that is in the set.
+    pub fn next_set(&self, from: u32) -> Option<u32> {
+        let mut at = from;
+        while at < self.len {
+            let set = self.words[(at / 64) as usize] >> (at % 64);
+            if set != 0 {
+                return Some(at + set.trailing_zeros());
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        None
+    }
+
     /// How many are in the set.
     pub fn count(&self) -> u32 {
         self.set
@@ -162,6 +175,7 @@ mod tests {
             for i in 0..320 {
                 prop_assert_eq!(bitmap.get(i), plain.contains(&i));
                 prop_assert_eq!(bitmap.next_unset(i), (i..len).find(|n| !plain.contains(n)));
+                prop_assert_eq!(bitmap.next_set(i), (i..len).find(|n| plain.contains(n)));
             }
             let mut bytes = Vec::new();
             bitmap.encode(&mut bytes);

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod name;
 pub mod policy;
 pub mod props;
+pub mod queue_settings;
 pub mod raw_table;
 pub mod record;
 pub mod reply;

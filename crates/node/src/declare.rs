@@ -8,6 +8,7 @@ use posthouse_model::args::QueueArguments;
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::field::FieldTable;
 use posthouse_model::name::Name;
+use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
 use posthouse_queue::machine::roster::ConsumerId;
 use posthouse_queue::topology::{BindingRecord, ExchangeRecord, TopologyChange};
@@ -103,16 +104,16 @@ impl Broker {
             if !generated && name.starts_with("amq.") {
                 return Err(errors::reserved_prefix(resource));
             }
-            let arguments = QueueArguments::parse(arguments, resource)?.table;
+            let QueueArguments { settings, table } = QueueArguments::parse(arguments, resource)?;
             let definition = QueueDefinition {
                 vhost: vhost.name().clone(),
                 name: Name::truncated(&name),
                 durable: kept,
                 auto_delete,
                 owner: exclusive.then_some(connection),
-                arguments,
+                arguments: table,
             };
-            Ok(self.add_queue(inner, definition))
+            Ok(self.add_queue(inner, definition, settings))
         });
         Ok(Declared::of(outcome?))
     }
@@ -128,18 +129,24 @@ impl Broker {
             owner: Some(connection),
             arguments: FieldTable::default(),
         };
-        vhost.change(|inner| self.add_queue(inner, definition))
+        vhost.change(|inner| self.add_queue(inner, definition, QueueSettings::default()))
     }
 
-    fn add_queue(&self, inner: &mut Inner, definition: QueueDefinition) -> Arc<QueueHandle> {
+    fn add_queue(
+        &self,
+        inner: &mut Inner,
+        definition: QueueDefinition,
+        settings: QueueSettings,
+    ) -> Arc<QueueHandle> {
         let mut ops = Vec::new();
         let id = self.next_queue_id();
         if definition.durable {
             ops.push(records::put_queue(id, &definition));
         }
         inner.topology.add_queue(definition.name.clone(), id, definition.durable);
-        let queue = QueueHandle::new(id, definition, Machine::default(), self.memory().clone());
-        let queue = Arc::new(queue);
+        let mut machine = Machine::default();
+        machine.set_settings(settings);
+        let queue = Arc::new(QueueHandle::new(id, definition, machine, self.memory().clone()));
         inner.queues.insert(id, queue.clone());
         inner.apply_queue_policy(&queue);
         self.keep(ops);
@@ -286,7 +293,7 @@ impl Broker {
     /// Removes a consumer; an auto-delete queue goes with its last one.
     pub fn remove_consumer(&self, vhost: &VirtualHost, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
         let mut wakes = Vec::new();
-        let unused = {
+        let (unused, departed) = {
             let mut state = queue.lock();
             let removed = state.machine.roster.remove(consumer);
             let ready = state.machine.ready();
@@ -294,8 +301,10 @@ impl Broker {
                 // What was its turn is now another's.
                 state.machine.roster.wake(ready, &mut wakes);
             }
-            removed && state.machine.roster.is_empty()
+            state.machine.enforce_limits();
+            (removed && state.machine.roster.is_empty(), deliver::take_departed(self, &mut state))
         };
+        deliver::log_departed(self, queue, &departed);
         deliver::wake_all(&mut wakes);
         if unused && queue.definition.auto_delete {
             // Somebody may have come meanwhile; then it stays.
@@ -323,5 +332,5 @@ fn check_equivalent(
     if current.auto_delete != auto_delete {
         return Err(errors::inequivalent_flag("auto_delete", resource, auto_delete, current.auto_delete));
     }
-    QueueArguments { table: current.arguments.clone() }.check_equivalent(arguments, resource)
+    QueueArguments::check_equivalent(&current.arguments, arguments, resource)
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use posthouse_model::ids::Seq;
+use posthouse_model::queue_settings::QueueSettings;
+use posthouse_queue::machine::departures::Departed;
 use posthouse_queue::machine::roster::{ConsumerId, Standing};
 use posthouse_queue::machine::{Limits, Run, TakeEnd};
 
@@ -111,9 +113,9 @@ pub fn settle(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
 }
 
 /// Gives messages back to their places.
-pub fn requeue(queue: &QueueHandle, ranges: &Ranges) {
+pub fn requeue(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
     let mut wakes = Vec::new();
-    {
+    let departed = {
         let mut state = queue.lock();
         if state.deleted {
             return;
@@ -121,8 +123,45 @@ pub fn requeue(queue: &QueueHandle, ranges: &Ranges) {
         for &(first, last) in ranges {
             state.machine.requeue(first, last, &mut wakes);
         }
-    }
+        take_departed(broker, &mut state)
+    };
+    log_departed(broker, queue, &departed);
     wake_all(&mut wakes);
+}
+
+/// Changes what a queue is to do, with effect on what is in it. Sessions must be told by a new epoch of the virtual
+/// host when the queue begins or ceases to refuse messages.
+pub fn set_settings(broker: &Broker, queue: &Arc<QueueHandle>, settings: QueueSettings) {
+    let departed = {
+        let mut state = queue.lock();
+        if state.deleted {
+            return;
+        }
+        state.machine.set_settings(settings);
+        residency::survey(broker, queue, &mut state);
+        take_departed(broker, &mut state)
+    };
+    log_departed(broker, queue, &departed);
+}
+
+/// What left a queue by itself while it was locked, and the places on disk that this freed.
+pub(crate) fn take_departed(broker: &Broker, state: &mut QueueGuard<'_>) -> Departed {
+    let departed = state.machine.take_departed();
+    if !departed.ranges.is_empty() {
+        residency::after_take(state);
+        release_segments(broker, state);
+    }
+    departed
+}
+
+/// Tells the log what left a queue; the queue must not be locked.
+pub(crate) fn log_departed(broker: &Broker, queue: &QueueHandle, departed: &Departed) {
+    if departed.persistent
+        && queue.definition.durable
+        && let Some(wal) = broker.wal()
+    {
+        wal.stage().settle(queue.id, &departed.ranges);
+    }
 }
 
 /// Drops all ready messages and says how many there were.
@@ -144,16 +183,20 @@ pub fn purge(broker: &Broker, queue: &QueueHandle) -> u64 {
 }
 
 /// A consumer cannot take messages now and leaves its turn to others, until its next [`take`].
-pub fn block(queue: &QueueHandle, consumer: ConsumerId) {
+pub fn block(broker: &Broker, queue: &QueueHandle, consumer: ConsumerId) {
     let mut wakes = Vec::new();
-    {
+    let departed = {
         let mut state = queue.lock();
         state.machine.roster.set(consumer, Standing::Blocked);
         let ready = state.machine.ready();
         if ready > 0 {
             state.machine.roster.wake(ready, &mut wakes);
         }
-    }
+        // Nobody may be about to take any more.
+        state.machine.enforce_limits();
+        take_departed(broker, &mut state)
+    };
+    log_departed(broker, queue, &departed);
     wake_all(&mut wakes);
 }
 

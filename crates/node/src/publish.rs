@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use posthouse_model::chunk::{Chunk, ChunkBuilder};
+use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::record::FLAG_PERSISTENT;
 use posthouse_queue::machine::chunks::Persistence;
@@ -29,6 +29,10 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Target sets kept per session; more and the rarely used are forgotten.
 const SLOTS_MAX: usize = 4096;
 
+/// A publish that a queue refused for want of room: the channel, and the publish's number there as it was noted with
+/// [`Publisher::note_origin`].
+pub type Origin = (u16, u64);
+
 /// Index of a target set, valid until [`Publisher::forget_routes`].
 pub type SlotId = u32;
 
@@ -39,6 +43,9 @@ struct Slot {
     any_durable: bool,
     persistent: bool,
     builder: ChunkBuilder,
+    /// Whether one of the queues may refuse messages: then it is kept where each came from.
+    tracked: bool,
+    origins: Vec<Origin>,
     /// Whether it is on the list of slots to hand over.
     listed: bool,
     /// Other slots that share a queue with this one, in ascending order.
@@ -53,8 +60,8 @@ pub struct Publisher {
     slots: Vec<Slot>,
     slot_by_queues: HashMap<SmallVec<[QueueId; 4]>, SlotId, foldhash::fast::RandomState>,
     dirty: Vec<SlotId>,
-    wakes: Vec<ConsumerWaker>,
-    targets: Vec<(QueueId, Seq)>,
+    handing: Handing,
+    refused: Vec<Origin>,
     staged_end: Lsn,
     pressed: Option<Arc<QueueHandle>>,
     /// When the current batch was received, in milliseconds since the Unix epoch.
@@ -70,8 +77,8 @@ impl Publisher {
             slots: Vec::new(),
             slot_by_queues: HashMap::default(),
             dirty: Vec::new(),
-            wakes: Vec::new(),
-            targets: Vec::new(),
+            handing: Handing::default(),
+            refused: Vec::new(),
             staged_end: 0,
             pressed: None,
             received_ms: 0,
@@ -112,8 +119,17 @@ impl Publisher {
             }
         }
         let any_durable = queues.iter().any(|q| q.definition.durable);
-        let builder = ChunkBuilder::default();
-        self.slots.push(Slot { queues, any_durable, persistent: false, builder, listed: false, overlaps });
+        let tracked = queues.iter().any(|q| q.lock().machine.settings().refuses());
+        self.slots.push(Slot {
+            queues,
+            any_durable,
+            persistent: false,
+            builder: ChunkBuilder::default(),
+            tracked,
+            origins: Vec::new(),
+            listed: false,
+            overlaps,
+        });
         self.slot_by_queues.insert(ids.into(), id);
         Some(id)
     }
@@ -131,6 +147,24 @@ impl Publisher {
         let slot = &mut self.slots[id as usize];
         let flags = if persistent { FLAG_PERSISTENT } else { 0 };
         slot.builder.push(flags, received_ms, route, header, body.len(), body);
+    }
+
+    /// Whether messages for this slot may be refused, so that each must be followed by [`Self::note_origin`].
+    #[inline]
+    pub fn may_refuse(&self, id: SlotId) -> bool {
+        self.slots.get(id as usize).is_some_and(|slot| slot.tracked)
+    }
+
+    /// Notes where the message that was appended last came from.
+    pub fn note_origin(&mut self, id: SlotId, origin: Origin) {
+        if let Some(slot) = self.slots.get_mut(id as usize) {
+            slot.origins.push(origin);
+        }
+    }
+
+    /// The publishes that were refused since the last call.
+    pub fn take_refused(&mut self) -> Vec<Origin> {
+        std::mem::take(&mut self.refused)
     }
 
     /// Appends everything gathered to its queues and wakes their consumers.
@@ -228,18 +262,25 @@ impl Publisher {
                 continue;
             }
             let stage = stage.as_mut().filter(|_| logged(slot));
-            let pressed =
-                hand_over_slot(&broker, slot, stage, self.received_ms, &mut self.targets, &mut self.wakes);
+            let pressed = self.handing.slot(&broker, slot, stage, self.received_ms);
             if pressed.is_some() {
                 self.pressed = pressed;
             }
+            self.refused.append(&mut self.handing.refused);
         }
-        if let Some(stage) = stage {
+        if self.handing.departed.is_empty() {
+            self.staged_end = stage.as_ref().map_or(self.staged_end, |stage| stage.position());
+        } else if let Some(wal) = broker.wal() {
+            let stage = stage.get_or_insert_with(|| wal.stage());
+            for (queue, ranges) in self.handing.departed.drain(..) {
+                stage.settle(queue, &ranges);
+            }
             self.staged_end = stage.position();
         }
+        drop(stage);
         broker.watch_memory();
         // Nobody is woken while the staging lock is held.
-        for wake in self.wakes.drain(..) {
+        for wake in self.handing.wakes.drain(..) {
             wake.wake();
         }
         if let Some(queue) = self.pressed.take() {
@@ -248,48 +289,117 @@ impl Publisher {
     }
 }
 
-/// Appends a slot's messages to its queues; the queue that has too much, if any.
-fn hand_over_slot(
-    broker: &Arc<Broker>,
-    slot: &mut Slot,
-    mut stage: Option<&mut Stage<'_>>,
-    now_ms: u64,
-    targets: &mut Vec<(QueueId, Seq)>,
-    wakes: &mut Vec<ConsumerWaker>,
-) -> Option<Arc<QueueHandle>> {
-    let lsn = stage.as_ref().map_or(0, |stage| stage.position());
-    let count = slot.builder.count();
-    let shared = (slot.builder.bytes().len() >= SHARE_BYTES_MIN).then(|| finish(&mut slot.builder));
-    let mut pressed = None;
-    targets.clear();
-    for queue in &slot.queues {
-        let mut state = queue.lock();
-        if state.deleted {
-            continue;
+/// What handing over one batch brings up, and memory lent to it.
+#[derive(Debug, Default)]
+struct Handing {
+    wakes: Vec<ConsumerWaker>,
+    targets: Vec<(QueueId, Seq)>,
+    /// Targets that took only a part of the messages, and that part.
+    partial: Vec<(QueueId, Seq, ChunkBuilder)>,
+    /// Positions of the messages that one queue refused.
+    turned_away: Vec<u32>,
+    /// Persistent messages that left to make room, for the log.
+    departed: Vec<(QueueId, Vec<(Seq, Seq)>)>,
+    refused: Vec<Origin>,
+}
+
+impl Handing {
+    /// Appends a slot's messages to its queues; the queue that has too much, if any.
+    fn slot(
+        &mut self,
+        broker: &Arc<Broker>,
+        slot: &mut Slot,
+        stage: Option<&mut Stage<'_>>,
+        now_ms: u64,
+    ) -> Option<Arc<QueueHandle>> {
+        let lsn = stage.as_ref().map_or(0, |stage| stage.position());
+        let count = slot.builder.count();
+        let shared = (slot.builder.bytes().len() >= SHARE_BYTES_MIN).then(|| finish(&mut slot.builder));
+        let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
+        let mut pressed = None;
+        self.targets.clear();
+        for queue in &slot.queues {
+            let mut state = queue.lock();
+            if state.deleted {
+                continue;
+            }
+            let durable = queue.definition.durable && slot.persistent;
+            let persistence = if durable { Persistence::Persistent } else { Persistence::Transient };
+            let logged = durable && stage.is_some();
+            let first = state.machine.next_seq();
+            // What is not known by its origin cannot be refused: the limit was set after it was gathered.
+            if slot.tracked {
+                state.machine.refuse(records, count, &mut self.turned_away);
+            }
+            let pushed = if !self.turned_away.is_empty() {
+                let part = self.without_turned_away(records, &slot.origins);
+                let pushed = part.count();
+                if pushed > 0 {
+                    state.machine.push_copied(part.bytes(), pushed, persistence, lsn, &mut self.wakes);
+                }
+                if pushed > 0 && logged {
+                    self.partial.push((queue.id, first, part));
+                }
+                pushed
+            } else {
+                match &shared {
+                    Some(chunk) => {
+                        state.machine.push_shared(chunk.clone(), persistence, lsn, &mut self.wakes)
+                    }
+                    None => state.machine.push_copied(records, count, persistence, lsn, &mut self.wakes),
+                }
+                if logged {
+                    self.targets.push((queue.id, first));
+                }
+                count
+            };
+            state.counters.published += u64::from(pushed);
+            if state.machine.has_departed() {
+                let departed = state.machine.take_departed();
+                if departed.persistent && queue.definition.durable {
+                    self.departed.push((queue.id, departed.ranges));
+                }
+            }
+            if residency::after_push(broker, queue, &mut state, now_ms) {
+                pressed = Some(queue.clone());
+            }
         }
-        let durable = queue.definition.durable && slot.persistent;
-        let persistence = if durable { Persistence::Persistent } else { Persistence::Transient };
-        if durable && stage.is_some() {
-            targets.push((queue.id, state.machine.next_seq()));
+        if let Some(stage) = stage {
+            self.stage(stage, count, shared, slot.builder.bytes());
         }
-        match &shared {
-            Some(chunk) => state.machine.push_shared(chunk.clone(), persistence, lsn, wakes),
-            None => state.machine.push_copied(slot.builder.bytes(), count, persistence, lsn, wakes),
+        slot.builder.clear();
+        slot.origins.clear();
+        pressed
+    }
+
+    fn stage(&mut self, stage: &mut Stage<'_>, count: u32, shared: Option<Arc<Chunk>>, copied: &[u8]) {
+        if !self.targets.is_empty() {
+            let payload = match shared {
+                Some(chunk) => Payload::Shared(chunk),
+                None => Payload::Copy(copied),
+            };
+            stage.enqueue(&self.targets, count, payload);
         }
-        state.counters.published += u64::from(count);
-        if residency::after_push(broker, queue, &mut state, now_ms) {
-            pressed = Some(queue.clone());
+        for (queue, first, part) in self.partial.drain(..) {
+            stage.enqueue(&[(queue, first)], part.count(), Payload::Copy(part.bytes()));
         }
     }
-    if let Some(stage) = stage.as_mut().filter(|_| !targets.is_empty()) {
-        let payload = match shared {
-            Some(chunk) => Payload::Shared(chunk),
-            None => Payload::Copy(slot.builder.bytes()),
-        };
-        stage.enqueue(targets, count, payload);
+
+    /// The messages that were not turned away; the others' origins are noted as refused.
+    fn without_turned_away(&mut self, records: &[u8], origins: &[Origin]) -> ChunkBuilder {
+        let mut part = ChunkBuilder::default();
+        let (mut rest, mut refused) = (records, self.turned_away.drain(..).peekable());
+        for (position, record) in (0..).zip(Records::new(records)) {
+            let (bytes, after) = rest.split_at(record.len());
+            if refused.next_if_eq(&position).is_none() {
+                part.append_records(bytes);
+            } else if let Some(&origin) = origins.get(position as usize) {
+                self.refused.push(origin);
+            }
+            rest = after;
+        }
+        part
     }
-    slot.builder.clear();
-    pressed
 }
 
 /// Takes the builder's records as a chunk and leaves a builder with room for as much again.

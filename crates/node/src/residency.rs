@@ -5,6 +5,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, PoisonError};
 
+use posthouse_model::ids::Seq;
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::residency::ToWrite;
 use posthouse_storage::StorageError;
@@ -12,7 +13,9 @@ use posthouse_storage::segment::{BlockIn, Class, SegmentStore, is_gone};
 use tracing::error;
 
 use crate::broker::Broker;
+use crate::deliver;
 use crate::queue_handle::{QueueHandle, QueueState};
+use crate::waker::ConsumerWaker;
 
 /// Memory of one queue from which on its chunks are written to segments, where consumers do not drain it.
 const SPILL_BYTES: usize = 2 << 20;
@@ -183,7 +186,7 @@ pub fn need_load(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSta
 }
 
 /// Starts the two threads; they end when the broker is dropped.
-pub fn start(work: Work, broker: &Broker, segments: Arc<SegmentStore>) -> std::io::Result<()> {
+pub fn start(work: Work, broker: &Arc<Broker>, segments: Arc<SegmentStore>) -> std::io::Result<()> {
     let Work { spill, load } = work;
     let store = segments.clone();
     let (memory, budget) = (broker.memory().clone(), broker.settings().memory_budget_bytes);
@@ -192,9 +195,12 @@ pub fn start(work: Work, broker: &Broker, segments: Arc<SegmentStore>) -> std::i
             spill_queue(&queue, &store, || memory.bytes() > budget);
         }
     })?;
+    let broker = Arc::downgrade(broker);
     std::thread::Builder::new().name("load".into()).spawn(move || {
         while let Ok(queue) = load.recv() {
             load_queue(&queue, &segments);
+            let Some(broker) = broker.upgrade() else { return };
+            survey_queue(&broker, &queue, &segments);
         }
     })?;
     Ok(())
@@ -267,6 +273,56 @@ fn load_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
     while load_planned(queue, segments) {}
 }
 
+/// Has the chunks read whose details a queue needs and does not know.
+pub fn survey(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) {
+    if !state.machine.is_surveyed() {
+        need_load(broker, queue, state);
+    }
+}
+
+/// Reads some chunks whose details the queue does not know, and has the next ones read in a later turn.
+fn survey_queue(broker: &Broker, queue: &Arc<QueueHandle>, segments: &SegmentStore) {
+    let plan = queue.lock().machine.plan_survey(READ_AHEAD_BYTES, |location| location.len as usize);
+    if plan.is_empty() {
+        return;
+    }
+    let mut refused = false;
+    for (first_seq, location) in plan {
+        let read = segments.read(&location, queue.id, first_seq);
+        let mut state = queue.lock();
+        match read {
+            Ok(chunk) => state.machine.surveyed(first_seq, &chunk),
+            Err(problem) => match after_failed_read(&problem) {
+                // Moved to another segment meanwhile, or settled.
+                _ if !state.machine.lies_at(first_seq, location) => {}
+                FailedRead::TryAgain => refused = true,
+                FailedRead::Damage => give_up(queue, &mut state, first_seq, &problem, &mut Vec::new()),
+            },
+        }
+        state.machine.enforce_limits();
+        let departed = deliver::take_departed(broker, &mut state);
+        release(&mut state, segments);
+        drop(state);
+        deliver::log_departed(broker, queue, &departed);
+    }
+    if refused {
+        std::thread::sleep(READ_AGAIN_AFTER);
+    }
+    survey(broker, queue, &mut queue.lock());
+}
+
+/// Counts a chunk that cannot be read as lost.
+fn give_up(
+    queue: &QueueHandle,
+    state: &mut QueueState,
+    first_seq: Seq,
+    problem: &StorageError,
+    wakes: &mut Vec<ConsumerWaker>,
+) {
+    let messages = state.machine.lost(first_seq, wakes);
+    error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
+}
+
 /// Reads what the queue needs next; whether that must be repeated.
 fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
     let plan = {
@@ -286,10 +342,7 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
                     error!(queue = %queue.definition.name, %problem, "cannot read messages now");
                     refused = true;
                 }
-                FailedRead::Damage => {
-                    let messages = state.machine.lost(first_seq, &mut wakes);
-                    error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
-                }
+                FailedRead::Damage => give_up(queue, &mut state, first_seq, &problem, &mut wakes),
             },
         }
         release(&mut state, segments);

@@ -13,6 +13,7 @@ use posthouse_auth::users::{AuthChange, DecodeError, PermissionRecord, User};
 use posthouse_model::ids::{Lsn, QueueId};
 use posthouse_model::name::Name;
 use posthouse_model::policy::{Policy, PolicyKind};
+use posthouse_model::queue_settings::QueueSettings;
 use posthouse_queue::machine::Recovered as RecoveredMachine;
 use posthouse_queue::machine::chunks::{Held, Residence};
 use posthouse_storage::StorageError;
@@ -22,6 +23,7 @@ use posthouse_storage::wal::{WalEvents, WalOptions};
 use tracing::{error, info, warn};
 
 use crate::broker::{Broker, Settings, Store};
+use crate::deliver;
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
@@ -180,11 +182,15 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
         let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
         let machine = found.remove(&id).map_or_else(Machine::default, machine);
         messages += machine.ready();
+        let settings = QueueSettings::of_declared(&definition.arguments);
+        let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
         vhost.change(|inner| {
-            inner.topology.add_queue(definition.name.clone(), id, true);
-            let queue = QueueHandle::new(id, definition, machine, broker.memory().clone());
-            inner.queues.insert(id, Arc::new(queue));
+            inner.topology.add_queue(queue.definition.name.clone(), id, true);
+            inner.queues.insert(id, queue.clone());
         });
+        if settings != QueueSettings::default() {
+            deliver::set_settings(broker, &queue, settings);
+        }
     }
     if let Store::Log(storage) = broker.store() {
         for queue in found.values() {

@@ -7,6 +7,8 @@ use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, Seq};
 
+use super::details::Details;
+
 /// Which of a chunk's messages must survive a restart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Persistence {
@@ -71,6 +73,8 @@ pub struct Held<L> {
     pub persistence: Persistence,
     /// The log position at which its first message's record starts.
     pub lsn: Lsn,
+    /// What is kept of each message; absent where the queue needs nothing, or where it is not known yet.
+    pub details: Option<Box<Details>>,
 }
 
 impl<L: Copy> Held<L> {
@@ -82,6 +86,14 @@ impl<L: Copy> Held<L> {
     /// Whether the message of that delta is settled.
     pub fn is_settled(&self, delta: u32) -> bool {
         delta < self.prefix || self.settled.as_ref().is_some_and(|bits| bits.get(delta))
+    }
+
+    /// The first run of messages at or after `from` that are not settled: deltas, inclusive.
+    pub fn next_live(&self, from: u32) -> Option<(u32, u32)> {
+        let first = from.max(self.prefix);
+        let Some(bits) = &self.settled else { return (first < self.span).then(|| (first, self.span - 1)) };
+        let first = bits.next_unset(first)?;
+        Some((first, bits.next_set(first).unwrap_or(self.span) - 1))
     }
 
     /// Whether any message after the prefix is settled.
@@ -105,7 +117,8 @@ impl<L: Copy> Held<L> {
         let live = span - settled.as_ref().map_or(0, SeqBitmap::count);
         let settled = settled.map(Box::new);
         let persistence = Persistence::Persistent;
-        let mut held = Self { first_seq, span, prefix: 0, live, settled, residence, persistence, lsn: 0 };
+        let mut held =
+            Self { first_seq, span, prefix: 0, live, settled, residence, persistence, lsn: 0, details: None };
         held.absorb_bits();
         held
     }
@@ -165,11 +178,13 @@ pub struct Chunks<L> {
     /// Places in segments whose chunk is gone, for the owner to release.
     released: Vec<L>,
     memory_bytes: usize,
+    /// Chunks without details.
+    plain: usize,
 }
 
 impl<L> Default for Chunks<L> {
     fn default() -> Self {
-        Self { held: VecDeque::new(), released: Vec::new(), memory_bytes: 0 }
+        Self { held: VecDeque::new(), released: Vec::new(), memory_bytes: 0, plain: 0 }
     }
 }
 
@@ -199,10 +214,24 @@ impl<L: Copy> Chunks<L> {
         self.held.get(index)
     }
 
+    /// How many have no details.
+    pub fn without_details(&self) -> usize {
+        self.plain
+    }
+
+    /// Sets or removes a chunk's details.
+    pub fn set_details(&mut self, index: usize, details: Option<Box<Details>>) {
+        let Some(held) = self.held.get_mut(index) else { return };
+        self.plain -= usize::from(held.details.is_none());
+        self.plain += usize::from(details.is_none());
+        held.details = details;
+    }
+
     /// Adds a chunk after all others.
     pub fn push(&mut self, held: Held<L>) {
         debug_assert!(self.held.back().is_none_or(|last| last.end_seq() <= held.first_seq));
         self.memory_bytes += held.residence.memory_bytes();
+        self.plain += usize::from(held.details.is_none());
         self.held.push_back(held);
     }
 
@@ -254,6 +283,7 @@ impl<L: Copy> Chunks<L> {
     pub fn remove(&mut self, index: usize) -> Option<Held<L>> {
         let held = self.held.remove(index)?;
         self.memory_bytes -= held.residence.memory_bytes();
+        self.plain -= usize::from(held.details.is_none());
         self.released.extend(held.residence.location());
         Some(held)
     }
@@ -289,6 +319,7 @@ mod tests {
             residence: Residence::Memory(Arc::new(builder.finish())),
             persistence: Persistence::Transient,
             lsn: 0,
+            details: None,
         }
     }
 

@@ -10,17 +10,24 @@
 //! What holds at all times: `ready + unacked` is the number of messages that are not settled.
 
 pub mod chunks;
+pub mod departures;
+pub mod details;
+mod limits;
 pub mod ranges;
 pub mod residency;
 pub mod roster;
+mod survey;
 mod take;
 
 use std::sync::Arc;
 
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Place};
 use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::queue_settings::QueueSettings;
 
 use chunks::{Chunks, Held, Persistence, Residence, Settled};
+use departures::Departed;
+use details::Details;
 use ranges::SeqRanges;
 use roster::Roster;
 pub use take::{Limits, Run, TakeEnd};
@@ -36,6 +43,7 @@ pub struct Queue<L, W> {
     tail_first: Seq,
     tail_lsn: Lsn,
     tail_persistence: Persistence,
+    tail_details: Option<Box<Details>>,
     next_seq: Seq,
     cursor: Seq,
     cursor_place: Option<(Seq, Place)>,
@@ -44,6 +52,10 @@ pub struct Queue<L, W> {
     redelivered_below: Seq,
     ready: u64,
     unacked: u64,
+    settings: QueueSettings,
+    /// Bytes of the ready messages' bodies; counted where the settings ask for it.
+    ready_bytes: u64,
+    departed: Departed,
     round: take::Round,
     /// Who may consume.
     pub roster: Roster<W>,
@@ -68,6 +80,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             tail_first: 0,
             tail_lsn: 0,
             tail_persistence: Persistence::Transient,
+            tail_details: None,
             next_seq: 0,
             cursor: 0,
             cursor_place: None,
@@ -75,6 +88,9 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             redelivered_below: 0,
             ready: 0,
             unacked: 0,
+            settings: QueueSettings::default(),
+            ready_bytes: 0,
+            departed: Departed::default(),
             round: take::Round::default(),
             roster: Roster::default(),
         }
@@ -94,6 +110,18 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         queue.cursor = queue.floor();
         queue
+    }
+
+    /// What the queue is to do.
+    pub fn settings(&self) -> &QueueSettings {
+        &self.settings
+    }
+
+    /// Changes what the queue is to do, with effect on what is in it.
+    pub fn set_settings(&mut self, settings: QueueSettings) {
+        self.settings = settings;
+        self.review_details();
+        self.enforce_limits();
     }
 
     /// Messages that can be handed out.
@@ -134,6 +162,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     pub fn push_shared(&mut self, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn, wakes: &mut Vec<W>) {
         self.close_tail();
         let count = chunk.count();
+        let details = self.needs_details().then(|| Box::new(Details::of(&chunk, count)));
+        let body_bytes = details.as_ref().map_or(0, |details| details.body_bytes(0, count - 1));
         self.chunks.push(Held {
             first_seq: self.next_seq,
             span: count,
@@ -143,8 +173,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             residence: Residence::Memory(chunk),
             persistence,
             lsn,
+            details,
         });
-        self.arrived(count, wakes);
+        self.arrived(count, body_bytes, wakes);
     }
 
     /// Adds a few records by copying them behind those that came before.
@@ -167,7 +198,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.tail.reserve(records.len());
         }
         self.tail.append_records(records);
-        self.arrived(count, wakes);
+        let body_bytes = if self.needs_details() { self.note_tail_details(records, count) } else { 0 };
+        self.arrived(count, body_bytes, wakes);
     }
 
     /// Settles `first..=last`, which were handed out.
@@ -188,7 +220,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.ready += to - from + 1;
             index += 1;
         }
+        self.ready_bytes += self.body_bytes(first, last);
         self.roster.wake(self.ready, wakes);
+        self.enforce_limits();
     }
 
     /// Settles every ready message and appends the settled ranges to `ranges`.
@@ -209,6 +243,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.cursor = self.next_seq;
         self.cursor_place = None;
         self.ready = 0;
+        self.ready_bytes = 0;
         outcome
     }
 
@@ -228,13 +263,24 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             residence: Residence::Memory(Arc::new(chunk)),
             persistence: self.tail_persistence,
             lsn: self.tail_lsn,
+            details: self.tail_details.take(),
         });
     }
 
-    fn arrived(&mut self, count: u32, wakes: &mut Vec<W>) {
+    /// Keeps the details of records that were added to the tail; the bytes of their bodies.
+    fn note_tail_details(&mut self, records: &[u8], count: u32) -> u64 {
+        let details = self.tail_details.get_or_insert_default();
+        details.append(records, count);
+        let end = self.tail.count();
+        details.body_bytes(end - count, end - 1)
+    }
+
+    fn arrived(&mut self, count: u32, body_bytes: u64, wakes: &mut Vec<W>) {
         self.next_seq += Seq::from(count);
         self.ready += u64::from(count);
+        self.ready_bytes += body_bytes;
         self.roster.wake(self.ready, wakes);
+        self.enforce_limits();
     }
 }
 

@@ -73,6 +73,14 @@ impl SeqRanges {
         before - self.count
     }
 
+    /// What lies in `first..=last`, in order.
+    pub fn within(&self, first: Seq, last: Seq) -> impl Iterator<Item = (Seq, Seq)> + '_ {
+        let start = self.by_first.range(..first).next_back().map_or(first, |(&f, _)| f);
+        let touched =
+            self.by_first.range(start..=last.max(start)).filter(move |&(&f, &l)| l >= first && f <= last);
+        touched.map(move |(&f, &l)| (f.max(first), l.min(last)))
+    }
+
     /// All ranges in order.
     pub fn iter(&self) -> impl Iterator<Item = (Seq, Seq)> + '_ {
         self.by_first.iter().map(|(&first, &last)| (first, last))
@@ -103,6 +111,8 @@ mod tests {
         let mut set = SeqRanges::default();
         set.insert(0, 9);
         set.insert(20, 29);
+        assert_eq!(set.within(5, 24).collect::<Vec<_>>(), [(5, 9), (20, 24)]);
+        assert_eq!(set.within(10, 19).count(), 0);
         assert_eq!(set.take_within(5, 24), 10);
         assert_eq!(set.iter().collect::<Vec<_>>(), [(0, 4), (25, 29)]);
         assert_eq!(set.count(), 10);

@@ -146,11 +146,21 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
+    /// Whether the chunk that begins at `first_seq` lies at `location`.
+    pub fn lies_at(&self, first_seq: Seq, location: L) -> bool
+    where
+        L: PartialEq,
+    {
+        let held = self.chunks.index_of(first_seq).and_then(|index| self.chunks.get(index));
+        held.is_some_and(|held| held.residence.location() == Some(location))
+    }
+
     /// A chunk was read; consumers that wait for it are woken.
     pub fn loaded(&mut self, first_seq: Seq, chunk: Arc<Chunk>, wakes: &mut Vec<W>) {
         let Some(index) = self.chunks.index_of(first_seq) else { return };
         // A rewritten chunk may have other offsets.
         self.cursor_place = None;
+        self.surveyed(first_seq, &chunk);
         if let Some(Residence::Loading(location)) = self.chunks.get(index).map(|held| &held.residence) {
             let residence = Residence::Both(chunk, *location);
             self.chunks.set_residence(index, residence);
@@ -165,6 +175,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let Some(index) = self.chunks.index_of(first_seq) else { return 0 };
         let Some(held) = self.chunks.get(index) else { return 0 };
         let (first, last, live) = (held.first_seq, held.end_seq() - 1, u64::from(held.live));
+        self.ready_bytes -= self.ready_bytes_of(index);
         let handed_out = self.cursor.clamp(first, last + 1) - first;
         let returned = self.returned.take_within(first, last);
         let settled_before_cursor =

@@ -143,6 +143,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let mut settled = Settled::default();
         for run in runs {
             self.ready -= u64::from(run.count);
+            self.ready_bytes -= self.body_bytes(run.first_seq, run.last_seq());
             if settle {
                 let one = self.chunks.settle(run.first_seq, run.last_seq());
                 settled.count += one.count;

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use super::roster::Standing;
 use super::*;
 
+mod limits;
+
 type TestQueue = Queue<u32, u32>;
 
 const CONSUMER: u64 = 1;

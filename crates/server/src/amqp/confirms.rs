@@ -1,6 +1,6 @@
 //! Publisher confirms of one channel: which publishes wait for which positions, and the acknowledgements due.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use posthouse_amqp::method::{Method, write_method};
 use posthouse_node::positions::Positions;
@@ -18,6 +18,10 @@ pub(crate) struct Confirms {
     published: u64,
     noted: u64,
     confirmed: u64,
+    /// Publishes above `confirmed` that were answered with a `basic.nack`.
+    nacked: BTreeSet<u64>,
+    /// Everything up to here that is above `confirmed` is in `nacked`.
+    nacked_through: u64,
     pending: VecDeque<Pending>,
 }
 
@@ -26,6 +30,25 @@ impl Confirms {
     #[inline]
     pub(crate) fn published(&mut self) {
         self.published += 1;
+    }
+
+    /// The number of the last publish.
+    pub(crate) fn last_published(&self) -> u64 {
+        self.published
+    }
+
+    /// A queue had no room for this publish: says so at once, before it could be acknowledged with others. As RabbitMQ
+    /// does, with `multiple` when everything before was answered, and with `requeue`, which means nothing here.
+    pub(crate) fn nack(&mut self, tag: u64, channel: u16, out: &mut Vec<u8>) {
+        if tag <= self.confirmed || !self.nacked.insert(tag) {
+            return;
+        }
+        let answered = self.confirmed.max(self.nacked_through);
+        let multiple = tag == answered + 1;
+        if multiple {
+            self.nacked_through = tag;
+        }
+        write_method(out, channel, &Method::BasicNack { delivery_tag: tag, multiple, requeue: true });
     }
 
     /// Takes the last publish back: it was refused and must not be confirmed.
@@ -52,10 +75,17 @@ impl Confirms {
             through = first.through;
             self.pending.pop_front();
         }
-        if through > self.confirmed {
-            let multiple = through - self.confirmed > 1;
-            self.confirmed = through;
-            write_method(out, channel, &Method::BasicAck { delivery_tag: through, multiple });
+        if through == self.confirmed {
+            return;
+        }
+        let later = self.nacked.split_off(&(through + 1));
+        let nacked = std::mem::replace(&mut self.nacked, later);
+        let acked = through - self.confirmed - nacked.len() as u64;
+        let last = (self.confirmed + 1..=through).rev().find(|tag| !nacked.contains(tag));
+        self.confirmed = through;
+        if let Some(delivery_tag) = last {
+            // Those answered before are no longer the client's to acknowledge.
+            write_method(out, channel, &Method::BasicAck { delivery_tag, multiple: acked > 1 });
         }
     }
 
@@ -110,6 +140,37 @@ mod tests {
         confirms.published();
         confirms.note_batch(at(0));
         assert_eq!(acked(&mut confirms, 0), Some((1, false)));
+    }
+
+    #[test]
+    fn what_was_nacked_is_not_acked() {
+        let mut confirms = Confirms::default();
+        let mut out = Vec::new();
+        for _ in 0..5 {
+            confirms.published();
+        }
+        for tag in [2, 4, 5, 5] {
+            confirms.nack(tag, 1, &mut out);
+        }
+        let one = out.len() / 3;
+        assert_eq!(
+            Method::decode(&out[7..one - 1]).unwrap(),
+            Method::BasicNack { delivery_tag: 2, multiple: false, requeue: true }
+        );
+        confirms.note_batch(at(10));
+        assert_eq!(acked(&mut confirms, 10), Some((3, true)));
+        confirms.published();
+        out.clear();
+        confirms.nack(6, 1, &mut out);
+        assert_eq!(
+            Method::decode(&out[7..out.len() - 1]).unwrap(),
+            Method::BasicNack { delivery_tag: 6, multiple: true, requeue: true }
+        );
+        confirms.note_batch(at(20));
+        assert_eq!(acked(&mut confirms, 20), None);
+        confirms.published();
+        confirms.note_batch(at(30));
+        assert_eq!(acked(&mut confirms, 30), Some((7, false)));
     }
 
     #[test]

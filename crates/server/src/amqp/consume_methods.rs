@@ -212,7 +212,9 @@ impl Session {
         }
         match verdict {
             Verdict::Settle => self.settling.add(&run.queue, run.first_seq, run.last_seq()),
-            Verdict::Requeue => deliver::requeue(&run.queue, &[(run.first_seq, run.last_seq())]),
+            Verdict::Requeue => {
+                deliver::requeue(&self.broker, &run.queue, &[(run.first_seq, run.last_seq())])
+            }
         }
     }
 
@@ -250,7 +252,7 @@ impl Session {
         }
         // Consumers must not get back what they held, and the queue of the last one must outlive this.
         for consumer in &ended {
-            deliver::block(&consumer.queue, consumer.id);
+            deliver::block(&self.broker, &consumer.queue, consumer.id);
         }
         let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut()) else {
             return;
@@ -264,7 +266,7 @@ impl Session {
         }
         channel.unacked.take_through(0, |run| runs.push(run));
         for run in runs {
-            deliver::requeue(&run.queue, &[(run.first_seq, run.last_seq())]);
+            deliver::requeue(&self.broker, &run.queue, &[(run.first_seq, run.last_seq())]);
         }
         let vhost = self.peer.vhost.clone();
         for consumer in ended {

@@ -38,7 +38,7 @@ impl Session {
         for slot in in_line {
             if let Some(consumer) = self.consumers.get_mut(slot).filter(|c| !c.blocked) {
                 consumer.blocked = true;
-                deliver::block(&consumer.queue, consumer.id);
+                deliver::block(&self.broker, &consumer.queue, consumer.id);
             }
         }
     }
@@ -53,7 +53,7 @@ impl Session {
         if messages == 0 {
             if !consumer.blocked {
                 consumer.blocked = true;
-                deliver::block(&consumer.queue, consumer.id);
+                deliver::block(&self.broker, &consumer.queue, consumer.id);
             }
             return;
         }

@@ -7,8 +7,10 @@ use posthouse_amqp::publish::PublishView;
 use posthouse_model::errors::{self, Permission, ResourceKind};
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
+use posthouse_node::publish::SlotId;
 
 use super::channel::Incoming;
+use super::confirms::Confirms;
 use super::routes::Route;
 use super::session::{Failure, Session};
 use super::special::{Special, needs_care};
@@ -178,7 +180,10 @@ impl Session {
         }
         match route.slot {
             Some(slot) => {
-                self.publisher.append(slot, header.is_persistent(), &route.bytes, header.payload(), body)
+                self.publisher.append(slot, header.is_persistent(), &route.bytes, header.payload(), body);
+                if self.publisher.may_refuse(slot) {
+                    self.note_origin(number, slot);
+                }
             }
             None if route.mandatory => {
                 let route = self.routes.get(index).clone();
@@ -235,11 +240,23 @@ impl Session {
         let persistent = header.is_persistent();
         let kept = special.header.as_deref().unwrap_or(header.payload());
         match slot {
-            Some(slot) => self.publisher.append(slot, persistent, &route.bytes, kept, body),
+            Some(slot) => {
+                self.publisher.append(slot, persistent, &route.bytes, kept, body);
+                if self.publisher.may_refuse(slot) {
+                    self.note_origin(number, slot);
+                }
+            }
             None if route.mandatory => self.send_back(number, &route, header, body),
             None => {}
         }
         Ok(())
+    }
+
+    /// Says which publish the message is that was appended last.
+    fn note_origin(&mut self, number: u16, slot: SlotId) {
+        let confirms = self.channel(number).and_then(|channel| channel.confirms.as_ref());
+        let tag = confirms.map_or(0, Confirms::last_published);
+        self.publisher.note_origin(slot, (number, tag));
     }
 
     fn may_publish(&mut self, exchange: &str) -> Result<(), ReplyError> {

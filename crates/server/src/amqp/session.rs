@@ -17,7 +17,7 @@ use posthouse_node::connections::ConnectionInfo;
 use posthouse_node::declare::DeleteIf;
 use posthouse_node::draws::Draws;
 use posthouse_node::positions::{Awaited, Positions};
-use posthouse_node::publish::Publisher;
+use posthouse_node::publish::{Origin, Publisher};
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::vhost::VirtualHost;
 use posthouse_node::waker::{Inbox, SessionWaker};
@@ -342,6 +342,8 @@ impl Session {
 
     /// What the publishes handed over since the last call wait for.
     pub(crate) fn note_confirms(&mut self) {
+        let refused = self.publisher.take_refused();
+        self.note_refused(refused);
         if self.confirming.is_empty() {
             return;
         }
@@ -353,6 +355,16 @@ impl Session {
             }
         }
         self.settle_confirms();
+    }
+
+    /// Answers publishes for which a queue had no room. Without confirms nobody is told.
+    pub(crate) fn note_refused(&mut self, refused: Vec<Origin>) {
+        for (number, tag) in refused {
+            let channel = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut());
+            if let Some(confirms) = channel.and_then(|channel| channel.confirms.as_mut()) {
+                confirms.nack(tag, number, &mut self.out.bytes);
+            }
+        }
     }
 
     /// Sends the confirms that are due, and asks to be woken for the rest.

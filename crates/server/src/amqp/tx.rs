@@ -98,6 +98,9 @@ impl Session {
 
     /// `tx.select`
     pub(crate) fn tx_select(&mut self, number: u16) -> Result<(), ReplyError> {
+        // What was published before is no part of it, whatever becomes of it.
+        self.publisher.flush();
+        self.note_confirms();
         let Some(channel) = self.channel(number) else { return Ok(()) };
         if channel.confirms.is_some() {
             return Err(errors::cannot_switch_from_confirm_to_tx());
@@ -129,6 +132,12 @@ impl Session {
         }
         self.publisher.flush();
         self.settle_committed(number);
+        // Publishes of a transaction count as their channel's number 0, which no confirm has.
+        let refused = self.publisher.take_refused();
+        if refused.contains(&(number, 0)) {
+            return Err(errors::partial_tx_completion());
+        }
+        self.note_refused(refused);
         let needs = Positions { lsn: self.broker.appended(), meta: self.broker.meta_applied() };
         if let Some(transaction) = self.channel(number).and_then(|c| c.transaction.as_mut()) {
             transaction.committing.push_back(needs);

@@ -1,0 +1,150 @@
+//! What a queue was asked to do with its messages: the settings of its arguments, checked and typed.
+//!
+//! A queue carries out a [`QueueSettings`]. It comes from the arguments of its declaration; whoever merges others into
+//! it (a policy) does so in this type.
+
+use crate::errors::{self, Resource};
+use crate::field::{FieldTable, FieldValue};
+use crate::reply::ReplyError;
+
+/// What happens to a message for which a queue has no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Overflow {
+    /// The messages that would be handed out next make room.
+    #[default]
+    DropHead,
+    /// The message is refused: the publisher gets a `basic.nack` if it asked for confirms.
+    RejectPublish,
+}
+
+impl Overflow {
+    /// The name in arguments.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DropHead => "drop-head",
+            Self::RejectPublish => "reject-publish",
+        }
+    }
+
+    /// Reads a name.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        [Self::DropHead, Self::RejectPublish].into_iter().find(|known| known.name().as_bytes() == name)
+    }
+}
+
+/// See the module's documentation. Nothing set is a plain queue.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct QueueSettings {
+    /// `x-max-length`: ready messages at most.
+    pub max_length: Option<u64>,
+    /// `x-max-length-bytes`: bytes of the ready messages' bodies at most.
+    pub max_length_bytes: Option<u64>,
+    /// `x-overflow`: what happens beyond that.
+    pub overflow: Overflow,
+}
+
+/// The arguments that are settings, which two declarations of one queue must agree on.
+pub const SETTINGS: [&str; 3] = ["x-max-length", "x-max-length-bytes", "x-overflow"];
+
+impl QueueSettings {
+    /// Reads the settings among a queue's arguments: 406 with RabbitMQ's reason for a value that makes no sense.
+    pub fn parse(table: &FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
+        let mut settings = Self::default();
+        for name in SETTINGS {
+            if let Some(value) = table.get(name) {
+                let set = settings.set(name, value);
+                set.map_err(|reason| errors::invalid_argument(name, queue, &reason))?;
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Reads the settings among arguments that were checked when their queue was declared. What is wrong is left out.
+    pub fn of_declared(table: &FieldTable) -> Self {
+        let mut settings = Self::default();
+        for name in SETTINGS {
+            if let Some(value) = table.get(name) {
+                // Checked then; a value that is refused today was not set before either.
+                let _ = settings.set(name, value);
+            }
+        }
+        settings
+    }
+
+    /// Whether messages can be refused for want of room.
+    pub fn refuses(&self) -> bool {
+        self.overflow == Overflow::RejectPublish
+            && (self.max_length.is_some() || self.max_length_bytes.is_some())
+    }
+
+    fn set(&mut self, name: &str, value: &FieldValue) -> Result<(), String> {
+        match name {
+            "x-max-length" => self.max_length = Some(not_negative(value)?),
+            "x-max-length-bytes" => self.max_length_bytes = Some(not_negative(value)?),
+            "x-overflow" => {
+                let name = long_string(value)?;
+                self.overflow = Overflow::from_name(name).ok_or_else(|| "invalid_overflow".to_owned())?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn integer(value: &FieldValue) -> Result<i64, String> {
+    value.as_int().ok_or_else(|| format!("\"expected integer, got {}\"", value.type_name()))
+}
+
+fn not_negative(value: &FieldValue) -> Result<u64, String> {
+    let number = integer(value)?;
+    u64::try_from(number).map_err(|_| format!("{{value_negative,{number}}}"))
+}
+
+fn long_string(value: &FieldValue) -> Result<&[u8], String> {
+    match value {
+        FieldValue::LongStr(bytes) => Ok(bytes),
+        other => Err(format!("{{unacceptable_type,{}}}", other.type_name())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const Q: Resource<'static> = Resource { kind: errors::ResourceKind::Queue, vhost: "/", name: "q" };
+
+    fn parse(entries: &[(&str, FieldValue)]) -> Result<QueueSettings, String> {
+        let table = FieldTable(entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect());
+        QueueSettings::parse(&table, Q).map_err(|error| error.text)
+    }
+
+    #[test]
+    fn values_are_read_whatever_their_integer_type() {
+        let settings = parse(&[
+            ("x-max-length", FieldValue::I32(10)),
+            ("x-max-length-bytes", FieldValue::I64(1 << 40)),
+            ("x-overflow", FieldValue::string("reject-publish")),
+            ("x-other", FieldValue::Void),
+        ])
+        .unwrap();
+        assert_eq!((settings.max_length, settings.max_length_bytes), (Some(10), Some(1 << 40)));
+        assert!(settings.refuses());
+        assert!(!parse(&[("x-overflow", FieldValue::string("reject-publish"))]).unwrap().refuses());
+    }
+
+    #[test]
+    fn refusals_are_rabbitmqs() {
+        let text = |name: &str, value| parse(&[(name, value)]).unwrap_err();
+        let invalid =
+            |name: &str, reason: &str| format!("invalid arg '{name}' for queue 'q' in vhost '/': {reason}");
+        for (name, value, reason) in [
+            ("x-max-length", FieldValue::I32(-1), "{value_negative,-1}"),
+            ("x-max-length", FieldValue::string("1"), "\"expected integer, got longstr\""),
+            ("x-max-length-bytes", FieldValue::Bool(true), "\"expected integer, got bool\""),
+            ("x-overflow", FieldValue::string("nonsense"), "invalid_overflow"),
+            ("x-overflow", FieldValue::I32(1), "{unacceptable_type,signedint}"),
+        ] {
+            assert_eq!(text(name, value), invalid(name, reason));
+        }
+    }
+}

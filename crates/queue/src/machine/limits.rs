@@ -1,0 +1,104 @@
+//! Length limits: which messages have no room in a queue, and which ones make room.
+//!
+//! Ready messages count, by number and by bytes of their bodies. A queue over its limit drops from the head, except
+//! while a consumer is about to take: what a waiting consumer has credit for never counted in RabbitMQ either. Where
+//! it refuses instead, it does so message by message and exactly at the limit.
+
+use posthouse_model::chunk::Records;
+use posthouse_model::ids::Seq;
+use posthouse_model::queue_settings::Overflow;
+
+use super::Queue;
+
+impl<L: Copy, W: Clone> Queue<L, W> {
+    /// Appends to `refused` the positions within `records` (`count` of them) of the messages that a queue which
+    /// refuses has no room for, each judged as if it arrived alone. Nothing for queues that do not refuse.
+    pub fn refuse(&self, records: &[u8], count: u32, refused: &mut Vec<u32>) {
+        if !self.settings.refuses() {
+            return;
+        }
+        let most = self.settings.max_length.unwrap_or(u64::MAX);
+        let most_bytes = self.settings.max_length_bytes.unwrap_or(u64::MAX);
+        let all_fit = self.ready + u64::from(count) <= most
+            // Bodies are a part of the records.
+            && self.ready_bytes.saturating_add(records.len() as u64) <= most_bytes;
+        if all_fit {
+            return;
+        }
+        let (mut ready, mut bytes) = (self.ready, self.ready_bytes);
+        for (position, record) in (0..).zip(Records::new(records)) {
+            let body = record.body().len() as u64;
+            if ready < most && bytes + body <= most_bytes {
+                ready += 1;
+                bytes += body;
+            } else {
+                refused.push(position);
+            }
+        }
+    }
+
+    /// Drops messages from the head until the limits hold, unless a consumer could take them.
+    pub fn enforce_limits(&mut self) {
+        let settings = &self.settings;
+        if (settings.max_length.is_none() && settings.max_length_bytes.is_none())
+            || settings.overflow != Overflow::DropHead
+            || self.roster.any_active()
+        {
+            return;
+        }
+        let most = settings.max_length.unwrap_or(u64::MAX);
+        let most_bytes = settings.max_length_bytes.unwrap_or(u64::MAX);
+        while self.ready > most || (self.ready_bytes > most_bytes && self.is_surveyed()) {
+            let Some((first, last)) = self.head() else { return };
+            let by_count = self.ready.saturating_sub(most);
+            let excess = self.ready_bytes.saturating_sub(most_bytes);
+            let by_bytes = if excess > 0 { self.messages_of_bytes(first, excess) } else { 0 };
+            let count = by_count.max(by_bytes).clamp(1, last - first + 1);
+            self.drop_head(first, count);
+        }
+    }
+
+    /// How many messages from `first` on have `bytes` of bodies.
+    fn messages_of_bytes(&self, first: Seq, bytes: u64) -> u64 {
+        let held = self.chunks.get(self.chunks.index_at_or_after(first));
+        let Some((held, details)) = held.and_then(|held| Some((held, held.details.as_ref()?))) else {
+            return 0;
+        };
+        u64::from(details.messages_of((first - held.first_seq) as u32, bytes))
+    }
+
+    /// The ready messages that would be handed out next, as far as they follow each other within one chunk.
+    fn head(&mut self) -> Option<(Seq, Seq)> {
+        if let Some((first, last)) = self.returned.first() {
+            let held = self.chunks.get(self.chunks.index_at_or_after(first))?;
+            return Some((first, last.min(held.end_seq() - 1)));
+        }
+        if self.chunks.index_at_or_after(self.cursor) == self.chunks.len() {
+            self.close_tail();
+        }
+        loop {
+            let held = self.chunks.get(self.chunks.index_at_or_after(self.cursor))?;
+            let from = self.cursor.saturating_sub(held.first_seq) as u32;
+            match held.next_live(from) {
+                Some((first, last)) => {
+                    return Some((held.first_seq + Seq::from(first), held.first_seq + Seq::from(last)));
+                }
+                None => self.cursor = held.end_seq(),
+            }
+        }
+    }
+
+    /// Drops `count` messages from `first` on, which is where [`Self::head`] says.
+    fn drop_head(&mut self, first: Seq, count: u64) {
+        let last = first + count - 1;
+        if self.returned.first().is_some_and(|(returned, _)| returned == first) {
+            self.returned.drop_first(count);
+        } else {
+            self.cursor = last + 1;
+            self.cursor_place = None;
+        }
+        self.ready -= count;
+        self.ready_bytes -= self.body_bytes(first, last);
+        self.depart(first, last);
+    }
+}

@@ -1,0 +1,104 @@
+//! Details of chunks: kept where the queue's settings ask for them, and looked up on disk where they are not known.
+//!
+//! Bytes of bodies count only once they are known: until a chunk that a restart found in a segment has been surveyed,
+//! a limit in bytes is not enforced by dropping.
+
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::Seq;
+
+use super::Queue;
+use super::details::Details;
+
+impl<L: Copy, W: Clone> Queue<L, W> {
+    /// Whether details are known of every chunk that needs them.
+    pub fn is_surveyed(&self) -> bool {
+        !self.needs_details() || self.chunks.without_details() == 0
+    }
+
+    /// The chunks in segments whose details are to be read, up to `most` bytes of records where `bytes_of` tells a
+    /// place's size. Answered by [`Self::surveyed`].
+    pub fn plan_survey(&self, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<(Seq, L)> {
+        let mut planned = 0;
+        let unknown = self.chunks.iter().filter(|held| held.details.is_none());
+        let places = unknown.filter_map(|held| Some((held.first_seq, held.residence.location()?)));
+        let wanted = places.take_while(|&(_, location)| {
+            let wanted = planned < most;
+            planned += bytes_of(location);
+            wanted
+        });
+        if self.is_surveyed() { Vec::new() } else { wanted.collect() }
+    }
+
+    /// A chunk's bytes are known.
+    pub fn surveyed(&mut self, first_seq: Seq, chunk: &Chunk) {
+        if !self.needs_details() {
+            return;
+        }
+        let Some(index) = self.chunks.index_of(first_seq) else { return };
+        let Some(held) = self.chunks.get(index).filter(|held| held.details.is_none()) else { return };
+        let details = Details::of(chunk, held.span);
+        self.chunks.set_details(index, Some(Box::new(details)));
+        self.ready_bytes += self.ready_bytes_of(index);
+    }
+
+    /// Whether the settings ask for details.
+    pub(super) fn needs_details(&self) -> bool {
+        self.settings.max_length_bytes.is_some()
+    }
+
+    /// Brings the details of all chunks in line with the settings.
+    pub(super) fn review_details(&mut self) {
+        self.close_tail();
+        let needed = self.needs_details();
+        self.ready_bytes = 0;
+        for index in 0..self.chunks.len() {
+            let Some(held) = self.chunks.get(index) else { break };
+            if !needed {
+                self.chunks.set_details(index, None);
+            } else if held.details.is_none()
+                && let Some(chunk) = held.residence.chunk()
+            {
+                let details = Details::of(chunk, held.span);
+                self.chunks.set_details(index, Some(Box::new(details)));
+            }
+            self.ready_bytes += self.ready_bytes_of(index);
+        }
+    }
+
+    /// Bytes of the bodies of `first..=last`, as far as they are known.
+    pub(super) fn body_bytes(&self, first: Seq, last: Seq) -> u64 {
+        if !self.needs_details() {
+            return 0;
+        }
+        let (mut index, mut bytes) = (self.chunks.index_at_or_after(first), 0);
+        while let Some(held) = self.chunks.get(index).filter(|held| held.first_seq <= last) {
+            if let Some(details) = &held.details {
+                let from = first.saturating_sub(held.first_seq) as u32;
+                bytes += details.body_bytes(from, (last.min(held.end_seq() - 1) - held.first_seq) as u32);
+            }
+            index += 1;
+        }
+        bytes
+    }
+
+    /// Bytes of the bodies of a chunk's ready messages.
+    pub(super) fn ready_bytes_of(&self, index: usize) -> u64 {
+        let Some((held, details)) = self.chunks.get(index).and_then(|h| Some((h, h.details.as_ref()?)))
+        else {
+            return 0;
+        };
+        let end = held.end_seq();
+        let returned = self.returned.within(held.first_seq, end - 1);
+        let mut bytes = returned
+            .map(|(first, last)| {
+                details.body_bytes((first - held.first_seq) as u32, (last - held.first_seq) as u32)
+            })
+            .sum();
+        let mut from = self.cursor.clamp(held.first_seq, end) - held.first_seq;
+        while let Some((first, last)) = held.next_live(from as u32) {
+            bytes += details.body_bytes(first, last);
+            from = u64::from(last) + 1;
+        }
+        bytes
+    }
+}

@@ -12,6 +12,7 @@ mod fairness;
 mod framing;
 mod handshake;
 mod heartbeats;
+mod identity;
 mod length_limits;
 mod limits;
 mod policies;

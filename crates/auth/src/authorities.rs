@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use posthouse_model::errors;
+use posthouse_model::limits::UserLimits;
 use posthouse_model::name::Name;
 use posthouse_model::reply::ReplyError;
 
 use crate::mechanism::{Credentials, Mechanism};
 use crate::password::{self, HashCost, PasswordError, PasswordHash};
-use crate::permissions::{Access, InvalidPattern, Permissions};
-use crate::users::{AuthChange, PermissionRecord, User};
+use crate::permissions::{Access, Granted, InvalidPattern, Permissions};
+use crate::topics::{TopicPatterns, Topics};
+use crate::users::{AuthChange, PermissionRecord, TopicPermissionRecord, User};
 use crate::verified::VerifiedLogins;
 
 /// The user every new broker has, its password, and its tag.
@@ -135,12 +137,14 @@ struct Entry {
     identity: Arc<Identity>,
     /// By virtual host.
     permissions: BTreeMap<Name, Arc<Permissions>>,
+    /// By virtual host; none of them is empty.
+    topics: BTreeMap<Name, Arc<Topics>>,
 }
 
 impl Entry {
     fn new(user: User) -> Self {
         let identity = Arc::new(Identity { user: user.name.clone(), tags: user.tags.clone() });
-        Self { user, identity, permissions: BTreeMap::new() }
+        Self { user, identity, permissions: BTreeMap::new(), topics: BTreeMap::new() }
     }
 }
 
@@ -182,7 +186,12 @@ impl Authorities {
     /// Adds a user whose password was hashed before.
     pub fn add_user_with(&self, name: &str, password: PasswordHash) -> Result<Vec<AuthChange>, AuthError> {
         let name = checked_name(name)?;
-        let user = User { name: name.clone(), password: Some(password), tags: Vec::new() };
+        let user = User {
+            name: name.clone(),
+            password: Some(password),
+            tags: Vec::new(),
+            limits: UserLimits::default(),
+        };
         let mut users = self.write();
         if users.contains_key(&name) {
             return Err(AuthError::UserExists(name.to_string()));
@@ -200,6 +209,9 @@ impl Authorities {
         let gone = entry.permissions.into_keys();
         let mut changes: Vec<_> =
             gone.map(|vhost| AuthChange::DeletePermissions { user: user.clone(), vhost }).collect();
+        for (vhost, topics) in &entry.topics {
+            changes.extend(topics.keys().map(|exchange| delete_topic(&user, vhost, exchange)));
+        }
         changes.push(AuthChange::DeleteUser(user));
         Ok(changes)
     }
@@ -251,10 +263,66 @@ impl Authorities {
         Ok(vec![AuthChange::DeletePermissions { user: entry.user.name.clone(), vhost }])
     }
 
+    /// Replaces a user's limits.
+    pub fn set_user_limits(&self, name: &str, limits: UserLimits) -> Result<Vec<AuthChange>, AuthError> {
+        self.update_user(name, |user| user.limits = limits)
+    }
+
+    /// A user's limits; `None` when there is no such user (any more).
+    pub fn user_limits(&self, name: &str) -> Option<UserLimits> {
+        self.read().get(name).map(|entry| entry.user.limits.clone())
+    }
+
+    /// Replaces a user's patterns on the keys of a topic exchange, in a virtual host which the caller knows to exist.
+    pub fn set_topic_permissions(
+        &self,
+        user: &str,
+        vhost: &str,
+        exchange: &str,
+        write: &str,
+        read: &str,
+    ) -> Result<Vec<AuthChange>, AuthError> {
+        let (vhost, exchange) = (checked_name(vhost)?, checked_name(exchange)?);
+        let patterns = Arc::new(TopicPatterns::new(user, &vhost, write, read)?);
+        let mut users = self.write();
+        let entry = users.get_mut(user).ok_or_else(|| AuthError::NoSuchUser(user.to_owned()))?;
+        let record = topic_record(&entry.user.name, &vhost, &exchange, &patterns);
+        let mut topics = entry.topics.get(&vhost).map(|known| Topics::clone(known)).unwrap_or_default();
+        topics.insert(exchange, patterns);
+        entry.topics.insert(vhost, Arc::new(topics));
+        self.changed();
+        Ok(vec![AuthChange::PutTopicPermissions(record)])
+    }
+
+    /// Takes a user's patterns on keys in a virtual host away: for one exchange, or all; missing ones are fine.
+    pub fn clear_topic_permissions(
+        &self,
+        user: &str,
+        vhost: &str,
+        exchange: Option<&str>,
+    ) -> Result<Vec<AuthChange>, AuthError> {
+        let mut users = self.write();
+        let entry = users.get_mut(user).ok_or_else(|| AuthError::NoSuchUser(user.to_owned()))?;
+        let Some((vhost, known)) = entry.topics.remove_entry(vhost) else { return Ok(Vec::new()) };
+        let mut kept = Topics::clone(&known);
+        kept.retain(|name, _| exchange.is_some_and(|exchange| &**name != exchange));
+        let gone = known.keys().filter(|name| !kept.contains_key(*name));
+        let changes = gone.map(|name| delete_topic(&entry.user.name, &vhost, name)).collect();
+        if !kept.is_empty() {
+            entry.topics.insert(vhost, Arc::new(kept));
+        }
+        self.changed();
+        Ok(changes)
+    }
+
     /// Takes everyone's permissions in a virtual host away, because it is deleted.
     pub fn forget_vhost(&self, vhost: &str) -> Vec<AuthChange> {
         let mut changes = Vec::new();
         for entry in self.write().values_mut() {
+            if let Some((vhost, topics)) = entry.topics.remove_entry(vhost) {
+                let user = &entry.user.name;
+                changes.extend(topics.keys().map(|exchange| delete_topic(user, &vhost, exchange)));
+            }
             if let Some((vhost, _)) = entry.permissions.remove_entry(vhost) {
                 changes.push(AuthChange::DeletePermissions { user: entry.user.name.clone(), vhost });
             }
@@ -269,9 +337,9 @@ impl Authorities {
         match change {
             AuthChange::PutUser(user) => {
                 let mut users = self.write();
-                let permissions = users.remove(&user.name).map(|entry| entry.permissions);
-                let permissions = permissions.unwrap_or_default();
-                users.insert(user.name.clone(), Entry { permissions, ..Entry::new(user) });
+                let known = users.remove(&user.name).map(|entry| (entry.permissions, entry.topics));
+                let (permissions, topics) = known.unwrap_or_default();
+                users.insert(user.name.clone(), Entry { permissions, topics, ..Entry::new(user) });
                 self.changed();
             }
             AuthChange::DeleteUser(name) => drop(self.delete_user(&name)?),
@@ -279,6 +347,12 @@ impl Authorities {
                 self.set_permissions(&user, &vhost, &configure, &write, &read)?;
             }
             AuthChange::DeletePermissions { user, vhost } => drop(self.clear_permissions(&user, &vhost)?),
+            AuthChange::PutTopicPermissions(TopicPermissionRecord { user, vhost, exchange, write, read }) => {
+                self.set_topic_permissions(&user, &vhost, &exchange, &write, &read)?;
+            }
+            AuthChange::DeleteTopicPermissions { user, vhost, exchange } => {
+                self.clear_topic_permissions(&user, &vhost, Some(&exchange))?;
+            }
         }
         Ok(())
     }
@@ -299,6 +373,22 @@ impl Authorities {
         users.values().flat_map(of_one).collect()
     }
 
+    /// All topic permissions by user, virtual host and exchange.
+    pub fn topic_permissions(&self) -> Vec<TopicPermissionRecord> {
+        let mut records = Vec::new();
+        for entry in self.read().values() {
+            for (vhost, topics) in &entry.topics {
+                let of_one = topics.iter();
+                records.extend(
+                    of_one.map(|(exchange, patterns)| {
+                        topic_record(&entry.user.name, vhost, exchange, patterns)
+                    }),
+                );
+            }
+        }
+        records
+    }
+
     /// The user as logged in; `None` when there is no such user (any more).
     pub fn identity(&self, user: &str) -> Option<Arc<Identity>> {
         self.read().get(user).map(|entry| entry.identity.clone())
@@ -313,7 +403,9 @@ impl Authorities {
         let Some((entry, (vhost, permissions))) = entry else {
             return Err(errors::vhost_access_refused(vhost, user));
         };
-        Ok(Access::new(entry.user.name.clone(), vhost.clone(), generation, permissions.clone()))
+        let topics = entry.topics.get(vhost).cloned();
+        let granted = Granted { permissions: Some(permissions.clone()), topics };
+        Ok(Access::new(entry.user.name.clone(), vhost.clone(), generation, granted))
     }
 
     /// Brings a session's access up to date. Costs one atomic load when nothing changed.
@@ -325,12 +417,12 @@ impl Authorities {
         match self.access(&access.user, &access.vhost) {
             Ok(current) => {
                 access.generation = current.generation;
-                access.replace(current.permissions);
+                access.replace(current.into_granted());
                 Freshness::Changed
             }
             Err(_) => {
                 access.generation = generation;
-                access.replace(None);
+                access.replace(Granted::default());
                 Freshness::Revoked
             }
         }
@@ -457,6 +549,29 @@ fn permission_record(user: &Name, vhost: &Name, permissions: &Permissions) -> Pe
         configure: pattern(errors::Permission::Configure),
         write: pattern(errors::Permission::Write),
         read: pattern(errors::Permission::Read),
+    }
+}
+
+fn topic_record(
+    user: &Name,
+    vhost: &Name,
+    exchange: &Name,
+    patterns: &TopicPatterns,
+) -> TopicPermissionRecord {
+    TopicPermissionRecord {
+        user: user.clone(),
+        vhost: vhost.clone(),
+        exchange: exchange.clone(),
+        write: patterns.write.text.clone(),
+        read: patterns.read.text.clone(),
+    }
+}
+
+fn delete_topic(user: &Name, vhost: &Name, exchange: &Name) -> AuthChange {
+    AuthChange::DeleteTopicPermissions {
+        user: user.clone(),
+        vhost: vhost.clone(),
+        exchange: exchange.clone(),
     }
 }
 

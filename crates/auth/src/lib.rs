@@ -8,5 +8,6 @@ pub mod authorities;
 pub mod mechanism;
 pub mod password;
 pub mod permissions;
+mod topics;
 pub mod users;
 mod verified;

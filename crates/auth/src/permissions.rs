@@ -11,6 +11,8 @@ use posthouse_model::name::Name;
 use posthouse_model::reply::ReplyError;
 use regex::{Regex, RegexBuilder};
 
+use crate::topics::Topics;
+
 /// Bytes a compiled pattern may take.
 const PATTERN_SIZE_LIMIT: usize = 1 << 20;
 /// Granted checks that a session remembers.
@@ -38,8 +40,9 @@ pub struct Permissions {
     read: Pattern,
 }
 
+/// A pattern on names.
 #[derive(Debug)]
-struct Pattern {
+pub(crate) struct Pattern {
     text: String,
     /// `None` matches everything.
     regex: Option<Regex>,
@@ -64,7 +67,7 @@ impl Permissions {
     pub fn allow(&self, permission: Permission, resource: Resource<'_>) -> bool {
         let default_exchange = resource.kind == ResourceKind::Exchange && resource.name.is_empty();
         let name = if default_exchange { DEFAULT_EXCHANGE } else { resource.name };
-        self.of(permission).regex.as_ref().is_none_or(|regex| regex.is_match(name))
+        self.of(permission).matches(name)
     }
 
     fn of(&self, permission: Permission) -> &Pattern {
@@ -77,7 +80,13 @@ impl Permissions {
 }
 
 impl Pattern {
-    fn new(permission: Permission, text: &str) -> Result<Self, InvalidPattern> {
+    /// Whether a name matches.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        self.regex.as_ref().is_none_or(|regex| regex.is_match(name))
+    }
+
+    /// Compiles a pattern; an empty one matches the empty name only.
+    pub(crate) fn new(permission: Permission, text: &str) -> Result<Self, InvalidPattern> {
         let regex = match text {
             ".*" | "^.*$" => None,
             _ => {
@@ -94,6 +103,22 @@ impl Pattern {
     }
 }
 
+/// What a user has in a virtual host.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Granted {
+    /// Without any, everything is refused.
+    pub(crate) permissions: Option<Arc<Permissions>>,
+    /// None for no patterns on keys.
+    pub(crate) topics: Option<Arc<Topics>>,
+}
+
+impl Granted {
+    #[cfg(test)]
+    fn plain(permissions: Permissions) -> Self {
+        Self { permissions: Some(Arc::new(permissions)), topics: None }
+    }
+}
+
 /// One session's view of its user's permissions in its virtual host, with the checks it was granted lately.
 #[derive(Debug)]
 pub struct Access {
@@ -102,15 +127,17 @@ pub struct Access {
     pub(crate) generation: u64,
     /// `None` when all were taken away since the session began.
     pub(crate) permissions: Option<Arc<Permissions>>,
+    /// Patterns on keys of topic exchanges; nearly nobody has any.
+    topics: Option<Arc<Topics>>,
     granted: Vec<(Permission, ResourceKind, String)>,
     /// The entry to be overwritten next.
     oldest: usize,
 }
 
 impl Access {
-    pub(crate) fn new(user: Name, vhost: Name, generation: u64, permissions: Arc<Permissions>) -> Self {
-        let permissions = Some(permissions);
-        Self { user, vhost, generation, permissions, granted: Vec::new(), oldest: 0 }
+    pub(crate) fn new(user: Name, vhost: Name, generation: u64, granted: Granted) -> Self {
+        let Granted { permissions, topics } = granted;
+        Self { user, vhost, generation, permissions, topics, granted: Vec::new(), oldest: 0 }
     }
 
     /// The user.
@@ -144,9 +171,32 @@ impl Access {
         Ok(())
     }
 
-    /// Checks with other permissions from now on; without any, everything is refused.
-    pub(crate) fn replace(&mut self, permissions: Option<Arc<Permissions>>) {
-        self.permissions = permissions;
+    /// What is granted.
+    pub(crate) fn into_granted(self) -> Granted {
+        Granted { permissions: self.permissions, topics: self.topics }
+    }
+
+    /// Whether keys matter anywhere: without topic permissions [`Self::check_topic`] need not be asked.
+    #[inline]
+    pub fn has_topics(&self) -> bool {
+        self.topics.is_some()
+    }
+
+    /// Checks a key published (write) or bound (read) in a topic exchange: 403 when it is refused. An exchange for which
+    /// the user has no topic permissions is open.
+    pub fn check_topic(&self, permission: Permission, exchange: &str, key: &str) -> Result<(), ReplyError> {
+        match self.topics.as_ref().and_then(|topics| topics.get(exchange)) {
+            Some(patterns) => {
+                patterns.check(permission, key, Resource::exchange(&self.vhost, exchange), &self.user)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks with what is granted now.
+    pub(crate) fn replace(&mut self, granted: Granted) {
+        self.permissions = granted.permissions;
+        self.topics = granted.topics;
         self.granted.clear();
         self.oldest = 0;
     }
@@ -211,8 +261,8 @@ mod tests {
 
     #[test]
     fn access_answers_with_the_text_of_the_table() {
-        let permissions = Arc::new(Permissions::new("^c", "^w", "^r").unwrap());
-        let mut access = Access::new(Name::truncated("lim"), Name::truncated("/"), 0, permissions);
+        let granted = Granted::plain(Permissions::new("^c", "^w", "^r").unwrap());
+        let mut access = Access::new(Name::truncated("lim"), Name::truncated("/"), 0, granted);
         assert_eq!(access.check(Permission::Write, ResourceKind::Exchange, "w1"), Ok(()));
         assert_eq!(
             access.check(Permission::Write, ResourceKind::Exchange, "").unwrap_err().text,
@@ -226,14 +276,14 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded_and_forgets_with_the_permissions() {
-        let permissions = Arc::new(Permissions::new("", "", "^r").unwrap());
-        let mut access = Access::new(Name::truncated("u"), Name::truncated("/"), 0, permissions);
+        let granted = Granted::plain(Permissions::new("", "", "^r").unwrap());
+        let mut access = Access::new(Name::truncated("u"), Name::truncated("/"), 0, granted);
         for i in 0..3 * CACHE_ENTRIES {
             assert_eq!(access.check(Permission::Read, ResourceKind::Queue, &format!("r{i}")), Ok(()));
         }
         assert_eq!(access.granted.len(), CACHE_ENTRIES);
         assert!(access.check(Permission::Configure, ResourceKind::Queue, "r47").is_err());
-        access.replace(Some(Arc::new(Permissions::new("", "", "^x").unwrap())));
+        access.replace(Granted::plain(Permissions::new("", "", "^x").unwrap()));
         assert!(access.check(Permission::Read, ResourceKind::Queue, "r47").is_err());
     }
 }

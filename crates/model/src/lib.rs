@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod exchange_args;
 pub mod field;
 pub mod ids;
+pub mod limits;
 pub mod name;
 pub mod policy;
 pub mod props;

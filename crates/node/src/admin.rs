@@ -10,16 +10,17 @@ use std::sync::Arc;
 use posthouse_auth::authorities::{AuthError, Authorities};
 use posthouse_auth::users::AuthChange;
 use posthouse_model::errors;
-use posthouse_model::name::Name;
-use posthouse_model::policy::{InvalidPolicy, Policy, PolicyKind};
+use posthouse_model::limits::{InvalidLimits, UserLimits};
+use posthouse_model::policy::InvalidPolicy;
 use posthouse_model::reply::ReplyError;
 use posthouse_storage::StorageError;
 use posthouse_storage::meta::MetaError;
 
 use crate::broker::Broker;
 use crate::declare::DeleteIf;
+use crate::deliver;
+use crate::metadata::InvalidMetadata;
 use crate::vhost::VirtualHost;
-use crate::{deliver, records};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum AdminError {
     /// The virtual host exists already.
     #[error("virtual host '{0}' already exists")]
     VhostExists(String),
+    /// The virtual host must not be deleted.
+    #[error("virtual host '{0}' is protected from deletion; disable_vhost_deletion_protection lifts that")]
+    ProtectedVhost(String),
     /// The virtual host's name is empty or too long.
     #[error("expected a virtual host name of 1 to 255 bytes, got {0}")]
     InvalidVhostName(usize),
@@ -64,6 +68,18 @@ pub enum AdminError {
 
 impl From<InvalidPolicy> for AdminError {
     fn from(invalid: InvalidPolicy) -> Self {
+        Self::Invalid(invalid.0)
+    }
+}
+
+impl From<InvalidLimits> for AdminError {
+    fn from(invalid: InvalidLimits) -> Self {
+        Self::Invalid(invalid.0)
+    }
+}
+
+impl From<InvalidMetadata> for AdminError {
+    fn from(invalid: InvalidMetadata) -> Self {
         Self::Invalid(invalid.0)
     }
 }
@@ -116,50 +132,46 @@ pub fn clear_permissions(broker: &Broker, user: &str, vhost: &str) -> Result<()>
     change_auth(broker, |authorities| authorities.clear_permissions(user, vhost))
 }
 
-/// Adds a virtual host in which nobody may do anything yet.
-pub fn add_vhost(broker: &Broker, name: &str) -> Result<()> {
-    let checked = Name::new(name).ok().filter(|name| !name.is_empty());
-    let checked = checked.ok_or(AdminError::InvalidVhostName(name.len()))?;
-    if !broker.add_vhost(&checked) {
-        return Err(AdminError::VhostExists(name.to_owned()));
-    }
-    Ok(broker.store().meta().flush()?)
+/// Gives a user limits; those not named stay as they are.
+pub fn set_user_limits(broker: &Broker, user: &str, limits: &UserLimits) -> Result<()> {
+    let mut all = user_limits(broker, user)?;
+    all.update(limits);
+    change_auth(broker, |authorities| authorities.set_user_limits(user, all))
 }
 
-/// Deletes a virtual host with everything in it and closes its connections.
-pub fn delete_vhost(broker: &Broker, name: &str) -> Result<()> {
-    if !broker.delete_vhost(name) {
-        return Err(AdminError::NoSuchVhost(name.to_owned()));
-    }
-    Ok(broker.store().meta().flush()?)
+/// Lifts a user's limit of that name, or with `all` every one.
+pub fn clear_user_limits(broker: &Broker, user: &str, name: &str) -> Result<()> {
+    let mut limits = user_limits(broker, user)?;
+    limits.clear(name);
+    change_auth(broker, |authorities| authorities.set_user_limits(user, limits))
 }
 
-/// Adds a policy to a virtual host or replaces the one of that name, and applies it to what is there.
-pub fn set_policy(broker: &Broker, vhost: &str, kind: PolicyKind, policy: Policy) -> Result<()> {
-    let vhost = find_vhost(broker, vhost)?;
-    let put = records::put_parameter(vhost.name(), kind.component(), &policy.name, &policy.to_value());
-    vhost.change(|inner| {
-        inner.policies.set(kind, policy)?;
-        inner.apply_policies();
-        // Under the lock, so that changes are kept in the order in which they were made.
-        broker.keep(vec![put]);
-        Ok::<(), InvalidPolicy>(())
-    })?;
-    Ok(broker.store().meta().flush()?)
+fn user_limits(broker: &Broker, user: &str) -> Result<UserLimits> {
+    let limits = broker.authorities().user_limits(user);
+    limits.ok_or_else(|| AuthError::NoSuchUser(user.to_owned()).into())
 }
 
-/// Removes a policy, and its effect.
-pub fn clear_policy(broker: &Broker, vhost: &str, kind: PolicyKind, name: &str) -> Result<()> {
-    let vhost = find_vhost(broker, vhost)?;
-    vhost.change(|inner| {
-        if !inner.policies.clear(kind, name) {
-            return Err(AdminError::NoSuchParameter);
-        }
-        inner.apply_policies();
-        broker.keep(vec![records::delete_parameter(vhost.name(), kind.component(), name)]);
-        Ok(())
-    })?;
-    Ok(broker.store().meta().flush()?)
+/// Replaces a user's patterns on the keys of a topic exchange: write, read.
+pub fn set_topic_permissions(
+    broker: &Broker,
+    user: &str,
+    vhost: &str,
+    exchange: &str,
+    [write, read]: [&str; 2],
+) -> Result<()> {
+    check_vhost(broker, vhost)?;
+    change_auth(broker, |authorities| authorities.set_topic_permissions(user, vhost, exchange, write, read))
+}
+
+/// Takes a user's patterns on keys away, for one exchange or all of a virtual host; missing ones are fine.
+pub fn clear_topic_permissions(
+    broker: &Broker,
+    user: &str,
+    vhost: &str,
+    exchange: Option<&str>,
+) -> Result<()> {
+    check_vhost(broker, vhost)?;
+    change_auth(broker, |authorities| authorities.clear_topic_permissions(user, vhost, exchange))
 }
 
 /// Deletes a queue, an exclusive one too; the ready messages it had.
@@ -222,5 +234,10 @@ fn change_auth(
     Ok(broker.store().meta().flush()?)
 }
 
+mod policies;
 #[cfg(test)]
 mod tests;
+mod vhosts;
+
+pub use policies::{clear_policy, set_policy};
+pub use vhosts::{add_vhost, clear_vhost_limits, delete_vhost, set_vhost_limits, update_vhost_metadata};

@@ -18,9 +18,10 @@ use posthouse_storage::wal::Wal;
 
 use crate::alarms::Alarms;
 use crate::connections::{ConnectionInfo, Connections};
+use crate::metadata::VhostMetadata;
 use crate::positions::Positions;
 use crate::queue_handle::{MemoryUse, QueueHandle};
-use crate::records;
+use crate::records::{self, LIMITS, VHOST_LIMITS};
 use crate::residency::Residency;
 use crate::vhost::VirtualHost;
 use crate::waker::SessionWaker;
@@ -193,13 +194,15 @@ impl Broker {
     }
 
     /// Adds a virtual host; false when it is there already.
-    pub fn add_vhost(&self, name: &Name) -> bool {
+    pub fn add_vhost(&self, name: &Name, metadata: VhostMetadata) -> bool {
         let mut vhosts = self.vhosts.write().unwrap_or_else(PoisonError::into_inner);
         if vhosts.contains_key(name) {
             return false;
         }
-        vhosts.insert(name.clone(), Arc::new(VirtualHost::new(name.clone())));
-        self.keep(vec![records::put_vhost(name)]);
+        let vhost = VirtualHost::new(name.clone());
+        vhost.change(|inner| inner.metadata = metadata);
+        self.keep(vec![records::put_vhost(name, &vhost.metadata())]);
+        vhosts.insert(name.clone(), Arc::new(vhost));
         true
     }
 
@@ -221,6 +224,7 @@ impl Broker {
         let changes = self.authorities.forget_vhost(name);
         self.keep_auth(&changes);
         let mut ops = vhost.look(|inner| inner.policies.forget(name));
+        ops.push(records::delete_parameter(name, VHOST_LIMITS, LIMITS));
         ops.push(records::delete_vhost(name));
         self.keep(ops);
         true

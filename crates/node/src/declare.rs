@@ -104,6 +104,7 @@ impl Broker {
             if !generated && name.starts_with("amq.") {
                 return Err(errors::reserved_prefix(resource));
             }
+            inner.check_queue_limit(vhost.name(), &name)?;
             let QueueArguments { settings, table } = QueueArguments::parse(arguments, resource)?;
             let definition = QueueDefinition {
                 vhost: vhost.name().clone(),
@@ -129,7 +130,10 @@ impl Broker {
             owner: Some(connection),
             arguments: FieldTable::default(),
         };
-        vhost.change(|inner| self.add_queue(inner, definition, QueueSettings::default()))
+        vhost.change(|inner| {
+            inner.reply_queues += 1;
+            self.add_queue(inner, definition, QueueSettings::default())
+        })
     }
 
     fn add_queue(
@@ -203,6 +207,8 @@ impl Broker {
             waiting.iter().chain(&getting).for_each(|session| session.room());
             drop(state);
             inner.queues.remove(&queue.id);
+            let behind_reply_to = queue.definition.name.starts_with(crate::vhost::REPLY_QUEUE_PREFIX);
+            inner.reply_queues -= usize::from(behind_reply_to);
             let mut ops = Vec::new();
             if queue.definition.durable {
                 ops.push(records::delete_queue(vhost.name(), &queue.definition.name));

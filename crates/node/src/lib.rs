@@ -9,6 +9,7 @@ pub mod declare;
 pub mod deliver;
 pub mod draws;
 pub mod listings;
+pub mod metadata;
 pub mod owner;
 pub mod policies;
 pub mod positions;

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use posthouse_model::field::{FieldTable, FieldValue};
+use posthouse_model::limits::UserLimits;
 use posthouse_model::name::Name;
 use posthouse_model::policy::{Definition, PolicyKind};
 use posthouse_queue::topology::DestinationName;
@@ -58,8 +59,49 @@ pub struct PermissionRow {
 pub struct VhostRow {
     /// Name.
     pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// The type of queues declared without one.
+    pub default_queue_type: String,
+    /// Whether it refuses to be deleted.
+    pub protected_from_deletion: bool,
     /// Whether the firehose is on: never yet.
     pub tracing: bool,
+}
+
+/// Limits of a virtual host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct VhostLimitsRow {
+    /// Name.
+    pub vhost: String,
+    /// Limits, as JSON text.
+    pub limits: String,
+}
+
+/// Limits of a user.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct UserLimitsRow {
+    /// Name.
+    pub user: String,
+    /// Limits, as JSON text.
+    pub limits: String,
+}
+
+/// Patterns on keys of a user in a topic exchange.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct TopicPermissionRow {
+    /// Whose.
+    pub user: String,
+    /// Where.
+    pub vhost: String,
+    /// In which exchange.
+    pub exchange: String,
+    /// Pattern of keys that may be published.
+    pub write: String,
+    /// Pattern of keys that may be bound.
+    pub read: String,
 }
 
 /// A queue.
@@ -295,7 +337,57 @@ fn permission_rows(broker: &Broker, which: impl Fn(&PermissionRow) -> bool) -> V
 /// All virtual hosts.
 pub fn vhosts(broker: &Broker) -> Vec<VhostRow> {
     let vhosts = broker.vhosts();
-    vhosts.iter().map(|vhost| VhostRow { name: vhost.name().to_string(), tracing: false }).collect()
+    let rows = vhosts.iter().map(|vhost| {
+        let metadata = vhost.metadata();
+        VhostRow {
+            name: vhost.name().to_string(),
+            description: metadata.description,
+            tags: metadata.tags,
+            default_queue_type: metadata.default_queue_type.unwrap_or_default(),
+            protected_from_deletion: metadata.protected_from_deletion,
+            tracing: false,
+        }
+    });
+    rows.collect()
+}
+
+/// Limits of all virtual hosts that have any.
+pub fn vhost_limits(broker: &Broker) -> Vec<VhostLimitsRow> {
+    let limited = broker.vhosts().into_iter().map(|vhost| (vhost.name().to_string(), vhost.limits()));
+    let rows = limited.filter(|(_, limits)| !limits.is_empty());
+    rows.map(|(vhost, limits)| VhostLimitsRow { vhost, limits: limits.to_value().to_string() }).collect()
+}
+
+/// Limits of all users that have any.
+pub fn user_limits(broker: &Broker) -> Vec<UserLimitsRow> {
+    let rows = broker.authorities().users().into_iter().filter(|user| user.limits != UserLimits::default());
+    rows.map(|user| UserLimitsRow { user: user.name.to_string(), limits: user.limits.to_value().to_string() })
+        .collect()
+}
+
+/// Patterns on keys of everybody in a virtual host.
+pub fn topic_permissions(broker: &Broker, vhost: &str) -> Result<Vec<TopicPermissionRow>> {
+    admin::check_vhost(broker, vhost)?;
+    Ok(topic_rows(broker, |row| row.vhost == vhost))
+}
+
+/// Patterns on keys of a user everywhere.
+pub fn user_topic_permissions(broker: &Broker, user: &str) -> Result<Vec<TopicPermissionRow>> {
+    if broker.authorities().identity(user).is_none() {
+        return Err(posthouse_auth::authorities::AuthError::NoSuchUser(user.to_owned()).into());
+    }
+    Ok(topic_rows(broker, |row| row.user == user))
+}
+
+fn topic_rows(broker: &Broker, which: impl Fn(&TopicPermissionRow) -> bool) -> Vec<TopicPermissionRow> {
+    let rows = broker.authorities().topic_permissions().into_iter().map(|record| TopicPermissionRow {
+        user: record.user.to_string(),
+        vhost: record.vhost.to_string(),
+        exchange: record.exchange.to_string(),
+        write: record.write,
+        read: record.read,
+    });
+    rows.filter(which).collect()
 }
 
 /// All queues of a virtual host.

@@ -4,7 +4,7 @@
 //! AMQP encoding, so that every type comes back as it was.
 //!
 //! ```text
-//! vhosts      ["/"]                                         {"v":1}
+//! vhosts      ["/"]                                         {"v":2, "metadata":{"description":"", "tags":[]}}
 //! queues      ["/", "orders"]                               {"v":1, "id":7, "auto_delete":false, "arguments":"AAAAAA=="}
 //! exchanges   ["/", "logs"]                                 {"v":1, "type":"fanout", "auto_delete":.., "internal":.., "arguments":".."}
 //! bindings    ["/", "logs", "queue", "orders", "key", ".."] {"v":1}
@@ -12,7 +12,7 @@
 //! system      next-queue-id                                 decimal text: no identity at or above was given out
 //! ```
 //!
-//! Version 1.
+//! Everything has version 1 but virtual hosts, which have version 2; in version 1 they had no metadata.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,12 +24,15 @@ use posthouse_model::name::Name;
 use posthouse_queue::topology::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::{MetaOp, MetaTable};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use crate::metadata::{InvalidMetadata, VhostMetadata};
 use crate::queue_handle::QueueDefinition;
 
-/// The version written, and the newest read.
+/// The version written, and the newest read, of everything but virtual hosts.
 const VERSION: u32 = 1;
+/// The version of virtual hosts.
+const VHOST_VERSION: u32 = 2;
 
 /// A definition that cannot be read back.
 #[derive(Debug, thiserror::Error)]
@@ -65,14 +68,22 @@ struct ExchangeValue {
 }
 
 #[derive(Serialize, Deserialize)]
+struct VhostValue {
+    v: u32,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct ParameterValue {
     v: u32,
     value: Value,
 }
 
 /// Keeps a virtual host.
-pub fn put_vhost(name: &str) -> MetaOp {
-    put(MetaTable::Vhosts, &[name], &Bare { v: VERSION })
+pub fn put_vhost(name: &str, metadata: &VhostMetadata) -> MetaOp {
+    let value = VhostValue { v: VHOST_VERSION, metadata: metadata.to_value() };
+    put(MetaTable::Vhosts, &[name], &value)
 }
 
 /// Forgets a virtual host.
@@ -80,12 +91,18 @@ pub fn delete_vhost(name: &str) -> MetaOp {
     MetaOp::Delete { table: MetaTable::Vhosts, key: key(&[name]) }
 }
 
-/// Reads a virtual host's name.
-pub fn read_vhost(raw_key: &[u8], value: &[u8]) -> Result<Name, RecordError> {
+/// Reads a virtual host's name and metadata.
+pub fn read_vhost(raw_key: &[u8], value: &[u8]) -> Result<(Name, VhostMetadata), RecordError> {
     let table = MetaTable::Vhosts.name();
-    let _: Bare = read_value(table, value)?;
+    let value: VhostValue = read_value_up_to(VHOST_VERSION, table, value)?;
     let [name] = read_key(table, raw_key)?;
-    read_name(table, &name)
+    let mut metadata = VhostMetadata::default();
+    let bad = |problem: InvalidMetadata| RecordError {
+        table,
+        problem: format!("virtual host '{name}': {problem}"),
+    };
+    metadata.update(&Value::Object(value.metadata)).map_err(bad)?;
+    Ok((read_name(table, &name)?, metadata))
 }
 
 /// Keeps a durable queue.
@@ -186,6 +203,11 @@ pub fn read_binding(raw_key: &[u8], value: &[u8]) -> Result<(Name, TopologyChang
     Ok((read_name(table, &vhost)?, TopologyChange::PutBinding(binding)))
 }
 
+/// The component and the name of the runtime parameter that holds a virtual host's limits.
+pub const VHOST_LIMITS: &str = "vhost-limits";
+/// See [`VHOST_LIMITS`].
+pub const LIMITS: &str = "limits";
+
 /// Keeps a runtime parameter of a virtual host, such as a policy.
 pub fn put_parameter(vhost: &str, component: &str, name: &str, value: &Value) -> MetaOp {
     let value = ParameterValue { v: VERSION, value: value.clone() };
@@ -251,10 +273,18 @@ fn read_key<const N: usize>(table: &'static str, raw: &[u8]) -> Result<[String; 
 }
 
 fn read_value<T: for<'de> Deserialize<'de>>(table: &'static str, raw: &[u8]) -> Result<T, RecordError> {
+    read_value_up_to(VERSION, table, raw)
+}
+
+fn read_value_up_to<T: for<'de> Deserialize<'de>>(
+    newest: u32,
+    table: &'static str,
+    raw: &[u8],
+) -> Result<T, RecordError> {
     let wrong = |e: serde_json::Error| RecordError { table, problem: format!("bad value: {e}") };
     let Bare { v } = serde_json::from_slice(raw).map_err(wrong)?;
-    if v > VERSION {
-        return Err(RecordError { table, problem: format!("expected version {VERSION} at most, got {v}") });
+    if v > newest {
+        return Err(RecordError { table, problem: format!("expected version {newest} at most, got {v}") });
     }
     serde_json::from_slice(raw).map_err(wrong)
 }
@@ -328,8 +358,8 @@ mod tests {
 
     #[test]
     fn newer_versions_and_damage_are_refused_by_name() {
-        let error = read_vhost(br#"["/"]"#, br#"{"v":2}"#).unwrap_err().to_string();
-        assert_eq!(error, "cannot read a definition in table vhosts: expected version 1 at most, got 2");
+        let error = read_vhost(br#"["/"]"#, br#"{"v":3}"#).unwrap_err().to_string();
+        assert_eq!(error, "cannot read a definition in table vhosts: expected version 2 at most, got 3");
         let error = read_vhost(br#"["/","x"]"#, br#"{"v":1}"#).unwrap_err().to_string();
         assert_eq!(error, "cannot read a definition in table vhosts: expected a key of 1 names, got 2");
         assert!(read_next_queue_id(b"x").is_err());
@@ -340,7 +370,11 @@ mod tests {
 
     #[test]
     fn a_virtual_host_comes_back() {
-        let (key, value) = key_and_value(put_vhost("a/b"));
-        assert_eq!(read_vhost(&key, &value).unwrap(), name("a/b"));
+        let metadata = VhostMetadata { description: "d".into(), ..VhostMetadata::default() };
+        let (key, value) = key_and_value(put_vhost("a/b", &metadata));
+        assert_eq!(value, br#"{"v":2,"metadata":{"description":"d","tags":[]}}"#);
+        assert_eq!(read_vhost(&key, &value).unwrap(), (name("a/b"), metadata));
+        let first = read_vhost(&key, br#"{"v":1}"#).unwrap();
+        assert_eq!(first, (name("a/b"), VhostMetadata::default()));
     }
 }

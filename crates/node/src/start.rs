@@ -9,8 +9,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use posthouse_auth::authorities::{AuthError, AuthSettings, Authorities};
 use posthouse_auth::password::{PasswordError, PasswordHash};
-use posthouse_auth::users::{AuthChange, DecodeError, PermissionRecord, User};
+use posthouse_auth::users::{AuthChange, DecodeError, PermissionRecord, TopicPermissionRecord, User};
 use posthouse_model::ids::{Lsn, QueueId};
+use posthouse_model::limits::VhostLimits;
 use posthouse_model::name::Name;
 use posthouse_model::policy::{Policy, PolicyKind};
 use posthouse_model::queue_settings::QueueSettings;
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::broker::{Broker, Settings, Store};
 use crate::deliver;
+use crate::metadata::VhostMetadata;
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
@@ -166,13 +168,20 @@ fn first_queue_id(meta: &MetaStore) -> Result<u64, StartError> {
 fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError> {
     let meta = broker.store().meta();
     for (key, value) in meta.scan(MetaTable::Vhosts)? {
-        broker.insert_vhost(Arc::new(VirtualHost::new(records::read_vhost(&key, &value)?)));
+        let (name, metadata) = records::read_vhost(&key, &value)?;
+        let vhost = VirtualHost::new(name);
+        vhost.change(|inner| inner.metadata = metadata);
+        broker.insert_vhost(Arc::new(vhost));
     }
     for (_, value) in meta.scan(MetaTable::Users)? {
         broker.authorities().restore(AuthChange::PutUser(User::decode(&value)?))?;
     }
     for (_, value) in meta.scan(MetaTable::Permissions)? {
         broker.authorities().restore(AuthChange::PutPermissions(PermissionRecord::decode(&value)?))?;
+    }
+    for (_, value) in meta.scan(MetaTable::TopicPermissions)? {
+        let record = TopicPermissionRecord::decode(&value)?;
+        broker.authorities().restore(AuthChange::PutTopicPermissions(record))?;
     }
     let mut found: HashMap<QueueId, RecoveredQueue, foldhash::fast::RandomState> =
         recovered.queues.into_iter().map(|queue| (queue.id, queue)).collect();
@@ -206,24 +215,29 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
         let (vhost, change) = records::read_binding(&key, &value)?;
         restore_topology(broker, &vhost, &change);
     }
-    restore_policies(broker)?;
+    restore_parameters(broker)?;
     info!(messages, replayed = recovered.replayed_records, clean = recovered.clean, "recovered");
     Ok(())
 }
 
-/// Reads the policies back and applies them, to predeclared exchanges too.
-fn restore_policies(broker: &Broker) -> Result<(), StartError> {
+/// Reads limits and policies back and applies the latter, to predeclared exchanges too.
+fn restore_parameters(broker: &Broker) -> Result<(), StartError> {
     let table = MetaTable::Parameters;
     for (key, value) in broker.store().meta().scan(table)? {
-        let ([vhost, component, name], value) = records::read_parameter(&key, &value)?;
-        let kind = PolicyKind::ALL.into_iter().find(|kind| kind.component() == component);
+        let ([vhost_name, component, name], value) = records::read_parameter(&key, &value)?;
         let bad = |problem: String| RecordError {
             table: table.name(),
-            problem: format!("{component} '{name}' in vhost '{vhost}': {problem}"),
+            problem: format!("{component} '{name}' in vhost '{vhost_name}': {problem}"),
         };
+        let Ok(vhost) = broker.vhost(&vhost_name) else { continue };
+        if component == records::VHOST_LIMITS {
+            let limits = VhostLimits::from_value(&value).map_err(|e| bad(e.to_string()))?;
+            vhost.change(|inner| inner.limits = limits);
+            continue;
+        }
+        let kind = PolicyKind::ALL.into_iter().find(|kind| kind.component() == component);
         let kind = kind.ok_or_else(|| bad("no such component is known".to_owned()))?;
         let policy = Policy::from_value(&name, &value, kind).map_err(|e| bad(e.to_string()))?;
-        let Ok(vhost) = broker.vhost(&vhost) else { continue };
         vhost.change(|inner| inner.policies.set(kind, policy)).map_err(|e| bad(e.to_string()))?;
     }
     for vhost in broker.vhosts() {
@@ -284,7 +298,9 @@ fn first_start(
     hashing: Option<Hashing>,
 ) -> Result<(), StartError> {
     if broker.vhosts().is_empty() {
-        broker.add_vhost(&Name::truncated(DEFAULT_VHOST));
+        let description = "Default virtual host".to_owned();
+        let metadata = VhostMetadata { description, ..VhostMetadata::default() };
+        broker.add_vhost(&Name::truncated(DEFAULT_VHOST), metadata);
     }
     let authorities = broker.authorities();
     if authorities.users().is_empty() {
@@ -324,6 +340,14 @@ fn auth_op(change: &AuthChange) -> MetaOp {
         },
         AuthChange::DeletePermissions { user, vhost } => {
             MetaOp::Delete { table: MetaTable::Permissions, key: pair(user, vhost) }
+        }
+        AuthChange::PutTopicPermissions(record) => MetaOp::Put {
+            table: MetaTable::TopicPermissions,
+            key: records::key(&[&record.user, &record.vhost, &record.exchange]),
+            value: record.encode(),
+        },
+        AuthChange::DeleteTopicPermissions { user, vhost, exchange } => {
+            MetaOp::Delete { table: MetaTable::TopicPermissions, key: records::key(&[user, vhost, exchange]) }
         }
     }
 }

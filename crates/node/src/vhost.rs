@@ -6,12 +6,14 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use hashbrown::HashMap;
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::ids::QueueId;
+use posthouse_model::limits::{self, VhostLimits};
 use posthouse_model::name::Name;
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
 use posthouse_queue::topology::{RouteResult, Routed, Topology};
 use smallvec::SmallVec;
 
+use crate::metadata::VhostMetadata;
 use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
 
@@ -32,6 +34,21 @@ pub(crate) struct Inner {
     pub(crate) topology: Topology,
     pub(crate) queues: HashMap<QueueId, Arc<QueueHandle>, foldhash::fast::RandomState>,
     pub(crate) policies: Policies,
+    pub(crate) metadata: VhostMetadata,
+    pub(crate) limits: VhostLimits,
+    /// How many of the queues are behind `amq.rabbitmq.reply-to`, and no limit counts them.
+    pub(crate) reply_queues: usize,
+}
+
+impl Inner {
+    /// Refuses (406) another queue when there are as many as there may be.
+    pub(crate) fn check_queue_limit(&self, vhost: &str, name: &str) -> Result<(), ReplyError> {
+        let queues = self.queues.len() - self.reply_queues;
+        match limits::bound(self.limits.max_queues).filter(|max| queues >= *max as usize) {
+            Some(max) => Err(errors::vhost_queue_limit(vhost, name, max)),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Where a message goes.
@@ -52,6 +69,9 @@ impl VirtualHost {
             topology: Topology::new(name.clone()),
             queues: HashMap::default(),
             policies: Policies::default(),
+            metadata: VhostMetadata::default(),
+            limits: VhostLimits::default(),
+            reply_queues: 0,
         };
         Self { name, epoch: AtomicU64::new(0), inner: RwLock::new(inner) }
     }
@@ -137,6 +157,21 @@ impl VirtualHost {
         let outcome = change(&mut inner);
         self.epoch.store(inner.topology.epoch(), Ordering::Release);
         outcome
+    }
+
+    /// What an operator notes about it.
+    pub fn metadata(&self) -> VhostMetadata {
+        self.read().metadata.clone()
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> VhostLimits {
+        self.read().limits.clone()
+    }
+
+    /// Connections it may have; none for any number.
+    pub fn max_connections(&self) -> Option<u32> {
+        limits::bound(self.read().limits.max_connections)
     }
 
     /// Looks at everything at one moment.

@@ -49,6 +49,7 @@ fn wrong_credentials_are_refused_alike() {
         name: Name::truncated("imported"),
         password: PasswordHash::from_text("sha256", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR").ok(),
         tags: Vec::new(),
+        limits: UserLimits::default(),
     };
     authorities.restore(AuthChange::PutUser(imported)).unwrap();
     assert!(login(&authorities, "imported", "test12").is_ok());
@@ -179,4 +180,50 @@ fn what_was_written_makes_the_same_registry() {
     assert_eq!(restored.permissions(), authorities.permissions());
     assert_eq!(restored.permissions()[0].write, "w");
     assert!(login(&restored, "bob", "pw").is_ok() && restored.identity("bob").unwrap().has_tag("monitoring"));
+}
+
+#[test]
+fn topic_permissions_bound_keys_until_they_are_cleared() {
+    let authorities = authorities();
+    let mut access = authorities.access("guest", "/").unwrap();
+    assert!(!access.has_topics());
+    let put = authorities.set_topic_permissions("guest", "/", "t", "^{username}$", "").unwrap();
+    authorities.set_topic_permissions("guest", "/", "u", ".*", ".*").unwrap();
+    assert_eq!(authorities.refresh(&mut access), Freshness::Changed);
+    assert!(access.has_topics());
+    assert_eq!(access.check_topic(Permission::Write, "t", "guest"), Ok(()));
+    assert_eq!(access.check_topic(Permission::Write, "t", "x").unwrap_err().scope, Scope::Channel);
+    assert!(access.check_topic(Permission::Read, "t", "guest").is_err());
+    assert_eq!(access.check_topic(Permission::Write, "other", "x"), Ok(()));
+    let records = authorities.topic_permissions();
+    assert_eq!(put, [AuthChange::PutTopicPermissions(records[0].clone())]);
+    let gone = authorities.clear_topic_permissions("guest", "/", Some("t")).unwrap();
+    let expected = |exchange: &str| AuthChange::DeleteTopicPermissions {
+        user: Name::truncated("guest"),
+        vhost: Name::truncated("/"),
+        exchange: Name::truncated(exchange),
+    };
+    assert_eq!(gone, [expected("t")]);
+    assert_eq!(authorities.clear_topic_permissions("guest", "/", Some("t")).unwrap(), []);
+    authorities.refresh(&mut access);
+    assert_eq!(access.check_topic(Permission::Write, "t", "x"), Ok(()));
+    assert!(access.has_topics());
+    assert_eq!(authorities.clear_topic_permissions("guest", "/", None).unwrap(), [expected("u")]);
+    authorities.refresh(&mut access);
+    assert!(!access.has_topics());
+    authorities.restore(put[0].clone()).unwrap();
+    assert_eq!(authorities.topic_permissions().len(), 1);
+    assert!(authorities.forget_vhost("/").contains(&expected("t")));
+    let nobody = authorities.set_topic_permissions("nobody", "/", "t", "", "");
+    assert_eq!(nobody, Err(AuthError::NoSuchUser("nobody".into())));
+}
+
+#[test]
+fn limits_belong_to_the_user() {
+    let authorities = authorities();
+    let limits = UserLimits { max_connections: Some(1), max_channels: None };
+    authorities.set_user_limits("guest", limits.clone()).unwrap();
+    assert_eq!(authorities.user_limits("guest"), Some(limits));
+    assert_eq!(authorities.user_limits("nobody"), None);
+    assert!(authorities.set_user_limits("nobody", UserLimits::default()).is_err());
 }

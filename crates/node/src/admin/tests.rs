@@ -8,6 +8,7 @@ use posthouse_auth::password::HashCost;
 use posthouse_model::errors::{Permission, ResourceKind};
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_storage::wal::WalOptions;
+use serde_json::json;
 
 use super::*;
 use crate::broker::Settings;
@@ -132,10 +133,13 @@ fn permissions_reach_open_sessions() {
 #[test]
 fn virtual_hosts_come_and_go_with_what_is_in_them() {
     let broker = in_memory();
-    add_vhost(&broker, "v").unwrap();
-    assert_eq!(text(add_vhost(&broker, "v")), "virtual host 'v' already exists");
-    assert_eq!(text(add_vhost(&broker, "")), "expected a virtual host name of 1 to 255 bytes, got 0");
-    assert!(add_vhost(&broker, &"x".repeat(256)).is_err());
+    add_vhost(&broker, "v", &json!({})).unwrap();
+    assert_eq!(text(add_vhost(&broker, "v", &json!({}))), "virtual host 'v' already exists");
+    assert_eq!(
+        text(add_vhost(&broker, "", &json!({}))),
+        "expected a virtual host name of 1 to 255 bytes, got 0"
+    );
+    assert!(add_vhost(&broker, &"x".repeat(256), &json!({})).is_err());
     set_permissions(&broker, "guest", "v", [".*", ".*", ".*"]).unwrap();
     let inside = connect(&broker, "guest", "v");
     declare(&broker, "v", "q");
@@ -200,8 +204,8 @@ fn changes_survive_a_restart() {
     let first = in_directory(&path);
     add_user(&first, "bob", b"pw").unwrap();
     set_user_tags(&first, "bob", vec!["administrator".into()]).unwrap();
-    add_vhost(&first, "kept").unwrap();
-    add_vhost(&first, "gone").unwrap();
+    add_vhost(&first, "kept", &json!({})).unwrap();
+    add_vhost(&first, "gone", &json!({})).unwrap();
     set_permissions(&first, "bob", "kept", ["c", "w", "r"]).unwrap();
     set_permissions(&first, "bob", "gone", ["c", "w", "r"]).unwrap();
     declare(&first, "kept", "q1");

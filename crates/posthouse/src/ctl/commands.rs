@@ -258,6 +258,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "add_vhost",
         positional: &["name"],
+        options: VHOST_OPTIONS,
         answer: Answer::Done("Adding vhost \"{name}\" ..."),
         about: "add a virtual host",
         ..DONE
@@ -272,8 +273,132 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         name: "list_vhosts",
         rest: Rest::Columns,
-        answer: Answer::Rows { title: "Listing vhosts ...", shown: &["name"], columns: &["name", "tracing"] },
+        answer: Answer::Rows { title: "Listing vhosts ...", shown: &["name"], columns: VHOST_COLUMNS },
         about: "virtual hosts",
+        ..DONE
+    },
+    Command {
+        name: "update_vhost_metadata",
+        positional: &["name"],
+        options: VHOST_OPTIONS,
+        answer: Answer::Done("Updating metadata of vhost \"{name}\" ..."),
+        about: "change what is noted about a virtual host",
+        ..DONE
+    },
+    Command {
+        name: "set_vhost_tags",
+        positional: &["name"],
+        rest: Rest::List("tags"),
+        answer: Answer::Done("Setting tags for virtual host \"{name}\" to {tags} ..."),
+        about: "replace a virtual host's tags",
+        ..DONE
+    },
+    Command {
+        name: "enable_vhost_deletion_protection",
+        positional: &["name"],
+        answer: Answer::Done("Protecting vhost \"{name}\" from deletion ..."),
+        about: "refuse to delete a virtual host from now on",
+        ..DONE
+    },
+    Command {
+        name: "disable_vhost_deletion_protection",
+        positional: &["name"],
+        answer: Answer::Done("Removing deletion protection from vhost \"{name}\" ..."),
+        about: "let a virtual host be deleted again",
+        ..DONE
+    },
+    Command {
+        name: "set_vhost_limits",
+        positional: &["limits"],
+        vhost: true,
+        answer: Answer::Done("Setting vhost limits to \"{limits}\" for vhost \"{vhost}\" ..."),
+        about: "limits, a JSON object of max-connections and max-queues; -1 for none",
+        ..DONE
+    },
+    Command {
+        name: "clear_vhost_limits",
+        vhost: true,
+        answer: Answer::Done("Clearing vhost \"{vhost}\" limits ..."),
+        about: "lift a virtual host's limits",
+        ..DONE
+    },
+    Command {
+        name: "list_vhost_limits",
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Listing limits for all vhosts ...",
+            shown: &["vhost", "limits"],
+            columns: &["vhost", "limits"],
+        },
+        about: "limits of virtual hosts that have any",
+        ..DONE
+    },
+    Command {
+        name: "set_user_limits",
+        positional: &["user", "limits"],
+        answer: Answer::Done("Setting user limits to \"{limits}\" for user \"{user}\" ..."),
+        about: "limits, a JSON object of max-connections and max-channels; -1 for none",
+        ..DONE
+    },
+    Command {
+        name: "clear_user_limits",
+        positional: &["user", "limit"],
+        answer: Answer::Done("Clearing \"{limit}\" limit for user \"{user}\" ..."),
+        about: "lift the limit of that name, or all",
+        ..DONE
+    },
+    Command {
+        name: "list_user_limits",
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Listing limits for all users ...",
+            shown: &["user", "limits"],
+            columns: &["user", "limits"],
+        },
+        about: "limits of users that have any",
+        ..DONE
+    },
+    Command {
+        name: "set_topic_permissions",
+        positional: &["user", "exchange", "write", "read"],
+        vhost: true,
+        answer: Answer::Done(
+            "Setting topic permissions on \"{exchange}\" for user \"{user}\" in vhost \"{vhost}\" ...",
+        ),
+        about: "two patterns of routing keys: what may be published and bound in a topic exchange",
+        ..DONE
+    },
+    Command {
+        name: "clear_topic_permissions",
+        positional: &["user"],
+        rest: Rest::List("exchanges"),
+        vhost: true,
+        answer: Answer::Done("Clearing topic permissions for user \"{user}\" in vhost \"{vhost}\" ..."),
+        about: "take them away, in these exchanges or all",
+        ..DONE
+    },
+    Command {
+        name: "list_topic_permissions",
+        rest: Rest::Columns,
+        vhost: true,
+        answer: Answer::Rows {
+            title: "Listing topic permissions for vhost \"{vhost}\" ...",
+            shown: &["user", "exchange", "write", "read"],
+            columns: TOPIC_COLUMNS,
+        },
+        about: "topic permissions in a virtual host",
+        ..DONE
+    },
+    Command {
+        name: "list_user_topic_permissions",
+        positional: &["user"],
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Listing topic permissions of a user ...",
+            shown: &["vhost", "exchange", "write", "read"],
+            columns: TOPIC_COLUMNS,
+        },
+        about: "topic permissions of a user",
         ..DONE
     },
     Command {
@@ -515,6 +640,17 @@ const POLICY_OPTIONS: &[CtlOption] = &[
     CtlOption { name: "priority", kind: OptionKind::Number, default: Some("0") },
     CtlOption { name: "apply_to", kind: OptionKind::Text, default: Some("all") },
 ];
+
+const VHOST_OPTIONS: &[CtlOption] = &[
+    CtlOption { name: "description", kind: OptionKind::Text, default: None },
+    CtlOption { name: "tags", kind: OptionKind::Text, default: None },
+    CtlOption { name: "default_queue_type", kind: OptionKind::Text, default: None },
+];
+
+const VHOST_COLUMNS: &[&str] =
+    &["name", "description", "tags", "default_queue_type", "protected_from_deletion", "tracing"];
+
+const TOPIC_COLUMNS: &[&str] = &["user", "vhost", "exchange", "write", "read"];
 
 const POLICY_COLUMNS: &[&str] = &["vhost", "name", "pattern", "apply-to", "definition", "priority"];
 

@@ -218,7 +218,7 @@ async fn discard_input(io: &mut Io) {
 }
 
 async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
-    let Opened { identity, access, vhost, tune, traits, client_properties } = opened;
+    let Opened { identity, access, vhost, place, tune, traits, client_properties } = opened;
     let broker = &shared.broker;
     let waker = Arc::new(SessionWaker::default());
     let info = Arc::new(ConnectionInfo {
@@ -244,6 +244,7 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
         consumer_cancel_notify: traits.consumer_cancel_notify,
         connection_blocked: traits.connection_blocked,
         info: info.clone(),
+        place,
     };
     let mut session = Session::new(broker.clone(), peer, access, waker);
     std::mem::swap(&mut session.out, &mut io.out);

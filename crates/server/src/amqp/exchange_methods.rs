@@ -88,6 +88,7 @@ impl Session {
         self.refuse_default_exchange(&destination)?;
         self.may(Permission::Write, ResourceKind::Exchange, &destination)?;
         self.may(Permission::Read, ResourceKind::Exchange, &source)?;
+        self.may_use_key(Permission::Read, &source, routing_key)?;
         Ok(BindingRecord {
             source: Name::truncated(&source),
             destination: DestinationName::Exchange(Name::truncated(&destination)),

@@ -23,8 +23,10 @@ use posthouse_auth::mechanism;
 use posthouse_auth::permissions::Access;
 use posthouse_model::errors;
 use posthouse_model::field::{FieldTable, FieldValue};
-use posthouse_model::name::Name;
+use posthouse_model::limits;
+use posthouse_model::reply::ReplyError;
 use posthouse_node::broker::Broker;
+use posthouse_node::connections::Place;
 use posthouse_node::vhost::VirtualHost;
 
 use super::session::Failure;
@@ -64,6 +66,8 @@ pub(crate) struct Opened {
     pub access: Access,
     /// Where to.
     pub vhost: Arc<VirtualHost>,
+    /// Its place among the connections of its user and virtual host.
+    pub place: Place,
     /// Limits.
     pub tune: Tune,
     /// What the client understands.
@@ -240,21 +244,42 @@ impl Handshake {
         let opened = if self.broker.connections().count() >= limit as usize {
             Err(errors::node_connection_limit(limit))
         } else {
-            self.broker.vhost(name).and_then(|vhost| {
-                let access = self.broker.authorities().access(&identity.user, &Name::truncated(name))?;
-                Ok((vhost, access))
-            })
+            self.admit(name, &identity)
         };
         match opened {
-            Ok((vhost, access)) => {
+            Ok((vhost, access, place)) => {
                 self.state = State::Done;
                 write_method(out, 0, &Method::ConnectionOpenOk {});
                 let (tune, traits) = (self.tune, std::mem::take(&mut self.traits));
                 let client_properties = std::mem::take(&mut self.client_properties);
-                Step::Open(Box::new(Opened { identity, access, vhost, tune, traits, client_properties }))
+                Step::Open(Box::new(Opened {
+                    identity,
+                    access,
+                    vhost,
+                    place,
+                    tune,
+                    traits,
+                    client_properties,
+                }))
             }
             Err(error) => self.fail(&Failure { error, ids }, out),
         }
+    }
+
+    /// Checks limits first and permissions then, as RabbitMQ does.
+    fn admit(
+        &self,
+        name: &str,
+        identity: &Identity,
+    ) -> Result<(Arc<VirtualHost>, Access, Place), ReplyError> {
+        let (vhost, authorities) = (self.broker.vhost(name)?, self.broker.authorities());
+        let limits = authorities.user_limits(&identity.user).unwrap_or_default();
+        let place = self.broker.connections().take_place(
+            (vhost.name(), vhost.max_connections()),
+            (&identity.user, limits::bound(limits.max_connections)),
+        )?;
+        let access = authorities.access(&identity.user, vhost.name())?;
+        Ok((vhost, access, place))
     }
 
     fn fail(&mut self, failure: &Failure, out: &mut Vec<u8>) -> Step {

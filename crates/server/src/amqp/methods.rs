@@ -2,6 +2,8 @@
 
 use posthouse_amqp::method::Method;
 use posthouse_model::errors::{self, Permission, ResourceKind};
+use posthouse_model::exchange::ExchangeKind;
+use posthouse_model::limits;
 use posthouse_model::reply::ReplyError;
 
 use super::channel::Channel;
@@ -106,6 +108,12 @@ impl Session {
             let opened = self.open_channels as u32;
             return Err(errors::too_many_channels(opened, u32::from(self.peer.channel_max)));
         }
+        let user = &self.peer.identity.user;
+        let limits = self.broker.authorities().user_limits(user).unwrap_or_default();
+        let max = limits::bound(limits.max_channels);
+        if !self.peer.place.add_channel(max) {
+            return Err(errors::user_channel_limit(user, max.unwrap_or_default()));
+        }
         let index = usize::from(number);
         if self.channels.len() <= index {
             self.channels.resize_with(index + 1, || None);
@@ -121,6 +129,7 @@ impl Session {
         if let Some(slot) = self.channels.get_mut(usize::from(number))
             && slot.take().is_some()
         {
+            self.peer.place.remove_channel();
             self.count_channels(-1);
         }
         while self.channels.last().is_some_and(Option::is_none) {
@@ -164,5 +173,21 @@ impl Session {
     ) -> Result<(), ReplyError> {
         self.broker.authorities().refresh(&mut self.access);
         self.access.check(permission, kind, name)
+    }
+    /// Refuses (403) a key that the user may not publish (write) or bind (read) in a topic exchange.
+    pub(crate) fn may_use_key(
+        &self,
+        permission: Permission,
+        exchange: &str,
+        key: &str,
+    ) -> Result<(), ReplyError> {
+        if !self.access.has_topics() {
+            return Ok(());
+        }
+        let kind = self.peer.vhost.with_topology(|topology| topology.exchange(exchange).map(|e| e.kind));
+        if kind != Some(ExchangeKind::Topic) {
+            return Ok(());
+        }
+        self.access.check_topic(permission, exchange, key)
     }
 }

@@ -136,7 +136,7 @@ impl Session {
         let index = self.route_of(publish)?;
         let Some(channel) = self.channel(number) else { return Ok(()) };
         if channel.transaction.is_some() {
-            self.check_special(number, header)?;
+            self.check_special(number, index, header)?;
             let transaction = self.channel(number).and_then(|channel| channel.transaction.as_mut());
             let bytes = transaction.map_or(0, |t| t.publish(publish, header.payload(), body));
             return self.count_transaction(bytes);
@@ -158,10 +158,16 @@ impl Session {
     }
 
     /// Refuses now what publishing this message in a transaction would refuse when it is committed.
-    pub(crate) fn check_special(&mut self, number: u16, header: HeaderView<'_>) -> Result<(), ReplyError> {
+    pub(crate) fn check_special(
+        &mut self,
+        number: u16,
+        index: usize,
+        header: HeaderView<'_>,
+    ) -> Result<(), ReplyError> {
         if needs_care(header) {
             let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
-            Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
+            let special = Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
+            self.may_use_extra_keys(&self.routes.get(index).exchange, &special)?;
         }
         Ok(())
     }
@@ -204,6 +210,7 @@ impl Session {
             return Err(errors::immediate_not_supported());
         }
         self.may_publish(view.exchange)?;
+        self.may_use_key(Permission::Write, view.exchange, view.routing_key)?;
         // A choice by chance is made for every message; what is found here says whether there is one.
         let found = self.peer.vhost.route(view.exchange, view.routing_key, None, &[], 0)?;
         let slot = self.slot_for(&found.queues);
@@ -229,6 +236,7 @@ impl Session {
         let route = self.routes.get(index).clone();
         let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
         let special = Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
+        self.may_use_extra_keys(&route.exchange, &special)?;
         let slot = if route.is_per_message || !special.extra_keys.is_empty() {
             let vhost = self.peer.vhost.clone();
             let draw = self.draws.next_draw();
@@ -257,6 +265,11 @@ impl Session {
         let confirms = self.channel(number).and_then(|channel| channel.confirms.as_ref());
         let tag = confirms.map_or(0, Confirms::last_published);
         self.publisher.note_origin(slot, (number, tag));
+    }
+
+    fn may_use_extra_keys(&self, exchange: &str, special: &Special) -> Result<(), ReplyError> {
+        let mut keys = special.extra_keys.iter();
+        keys.try_for_each(|key| self.may_use_key(Permission::Write, exchange, key))
     }
 
     fn may_publish(&mut self, exchange: &str) -> Result<(), ReplyError> {

@@ -131,6 +131,7 @@ impl Session {
         }
         self.may(Permission::Write, ResourceKind::Queue, &name)?;
         self.may(Permission::Read, ResourceKind::Exchange, &exchange)?;
+        self.may_use_key(Permission::Read, &exchange, routing_key)?;
         Ok(BindingRecord {
             source: Name::truncated(&exchange),
             destination: DestinationName::Queue(Name::truncated(&name)),

@@ -13,7 +13,7 @@ use posthouse_auth::permissions::Access;
 use posthouse_model::errors;
 use posthouse_model::reply::{ReplyCode, ReplyError, Scope};
 use posthouse_node::broker::Broker;
-use posthouse_node::connections::ConnectionInfo;
+use posthouse_node::connections::{ConnectionInfo, Place};
 use posthouse_node::declare::DeleteIf;
 use posthouse_node::draws::Draws;
 use posthouse_node::positions::{Awaited, Positions};
@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     pub connection_blocked: bool,
     /// Its entry in the list of connections.
     pub info: Arc<ConnectionInfo>,
+    /// Its place among the connections of its user and virtual host.
+    pub place: Place,
 }
 
 /// An error with the method that caused it.

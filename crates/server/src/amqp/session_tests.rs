@@ -51,6 +51,8 @@ fn session(broker: &Arc<Broker>) -> Session {
         channels: 0.into(),
         waker: waker.clone(),
     });
+    let (user, vhost) = (identity.user.clone(), broker.vhost("/").unwrap());
+    let place = broker.connections().take_place((vhost.name(), None), (&user, None)).unwrap();
     let peer = Peer {
         identity,
         vhost: broker.vhost("/").unwrap(),
@@ -59,6 +61,7 @@ fn session(broker: &Arc<Broker>) -> Session {
         consumer_cancel_notify: true,
         connection_blocked: true,
         info,
+        place,
     };
     let mut session = Session::new(broker.clone(), peer, access, waker);
     assert_eq!(send(&mut session, &[Method::ChannelOpen {}]), ["ChannelOpenOk"]);

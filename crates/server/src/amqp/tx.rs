@@ -119,9 +119,9 @@ impl Session {
         self.transaction_bytes -= bytes;
         // All or nothing: an exchange may have gone since. Deliveries are the transaction's until nothing can fail.
         for Publish { publish, header, .. } in &publishes {
-            self.route_of(publish)?;
+            let index = self.route_of(publish)?;
             if let Ok(header) = HeaderView::parse(header) {
-                self.check_special(number, header)?;
+                self.check_special(number, index, header)?;
             }
         }
         for Publish { publish, header, body } in &publishes {

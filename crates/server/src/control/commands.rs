@@ -2,6 +2,7 @@
 
 use std::sync::PoisonError;
 
+use posthouse_model::limits::{UserLimits, VhostLimits};
 use posthouse_model::policy::{ApplyTo, Policy, PolicyKind};
 use posthouse_node::admin::{self, AdminError};
 use posthouse_node::broker::Broker;
@@ -63,9 +64,59 @@ pub enum Command {
     ListUserPermissions {
         user: String,
     },
-    AddVhost {
+    SetTopicPermissions {
+        #[serde(default = "root")]
+        vhost: String,
+        user: String,
+        exchange: String,
+        write: String,
+        read: String,
+    },
+    ClearTopicPermissions {
+        #[serde(default = "root")]
+        vhost: String,
+        user: String,
+        #[serde(default)]
+        exchanges: Vec<String>,
+    },
+    ListTopicPermissions {
+        #[serde(default = "root")]
+        vhost: String,
+    },
+    ListUserTopicPermissions {
+        user: String,
+    },
+    SetUserLimits {
+        user: String,
+        limits: String,
+    },
+    ClearUserLimits {
+        user: String,
+        limit: String,
+    },
+    ListUserLimits {},
+    SetVhostLimits {
+        #[serde(default = "root")]
+        vhost: String,
+        limits: String,
+    },
+    ClearVhostLimits {
+        #[serde(default = "root")]
+        vhost: String,
+    },
+    ListVhostLimits {},
+    SetVhostTags {
+        name: String,
+        tags: Vec<String>,
+    },
+    UpdateVhostMetadata(VhostNotes),
+    EnableVhostDeletionProtection {
         name: String,
     },
+    DisableVhostDeletionProtection {
+        name: String,
+    },
+    AddVhost(VhostNotes),
     DeleteVhost {
         name: String,
     },
@@ -134,6 +185,34 @@ pub enum Command {
     Status {},
     Ping {},
     Stop {},
+}
+
+/// A virtual host and what to note about it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VhostNotes {
+    name: String,
+    description: Option<String>,
+    /// With commas between them.
+    tags: Option<String>,
+    default_queue_type: Option<String>,
+}
+
+impl VhostNotes {
+    /// The JSON form of the metadata that was given.
+    fn metadata(&self) -> Value {
+        let tags = self
+            .tags
+            .as_deref()
+            .map(|tags| Value::from_iter(tags.split(',').map(str::trim).filter(|tag| !tag.is_empty())));
+        let fields = [
+            ("description", self.description.clone().map(Value::from)),
+            ("tags", tags),
+            ("default_queue_type", self.default_queue_type.clone().map(Value::from)),
+        ];
+        let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Value::Object(given.collect())
+    }
 }
 
 /// A policy to be set.
@@ -247,6 +326,10 @@ pub(crate) fn run(shared: &Shared, command: Command) -> Result<Outcome, Failure>
         Command::ListConsumers { vhost } => rows(listings::consumers(broker, &vhost)?),
         Command::ListConnections {} => rows(listings::connections(broker)),
         Command::ListChannels {} => rows(listings::channels(broker)?),
+        Command::ListTopicPermissions { vhost } => rows(listings::topic_permissions(broker, &vhost)?),
+        Command::ListUserTopicPermissions { user } => rows(listings::user_topic_permissions(broker, &user)?),
+        Command::ListVhostLimits {} => rows(listings::vhost_limits(broker)),
+        Command::ListUserLimits {} => rows(listings::user_limits(broker)),
         Command::ListPolicies { vhost } => rows(listings::policies(broker, &vhost, PolicyKind::User)?),
         Command::ListOperatorPolicies { vhost } => {
             rows(listings::policies(broker, &vhost, PolicyKind::Operator)?)
@@ -277,7 +360,6 @@ fn change(shared: &Shared, command: Command) -> Result<Value, AdminError> {
             admin::set_permissions(broker, &user, &vhost, [&configure, &write, &read])?;
         }
         Command::ClearPermissions { vhost, user } => admin::clear_permissions(broker, &user, &vhost)?,
-        Command::AddVhost { name } => admin::add_vhost(broker, &name)?,
         Command::DeleteVhost { name } => admin::delete_vhost(broker, &name)?,
         Command::CloseConnection { name, reason } => admin::close_connection(broker, &name, &reason)?,
         Command::CloseAllConnections { vhost, reason } => {
@@ -290,6 +372,48 @@ fn change(shared: &Shared, command: Command) -> Result<Value, AdminError> {
         }
         Command::PurgeQueue { vhost, name } => {
             return Ok(json!({"messages": admin::purge_queue(broker, &vhost, &name)?}));
+        }
+        other => return change_settings(broker, other),
+    }
+    Ok(Value::Null)
+}
+
+/// Changes virtual hosts, limits, topic permissions and policies.
+fn change_settings(broker: &Broker, command: Command) -> Result<Value, AdminError> {
+    match command {
+        Command::AddVhost(notes) => admin::add_vhost(broker, &notes.name, &notes.metadata())?,
+        Command::UpdateVhostMetadata(notes) => {
+            admin::update_vhost_metadata(broker, &notes.name, &notes.metadata())?;
+        }
+        Command::SetVhostTags { name, tags } => {
+            admin::update_vhost_metadata(broker, &name, &json!({"tags": tags}))?;
+        }
+        Command::EnableVhostDeletionProtection { name } => {
+            admin::update_vhost_metadata(broker, &name, &json!({"protected_from_deletion": true}))?;
+        }
+        Command::DisableVhostDeletionProtection { name } => {
+            admin::update_vhost_metadata(broker, &name, &json!({"protected_from_deletion": false}))?;
+        }
+        Command::SetVhostLimits { vhost, limits } => {
+            let limits = VhostLimits::from_value(&json_text("limits", &limits)?)?;
+            admin::set_vhost_limits(broker, &vhost, limits)?;
+        }
+        Command::ClearVhostLimits { vhost } => admin::clear_vhost_limits(broker, &vhost)?,
+        Command::SetUserLimits { user, limits } => {
+            let limits = UserLimits::from_value(&json_text("limits", &limits)?)?;
+            admin::set_user_limits(broker, &user, &limits)?;
+        }
+        Command::ClearUserLimits { user, limit } => admin::clear_user_limits(broker, &user, &limit)?,
+        Command::SetTopicPermissions { vhost, user, exchange, write, read } => {
+            admin::set_topic_permissions(broker, &user, &vhost, &exchange, [&write, &read])?;
+        }
+        Command::ClearTopicPermissions { vhost, user, exchanges } if exchanges.is_empty() => {
+            admin::clear_topic_permissions(broker, &user, &vhost, None)?;
+        }
+        Command::ClearTopicPermissions { vhost, user, exchanges } => {
+            for exchange in exchanges {
+                admin::clear_topic_permissions(broker, &user, &vhost, Some(&exchange))?;
+            }
         }
         Command::SetPolicy(args) => set_policy(broker, PolicyKind::User, &args)?,
         Command::SetOperatorPolicy(args) => set_policy(broker, PolicyKind::Operator, &args)?,

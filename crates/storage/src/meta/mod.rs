@@ -41,13 +41,15 @@ pub enum MetaTable {
     Users,
     /// What users may do in which virtual host.
     Permissions,
+    /// What users may publish and bind in which topic exchange.
+    TopicPermissions,
     /// Durable exchanges.
     Exchanges,
     /// Durable queues.
     Queues,
     /// Bindings between durable ends.
     Bindings,
-    /// Runtime parameters and policies.
+    /// Runtime parameters and policies of virtual hosts.
     Parameters,
     /// What the broker notes about itself: the format version, counters, the node's identity.
     System,
@@ -55,10 +57,11 @@ pub enum MetaTable {
 
 impl MetaTable {
     /// Every table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Vhosts,
         Self::Users,
         Self::Permissions,
+        Self::TopicPermissions,
         Self::Exchanges,
         Self::Queues,
         Self::Bindings,
@@ -72,6 +75,7 @@ impl MetaTable {
             Self::Vhosts => "vhosts",
             Self::Users => "users",
             Self::Permissions => "permissions",
+            Self::TopicPermissions => "topic_permissions",
             Self::Exchanges => "exchanges",
             Self::Queues => "queues",
             Self::Bindings => "bindings",

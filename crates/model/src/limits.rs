@@ -1,0 +1,168 @@
+//! Limits that an operator gives to a virtual host or a user.
+
+use serde_json::{Map, Value};
+
+use crate::policy::ErlangTerm;
+
+/// Why limits are refused: RabbitMQ's text.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidLimits(pub String);
+
+/// Limits of a virtual host.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VhostLimits {
+    /// `max-connections`: connections at a time; negative for any number.
+    pub max_connections: Option<i64>,
+    /// `max-queues`: queues at a time; negative for any number.
+    pub max_queues: Option<i64>,
+}
+
+/// Limits of a user.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct UserLimits {
+    /// `max-connections`: connections at a time; negative for any number.
+    pub max_connections: Option<i64>,
+    /// `max-channels`: channels of all connections together; negative for any number.
+    pub max_channels: Option<i64>,
+}
+
+impl VhostLimits {
+    /// Reads `{"max-connections":5,"max-queues":-1}`; either may be missing.
+    ///
+    /// # Errors
+    /// With RabbitMQ's text for another form, another key, or a value that is no whole number.
+    pub fn from_value(value: &Value) -> Result<Self, InvalidLimits> {
+        let not_a_list = || InvalidLimits(format!("limits not a list {}", ErlangTerm(value)));
+        let [max_connections, max_queues] =
+            read(value.as_object().ok_or_else(not_a_list)?, ["max-connections", "max-queues"], "limits")?;
+        Ok(Self { max_connections, max_queues })
+    }
+
+    /// The form that [`Self::from_value`] reads.
+    pub fn to_value(&self) -> Value {
+        write([("max-connections", self.max_connections), ("max-queues", self.max_queues)])
+    }
+
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl UserLimits {
+    /// The names of the limits.
+    pub const NAMES: [&str; 2] = ["max-connections", "max-channels"];
+
+    /// Reads `{"max-connections":5,"max-channels":-1}`; either may be missing.
+    ///
+    /// # Errors
+    /// With RabbitMQ's text for another form, another key, or a value that is no whole number.
+    pub fn from_value(value: &Value) -> Result<Self, InvalidLimits> {
+        let not_a_list = || InvalidLimits(format!("user-limits not a list {}", ErlangTerm(value)));
+        let [max_connections, max_channels] =
+            read(value.as_object().ok_or_else(not_a_list)?, Self::NAMES, "user-limits")?;
+        Ok(Self { max_connections, max_channels })
+    }
+
+    /// The form that [`Self::from_value`] reads.
+    pub fn to_value(&self) -> Value {
+        write([("max-connections", self.max_connections), ("max-channels", self.max_channels)])
+    }
+
+    /// Takes over what `other` limits.
+    pub fn update(&mut self, other: &Self) {
+        self.max_connections = other.max_connections.or(self.max_connections);
+        self.max_channels = other.max_channels.or(self.max_channels);
+    }
+
+    /// Lifts the limit of that name, or with `all` every one. Other names are fine.
+    pub fn clear(&mut self, name: &str) {
+        if matches!(name, "max-connections" | "all") {
+            self.max_connections = None;
+        }
+        if matches!(name, "max-channels" | "all") {
+            self.max_channels = None;
+        }
+    }
+}
+
+/// The number at which a limit is reached; none when there is no limit.
+pub fn bound(limit: Option<i64>) -> Option<u32> {
+    limit.filter(|limit| *limit >= 0).map(|limit| u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
+fn read<const N: usize>(
+    limits: &Map<String, Value>,
+    known: [&str; N],
+    what: &str,
+) -> Result<[Option<i64>; N], InvalidLimits> {
+    let term = |(name, value): (&String, &Value)| {
+        format!("{{{},{}}}", ErlangTerm(&Value::from(name.as_str())), ErlangTerm(value))
+    };
+    let unknown: Vec<_> =
+        limits.iter().filter(|(name, _)| !known.contains(&name.as_str())).map(term).collect();
+    if !unknown.is_empty() {
+        return Err(InvalidLimits(format!("Unrecognised terms [{}] in {what}", unknown.join(","))));
+    }
+    let mut read = [None; N];
+    for (place, name) in read.iter_mut().zip(known) {
+        let Some(value) = limits.get(name) else { continue };
+        let bad = || InvalidLimits(format!("{name} should be a number, actually was {}", ErlangTerm(value)));
+        *place = Some(value.as_i64().ok_or_else(bad)?);
+    }
+    Ok(read)
+}
+
+fn write<const N: usize>(limits: [(&str, Option<i64>); N]) -> Value {
+    let set = limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), Value::from(limit?))));
+    Value::Object(set.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_read_and_written() {
+        for value in
+            [json!({}), json!({"max-connections": 0}), json!({"max-connections": -1, "max-queues": 5})]
+        {
+            assert_eq!(VhostLimits::from_value(&value).unwrap().to_value(), value);
+        }
+        let value = json!({"max-channels": 2, "max-connections": 1});
+        let mut limits = UserLimits::from_value(&value).unwrap();
+        assert_eq!(limits.to_value(), value);
+        limits.update(&UserLimits { max_connections: None, max_channels: Some(9) });
+        assert_eq!(limits.to_value(), json!({"max-channels": 9, "max-connections": 1}));
+        limits.clear("foo");
+        limits.clear("max-channels");
+        assert_eq!(limits.to_value(), json!({"max-connections": 1}));
+        limits.clear("all");
+        assert_eq!(limits, UserLimits::default());
+    }
+
+    #[test]
+    fn others_are_refused_with_rabbitmqs_texts() {
+        for (value, text) in [
+            (json!(5), "limits not a list 5"),
+            (json!({"max-foo": 1}), "Unrecognised terms [{<<\"max-foo\">>,1}] in limits"),
+            (json!({"max-queues": "x"}), "max-queues should be a number, actually was <<\"x\">>"),
+        ] {
+            assert_eq!(VhostLimits::from_value(&value).unwrap_err().to_string(), text);
+        }
+        let error = UserLimits::from_value(&json!({"max-queues": 1})).unwrap_err();
+        assert_eq!(error.to_string(), "Unrecognised terms [{<<\"max-queues\">>,1}] in user-limits");
+        assert_eq!(UserLimits::from_value(&json!([])).unwrap_err().to_string(), "user-limits not a list []");
+    }
+
+    #[test]
+    fn negative_is_no_bound() {
+        assert_eq!(bound(None), None);
+        assert_eq!(bound(Some(-1)), None);
+        assert_eq!(bound(Some(0)), Some(0));
+        assert_eq!(bound(Some(i64::MAX)), Some(u32::MAX));
+    }
+}

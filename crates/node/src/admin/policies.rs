@@ -1,0 +1,35 @@
+//! Setting and clearing policies.
+
+use posthouse_model::policy::{InvalidPolicy, Policy, PolicyKind};
+
+use super::{AdminError, Result, find_vhost};
+use crate::broker::Broker;
+use crate::records;
+
+/// Adds a policy to a virtual host or replaces the one of that name, and applies it to what is there.
+pub fn set_policy(broker: &Broker, vhost: &str, kind: PolicyKind, policy: Policy) -> Result<()> {
+    let vhost = find_vhost(broker, vhost)?;
+    let put = records::put_parameter(vhost.name(), kind.component(), &policy.name, &policy.to_value());
+    vhost.change(|inner| {
+        inner.policies.set(kind, policy)?;
+        inner.apply_policies();
+        // Under the lock, so that changes are kept in the order in which they were made.
+        broker.keep(vec![put]);
+        Ok::<(), InvalidPolicy>(())
+    })?;
+    Ok(broker.store().meta().flush()?)
+}
+
+/// Removes a policy, and its effect.
+pub fn clear_policy(broker: &Broker, vhost: &str, kind: PolicyKind, name: &str) -> Result<()> {
+    let vhost = find_vhost(broker, vhost)?;
+    vhost.change(|inner| {
+        if !inner.policies.clear(kind, name) {
+            return Err(AdminError::NoSuchParameter);
+        }
+        inner.apply_policies();
+        broker.keep(vec![records::delete_parameter(vhost.name(), kind.component(), name)]);
+        Ok(())
+    })?;
+    Ok(broker.store().meta().flush()?)
+}

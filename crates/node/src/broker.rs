@@ -284,7 +284,7 @@ impl Broker {
     /// Sets the alarms by memory use and by what is known of the disk, and tells every session when they change.
     pub fn watch(&self, disk_free_bytes: Option<u64>) {
         let memory = self.memory.bytes() > self.settings.memory_watermark_bytes;
-        let full = self.wal().is_some_and(|wal| wal.is_disk_full());
+        let full = self.store.meta().is_disk_full() || self.wal().is_some_and(|wal| wal.is_disk_full());
         let disk = full || disk_free_bytes.is_some_and(|free| free < self.settings.disk_free_limit_bytes);
         let before = self.alarms.reason();
         if self.alarms.set(memory, disk) {

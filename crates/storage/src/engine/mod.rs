@@ -130,7 +130,7 @@ impl Storage {
     /// When any of it fails; what was durable stays so.
     pub fn close(&self, owner: &dyn QueueOwner) -> Result<CheckpointReport, OpenError> {
         let report = self.messages.close(owner)?;
-        self.meta.flush()?;
+        self.meta.close()?;
         Ok(report)
     }
 }

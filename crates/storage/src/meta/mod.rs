@@ -9,12 +9,14 @@
 //!  ------------------------> [queue] --take all--> one transaction --> committed = pos --> each woken once
 //! ```
 //!
-//! A failed commit is fatal: the handler given at opening is called once, nothing is retried, and the committed
-//! position never moves again.
+//! A commit that finds the disk full waits for room, and everybody who waits for it with it: `patient.rs`. Any other
+//! failed commit is fatal: the handler given at opening is called once, nothing is retried, and the committed position
+//! never moves again.
 //!
 //! On disk it is one redb file, `meta.redb`, with one redb table per [`MetaTable`]; the key `format` of the
 //! `system` table holds the format version as decimal text. Version 1.
 
+mod patient;
 mod redb_store;
 mod writer;
 
@@ -180,12 +182,17 @@ pub struct MetaStore {
 }
 
 impl MetaStore {
-    /// Opens or creates the store in the file `path`. `fatal` is called once when a commit fails.
+    /// Opens or creates the store in the file `path`. `fatal` is called once when a commit fails, which one does not
+    /// for lack of room: it waits.
     ///
     /// # Errors
     /// When the file cannot be opened, is damaged, or has a newer format.
     pub fn open(path: &Path, fatal: MetaFatal) -> Result<Self, MetaError> {
-        let store = Arc::new(RedbStore::open(path)?);
+        Self::start(RedbStore::open(path)?, path, fatal)
+    }
+
+    fn start(store: RedbStore, path: &Path, fatal: MetaFatal) -> Result<Self, MetaError> {
+        let store = Arc::new(store);
         let writer = Writer::start(Arc::clone(&store), fatal)
             .map_err(|e| MetaError::Store { path: path.display().to_string(), text: e.to_string() })?;
         Ok(Self { kind: Kind::Disk { store, writer } })
@@ -224,6 +231,14 @@ impl MetaStore {
         }
     }
 
+    /// Whether a commit waits for room on the disk. Everything applied waits with it.
+    pub fn is_disk_full(&self) -> bool {
+        match &self.kind {
+            Kind::Disk { writer, .. } => writer.is_disk_full(),
+            Kind::Memory { .. } => false,
+        }
+    }
+
     /// Everything up to here is on disk.
     pub fn committed(&self) -> MetaPos {
         match &self.kind {
@@ -254,6 +269,17 @@ impl MetaStore {
         }
     }
 
+    /// As [`Self::flush`], before the process ends: a full disk is not waited for any more.
+    ///
+    /// # Errors
+    /// When a commit failed, or finds no room.
+    pub fn close(&self) -> Result<(), MetaError> {
+        match &self.kind {
+            Kind::Disk { writer, .. } => writer.close(),
+            Kind::Memory { .. } => Ok(()),
+        }
+    }
+
     /// All committed entries of a table in key order, without the store's own format key.
     ///
     /// # Errors
@@ -276,6 +302,9 @@ impl MetaStore {
 fn entry(((_, key), value): (&(MetaTable, Vec<u8>), &Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
     (key.clone(), value.clone())
 }
+
+#[cfg(test)]
+mod full_disk_tests;
 
 #[cfg(test)]
 mod tests;

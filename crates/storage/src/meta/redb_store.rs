@@ -1,13 +1,16 @@
 //! The redb file behind the metadata store: opening, one transaction per batch, scans, and a census for the check
 //! command. Knows nothing of positions and waiters.
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
-use redb::backends::InMemoryBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, TableError,
 };
 
+use super::patient::{PatientFile, Room};
 use super::{META_FORMAT, MetaEntries, MetaError, MetaOp, MetaTable};
 
 /// Pages redb may keep in memory. Everything is scanned once at boot and written afterwards.
@@ -23,6 +26,7 @@ fn definition(table: MetaTable) -> Definition {
 pub(super) struct RedbStore {
     database: Database,
     path: String,
+    room: Arc<Room>,
 }
 
 impl RedbStore {
@@ -32,10 +36,18 @@ impl RedbStore {
 
     fn try_open(path: &Path) -> Result<Self, MetaError> {
         let name = path.display().to_string();
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        let file = FileBackend::new(file.map_err(|e| failed(&name, &e))?).map_err(|e| failed(&name, &e))?;
+        Self::on(file, name)
+    }
+
+    /// Opens what is in a file, or makes a store of it when it is empty. From then on writes wait for room.
+    pub(super) fn on(file: impl StorageBackend, name: String) -> Result<Self, MetaError> {
+        let room = Arc::new(Room::default());
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        let opened = builder.create(path).map_err(|e| failed(&name, &e));
-        let store = Self { database: opened?, path: name };
+        let opened = builder.create_with_backend(PatientFile::new(file, Arc::clone(&room)));
+        let store = Self { database: opened.map_err(|e| failed(&name, &e))?, path: name, room };
         match store.format()? {
             Some(_) => {}
             None => store.commit(&[MetaOp::Put {
@@ -44,7 +56,18 @@ impl RedbStore {
                 value: META_FORMAT.to_string().into_bytes(),
             }])?,
         }
+        store.room.set_waits(true);
         Ok(store)
+    }
+
+    /// Whether a write waits for room on the disk, or gave up waiting.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.room.is_full()
+    }
+
+    /// From now on a write that finds no room fails: nobody can make any before the process ends.
+    pub(super) fn stop_waiting(&self) {
+        self.room.set_waits(false);
     }
 
     /// One durable transaction. Quick repair keeps the allocator's state in every commit, so that an unclean stop
@@ -151,7 +174,7 @@ fn try_inspect(path: &Path) -> Result<MetaCensus, MetaError> {
         }
         Err(e) => return Err(failed(&name, &e)),
     }
-    let store = RedbStore { database, path: name };
+    let store = RedbStore { database, path: name, room: Arc::default() };
     store.format()?;
     let mut census = MetaCensus { file_bytes: bytes.len() as u64, ..MetaCensus::default() };
     for table in MetaTable::ALL {

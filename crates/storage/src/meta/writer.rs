@@ -11,11 +11,25 @@ use super::{MetaError, MetaFatal, MetaOp, MetaPos, MetaWaiter};
 /// Commits a batch; the seam where tests make commits slow or fail.
 pub(super) trait Commit: Send + Sync {
     fn commit(&self, ops: &[MetaOp]) -> Result<(), MetaError>;
+
+    /// Whether a commit waits for room on the disk, or gave up waiting.
+    fn is_disk_full(&self) -> bool;
+
+    /// Makes commits fail rather than wait for room, the one that waits now included.
+    fn stop_waiting(&self);
 }
 
 impl Commit for RedbStore {
     fn commit(&self, ops: &[MetaOp]) -> Result<(), MetaError> {
         Self::commit(self, ops)
+    }
+
+    fn is_disk_full(&self) -> bool {
+        Self::is_disk_full(self)
+    }
+
+    fn stop_waiting(&self) {
+        Self::stop_waiting(self);
     }
 }
 
@@ -48,6 +62,7 @@ impl Shared {
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    store: Arc<dyn Commit>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -55,10 +70,11 @@ impl Writer {
     pub(super) fn start(store: Arc<impl Commit + 'static>, fatal: MetaFatal) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
+        let commits = Arc::clone(&store);
         let thread = std::thread::Builder::new()
             .name("metadata".to_owned())
-            .spawn(move || run(&theirs, &*store, &fatal))?;
-        Ok(Self { shared, thread: Some(thread) })
+            .spawn(move || run(&theirs, &*commits, &fatal))?;
+        Ok(Self { shared, store, thread: Some(thread) })
     }
 
     pub(super) fn apply(&self, mut ops: Vec<MetaOp>) -> MetaPos {
@@ -94,6 +110,16 @@ impl Writer {
         waiter.committed(self.committed());
     }
 
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.store.is_disk_full()
+    }
+
+    /// Commits what is queued, but waits no more for room on the disk.
+    pub(super) fn close(&self) -> Result<(), MetaError> {
+        self.store.stop_waiting();
+        self.flush()
+    }
+
     pub(super) fn flush(&self) -> Result<(), MetaError> {
         let mut queue = self.shared.lock();
         let target = MetaPos(queue.appended);
@@ -110,6 +136,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
+        self.store.stop_waiting();
         self.shared.work.notify_one();
         if let Some(thread) = self.thread.take() {
             // A panic in the writer thread was already reported by the panic hook.
@@ -125,7 +152,12 @@ fn run(shared: &Shared, store: &dyn Commit, fatal: &MetaFatal) {
             let text = error.to_string();
             shared.lock().failed = Some(text.clone());
             shared.done.notify_all();
-            fatal(&text);
+            if store.is_disk_full() {
+                // It waited until the broker stopped. Nobody was told that these are kept.
+                tracing::error!(changes = ops.len(), %error, "no room for the last changes of definitions");
+            } else {
+                fatal(&text);
+            }
             return;
         }
         let bytes = ops.iter().map(MetaOp::memory_bytes).sum();
@@ -170,6 +202,12 @@ mod tests {
             self.commits.send(ops.len()).unwrap();
             self.permissions.lock().unwrap().recv().unwrap()
         }
+
+        fn is_disk_full(&self) -> bool {
+            false
+        }
+
+        fn stop_waiting(&self) {}
     }
 
     struct Tell(mpsc::Sender<MetaPos>);

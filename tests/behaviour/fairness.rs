@@ -1,6 +1,6 @@
 //! Who gets what, and in which order.
 
-use posthouse_testkit::{Consume, Exchange, FieldValue, Method, Peer, Publish, Queue, expect_method, table};
+use posthouse_testkit::{Consume, Exchange, FieldValue, Method, Peer, Publish, Queue, table};
 
 use super::{broker, unique};
 
@@ -37,27 +37,23 @@ fn two_consumers_take_turns() {
 }
 
 #[test]
-fn consumers_without_limits_share_too() {
-    const MESSAGES: u64 = 1000;
+fn consumers_without_limits_take_turns() {
+    const MESSAGES: usize = 100;
     let broker = broker();
     let (mut one, mut two, mut publisher) = (broker.peer(), broker.peer(), broker.peer());
     let queue = unique("q");
     publisher.declare(1, &Queue::named(&queue));
     one.consume(1, &Consume::no_ack(&queue));
     two.consume(1, &Consume::no_ack(&queue));
-    publisher.select_confirms(1);
-    for i in 1..=MESSAGES {
-        // One at a time: what comes at once may go to one at once.
-        publisher.publish(1, "", &queue, "x");
-        expect_method!(publisher, 1, Method::BasicAck { delivery_tag, .. } => assert_eq!(delivery_tag, i));
+    for i in 0..MESSAGES / 2 {
+        // Whoever has its message is last in line again, so this is the order however slow anybody is.
+        for (peer, name) in [(&mut one, "one"), (&mut two, "two")] {
+            let text = format!("{i} for {name}");
+            publisher.publish(1, "", &queue, &text);
+            assert_eq!(peer.message(1).text(), text);
+        }
     }
-    // A consumer takes its message soon, not at once: deleting the queue before would take the last one along.
-    while publisher.declare(1, &Queue::passive(&queue)).1 > 0 {}
-    assert_eq!(publisher.delete(1, &queue), 0);
-    // Both are told that the queue is gone after the last message.
-    let (first, second) = (until_cancelled(&mut one), until_cancelled(&mut two));
-    assert_eq!(first + second, MESSAGES);
-    assert!(first.abs_diff(second) <= MESSAGES / 10, "{first} and {second}");
+    publisher.delete(1, &queue);
 }
 
 fn until_cancelled(peer: &mut Peer) -> u64 {
@@ -178,5 +174,6 @@ fn a_burst_is_shared() {
     publisher.delete(1, &queue);
     let (first, second) = (until_cancelled(&mut one), until_cancelled(&mut two));
     assert_eq!(first + second, MESSAGES);
-    assert!(first.abs_diff(second) <= MESSAGES / 10, "{first} and {second}");
+    // Not more evenly than a busy machine lets both run.
+    assert!(first.min(second) >= MESSAGES / 5, "{first} and {second}");
 }

@@ -12,6 +12,10 @@ import checks
 from broker import connect
 
 HERE = pathlib.Path(__file__).parent
+PATIENCE_SECONDS = 30
+
+# Handled here, so that the programs start with the default: a shell's background jobs ignore it, and so would they.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Program:
@@ -31,14 +35,14 @@ class Program:
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGINT)
-        checks.equal(self.process.wait(10), 0, f"{self.script} ends when interrupted")
+        checks.equal(self.process.wait(PATIENCE_SECONDS), 0, f"{self.script} ends when interrupted")
 
     def line(self):
         """The next line it prints."""
         try:
-            return self.lines.get(timeout=10)
+            return self.lines.get(timeout=PATIENCE_SECONDS)
         except queue.Empty:
-            raise checks.Failed(f"{self.script} printed nothing for 10 s") from None
+            raise checks.Failed(f"{self.script} printed nothing for {PATIENCE_SECONDS} s") from None
 
     def prints(self, *expected):
         for line in expected:
@@ -47,7 +51,7 @@ class Program:
     def quiet(self):
         """Ends it and checks that it printed nothing more."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(10)
+        self.process.wait(PATIENCE_SECONDS)
         self.prints("Interrupted")
 
     def _read(self):
@@ -57,7 +61,7 @@ class Program:
 
 def output(script, *arguments):
     """What a program that ends by itself prints."""
-    done = subprocess.run([sys.executable, HERE / script, *arguments], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, HERE / script, *arguments], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     checks.equal(done.returncode, 0, f"{script} exits with (its stderr: {done.stderr})")
     return done.stdout.splitlines()
 

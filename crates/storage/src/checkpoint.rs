@@ -24,6 +24,7 @@ use posthouse_model::ids::{Lsn, QueueId, Seq};
 use crate::corrupt::{bad_crc, corrupt, io, read_exact};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::StorageError;
+use crate::fields::{u16_at, u32_at, u64_at};
 use crate::segment::{Class, Location, SegmentId};
 use crate::varint;
 
@@ -278,13 +279,13 @@ fn parse(bytes: &[u8], path: &Path, number: u64) -> Result<Checkpoint, StorageEr
         let got = format!("{}...{}", content[..4].escape_ascii(), trailer[12..].escape_ascii());
         return Err(corrupt(path, 0, "checkpoint magic", "PHCK...KCHP", got));
     }
-    let version = u16::from_le_bytes([content[4], content[5]]);
+    let version = u16_at(content, 4);
     if version > VERSION {
         let (path, expected, got) = (path.to_owned(), VERSION.into(), version.into());
         return Err(StorageError::UnsupportedVersion { path, expected, got });
     }
     let crc = crc32c::crc32c(&bytes[..bytes.len() - 8]);
-    let expected = u32::from_le_bytes([trailer[8], trailer[9], trailer[10], trailer[11]]);
+    let expected = u32_at(trailer, 8);
     if crc != expected {
         return Err(bad_crc(path, 0, "checkpoint checksum", expected, crc));
     }
@@ -292,7 +293,7 @@ fn parse(bytes: &[u8], path: &Path, number: u64) -> Result<Checkpoint, StorageEr
     if got != number {
         return Err(corrupt(path, 8, "checkpoint number", number, got));
     }
-    let flags = u16::from_le_bytes([content[6], content[7]]);
+    let flags = u16_at(content, 6);
     let queue_count = u64_at(trailer, 0);
     let mut rest = &content[HEADER..];
     let mut queues = Vec::new();
@@ -346,12 +347,6 @@ fn decode_queue(bytes: &mut &[u8]) -> Option<QueueState> {
         blocks.push(BlockRef { location, first_seq, span, settled });
     }
     Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks })
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut value = [0; 8];
-    value.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(value)
 }
 
 #[cfg(test)]

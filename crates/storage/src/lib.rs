@@ -7,6 +7,7 @@ pub mod datadir;
 pub mod disk;
 pub mod engine;
 pub mod error;
+mod fields;
 pub mod meta;
 pub mod segment;
 mod varint;

@@ -18,21 +18,23 @@ use posthouse_model::ids::{QueueId, Seq};
 use super::{Class, SegmentId};
 use crate::corrupt::{bad_crc, corrupt};
 use crate::error::StorageError;
+use crate::fields::{crc_around, put, seal, u16_at, u32_at, u64_at};
 
 pub(super) const VERSION: u16 = 1;
 pub(super) const FILE_HEADER: usize = 24;
 pub(crate) const BLOCK_HEADER: usize = 40;
+const FILE_CRC_AT: usize = 20;
+const BLOCK_CRC_AT: usize = 36;
 const FILE_MAGIC: [u8; 4] = *b"PHSG";
 const BLOCK_MAGIC: [u8; 4] = *b"PHBK";
 
 pub(super) fn file_header(id: SegmentId, class: Class) -> [u8; FILE_HEADER] {
     let mut bytes = [0; FILE_HEADER];
-    bytes[0..4].copy_from_slice(&FILE_MAGIC);
-    bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[6..8].copy_from_slice(&(class as u16).to_le_bytes());
-    bytes[8..16].copy_from_slice(&id.0.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..20]);
-    bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+    put(&mut bytes, 0, FILE_MAGIC);
+    put(&mut bytes, 4, VERSION.to_le_bytes());
+    put(&mut bytes, 6, (class as u16).to_le_bytes());
+    put(&mut bytes, 8, id.0.to_le_bytes());
+    seal(&mut bytes, FILE_CRC_AT);
     bytes
 }
 
@@ -46,9 +48,9 @@ pub(super) fn check_file_header(
     if bytes[0..4] != FILE_MAGIC {
         return Err(bad_magic(path, 0, "segment magic", FILE_MAGIC, &bytes[0..4]));
     }
-    let crc = crc32c::crc32c(&bytes[..20]);
-    if crc != u32_at(bytes, 20) {
-        return Err(bad_crc(path, 0, "file header checksum", u32_at(bytes, 20), crc));
+    let (expected, crc) = (u32_at(bytes, FILE_CRC_AT), crc_around(bytes, FILE_CRC_AT));
+    if crc != expected {
+        return Err(bad_crc(path, 0, "file header checksum", expected, crc));
     }
     let version = u16_at(bytes, 4);
     if version > VERSION {
@@ -75,26 +77,26 @@ pub(crate) struct BlockHeader {
 impl BlockHeader {
     pub(super) fn encode(&self) -> [u8; BLOCK_HEADER] {
         let mut bytes = [0; BLOCK_HEADER];
-        bytes[0..4].copy_from_slice(&BLOCK_MAGIC);
-        bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.queue.0.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.first_seq.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.count.to_le_bytes());
-        bytes[28..32].copy_from_slice(&self.length.to_le_bytes());
-        bytes[32..36].copy_from_slice(&self.crc.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..36]);
-        bytes[36..40].copy_from_slice(&crc.to_le_bytes());
+        put(&mut bytes, 0, BLOCK_MAGIC);
+        put(&mut bytes, 4, VERSION.to_le_bytes());
+        put(&mut bytes, 8, self.queue.0.to_le_bytes());
+        put(&mut bytes, 16, self.first_seq.to_le_bytes());
+        put(&mut bytes, 24, self.count.to_le_bytes());
+        put(&mut bytes, 28, self.length.to_le_bytes());
+        put(&mut bytes, 32, self.crc.to_le_bytes());
+        seal(&mut bytes, BLOCK_CRC_AT);
         bytes
     }
 
-    /// Reads a header of [`BLOCK_HEADER`] bytes found at `offset`.
+    /// Reads the header that `bytes`, found at `offset`, start with.
     pub(super) fn decode(bytes: &[u8], path: &Path, offset: u64) -> Result<Self, StorageError> {
+        let bytes = &bytes[..BLOCK_HEADER];
         if bytes[0..4] != BLOCK_MAGIC {
             return Err(bad_magic(path, offset, "block magic", BLOCK_MAGIC, &bytes[0..4]));
         }
-        let crc = crc32c::crc32c(&bytes[..36]);
-        if crc != u32_at(bytes, 36) {
-            return Err(bad_crc(path, offset, "block header checksum", u32_at(bytes, 36), crc));
+        let (expected, crc) = (u32_at(bytes, BLOCK_CRC_AT), crc_around(bytes, BLOCK_CRC_AT));
+        if crc != expected {
+            return Err(bad_crc(path, offset, "block header checksum", expected, crc));
         }
         let version = u16_at(bytes, 4);
         if version > VERSION {
@@ -116,18 +118,6 @@ fn bad_magic(path: &Path, offset: u64, what: &'static str, expected: [u8; 4], go
 
 fn newer(path: &Path, got: u16) -> StorageError {
     StorageError::UnsupportedVersion { path: path.to_owned(), expected: VERSION.into(), got: got.into() }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@
 
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
+use crate::fields::{crc_around, put, seal, u16_at, u32_at, u64_at};
+
 /// The format version this build writes, and the newest it reads.
 pub const VERSION: u32 = 1;
 
@@ -59,6 +61,8 @@ pub(super) const KIND_QUEUE_DELETED: u8 = 4;
 
 const FILE_MAGIC: &[u8; 8] = b"PHWALOG\n";
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"PHBT");
+const FILE_CRC_AT: usize = 12;
+const BATCH_CRC_AT: usize = 8;
 const RECORD_CRC_AT: usize = 20;
 
 /// Who a log file is.
@@ -80,27 +84,22 @@ pub(super) enum ReadHeader {
 impl FileHeader {
     pub(super) fn encode(self) -> [u8; FILE_HEADER_BYTES] {
         let mut bytes = [0; FILE_HEADER_BYTES];
-        bytes[0..8].copy_from_slice(FILE_MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.salt.to_le_bytes());
-        let crc = Self::crc(&bytes);
-        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        put(&mut bytes, 0, *FILE_MAGIC);
+        put(&mut bytes, 8, VERSION.to_le_bytes());
+        put(&mut bytes, 16, self.number.to_le_bytes());
+        put(&mut bytes, 24, self.salt.to_le_bytes());
+        seal(&mut bytes, FILE_CRC_AT);
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8; FILE_HEADER_BYTES]) -> ReadHeader {
-        if bytes[0..8] != *FILE_MAGIC || u32_at(bytes, 12) != Self::crc(bytes) {
+        if bytes[0..8] != *FILE_MAGIC || u32_at(bytes, FILE_CRC_AT) != crc_around(bytes, FILE_CRC_AT) {
             return ReadHeader::Invalid;
         }
         match u32_at(bytes, 8) {
             VERSION => ReadHeader::Valid(Self { number: u64_at(bytes, 16), salt: u64_at(bytes, 24) }),
             version => ReadHeader::Version(version),
         }
-    }
-
-    fn crc(bytes: &[u8; FILE_HEADER_BYTES]) -> u32 {
-        crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..])
     }
 }
 
@@ -120,16 +119,15 @@ pub(super) struct BatchHeader {
 impl BatchHeader {
     pub(super) fn encode(&self) -> [u8; BATCH_HEADER_BYTES] {
         let mut bytes = [0; BATCH_HEADER_BYTES];
-        bytes[0..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.records.to_le_bytes());
-        bytes[16..18].copy_from_slice(&self.flags.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.salt.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.first.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.durable_before.to_le_bytes());
-        let crc = Self::crc(&bytes);
-        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        put(&mut bytes, 0, BATCH_MAGIC.to_le_bytes());
+        put(&mut bytes, 4, self.length.to_le_bytes());
+        put(&mut bytes, 12, self.records.to_le_bytes());
+        put(&mut bytes, 16, self.flags.to_le_bytes());
+        put(&mut bytes, 24, self.salt.to_le_bytes());
+        put(&mut bytes, 32, self.number.to_le_bytes());
+        put(&mut bytes, 40, self.first.to_le_bytes());
+        put(&mut bytes, 48, self.durable_before.to_le_bytes());
+        seal(&mut bytes, BATCH_CRC_AT);
         bytes
     }
 
@@ -138,11 +136,11 @@ impl BatchHeader {
         let bytes = bytes.first_chunk::<BATCH_HEADER_BYTES>()?;
         let good = u32_at(bytes, 0) == BATCH_MAGIC
             && u64_at(bytes, 24) == salt
-            && u32_at(bytes, 8) == Self::crc(bytes);
+            && u32_at(bytes, BATCH_CRC_AT) == crc_around(bytes, BATCH_CRC_AT);
         good.then(|| Self {
             length: u32_at(bytes, 4),
             records: u32_at(bytes, 12),
-            flags: u16::from_le_bytes([bytes[16], bytes[17]]),
+            flags: u16_at(bytes, 16),
             salt,
             number: u64_at(bytes, 32),
             first: u64_at(bytes, 40),
@@ -158,10 +156,6 @@ impl BatchHeader {
     /// Bytes it takes in the file.
     pub(super) fn file_bytes(&self) -> u64 {
         batch_file_bytes(u64::from(self.length))
-    }
-
-    fn crc(bytes: &[u8; BATCH_HEADER_BYTES]) -> u32 {
-        crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..])
     }
 }
 
@@ -184,7 +178,7 @@ pub(super) fn batch_file_bytes(length: u64) -> u64 {
 /// A record's header with a checksum still to be filled in.
 pub(super) fn record_header(kind: u8, length: u32) -> [u8; RECORD_HEADER_BYTES] {
     let mut bytes = [0; RECORD_HEADER_BYTES];
-    bytes[0..4].copy_from_slice(&length.to_le_bytes());
+    put(&mut bytes, 0, length.to_le_bytes());
     bytes[4] = kind;
     bytes
 }
@@ -197,7 +191,7 @@ pub(super) fn record_length(bytes: &[u8], at: usize) -> usize {
 /// Fills in the checksum of a record that lies in two pieces: `own`, header included, and `shared`.
 pub(super) fn seal_record(own: &mut [u8], shared: &[u8], salt: u64, lsn: Lsn) {
     let crc = record_crc(own, shared, salt, lsn);
-    own[RECORD_CRC_AT..RECORD_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    put(own, RECORD_CRC_AT, crc.to_le_bytes());
 }
 
 /// Whether `record`, whole, carries the checksum that belongs to it.
@@ -311,14 +305,6 @@ impl<'a> LogRecord<'a> {
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,8 +350,7 @@ mod tests {
     fn another_version_is_told_apart_from_damage() {
         let mut bytes = FileHeader { number: 1, salt: 2 }.encode();
         bytes[8] = 9;
-        let crc = FileHeader::crc(&bytes);
-        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        seal(&mut bytes, FILE_CRC_AT);
         assert_eq!(FileHeader::decode(&bytes), ReadHeader::Version(9));
     }
 

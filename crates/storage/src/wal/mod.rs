@@ -10,6 +10,7 @@
 
 pub mod format;
 mod replay;
+mod report;
 mod ring;
 mod scan;
 mod stage;
@@ -28,7 +29,8 @@ use std::time::Duration;
 use posthouse_model::ids::Lsn;
 
 pub use format::{Enqueue, LogRecord, Ranges};
-pub use replay::{Damage, DamageKind, ReplayReport, TornTail, verify};
+pub use replay::verify;
+pub use report::{Damage, DamageKind, ReplayReport, TornTail};
 pub use stage::{Payload, Stage};
 pub use waiters::DurableWaiter;
 

@@ -58,6 +58,9 @@ pub enum AdminError {
     /// A client would have been answered so.
     #[error("{}", .0.text)]
     Reply(ReplyError),
+    /// Messages cannot be read from their segment.
+    #[error("messages cannot be read: {0}")]
+    Unreadable(StorageError),
     /// The change was made and cannot be kept.
     #[error("the change is made but not kept: {0}")]
     Meta(#[from] MetaError),

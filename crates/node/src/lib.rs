@@ -4,11 +4,13 @@
 pub mod admin;
 pub mod alarms;
 pub mod broker;
+pub mod browse;
 pub mod connections;
 pub mod declare;
 pub mod deliver;
 pub mod draws;
 pub mod listings;
+pub mod message_filter;
 pub mod metadata;
 pub mod owner;
 pub mod policies;

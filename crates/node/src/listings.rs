@@ -551,7 +551,7 @@ pub fn totals(broker: &Broker) -> Totals {
 }
 
 /// A field table as JSON: what JSON has no type for becomes text.
-fn table_value(table: &FieldTable) -> Value {
+pub(crate) fn table_value(table: &FieldTable) -> Value {
     Value::Object(table.0.iter().map(|(name, value)| (name.clone(), field_value(value))).collect())
 }
 

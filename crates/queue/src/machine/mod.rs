@@ -9,6 +9,7 @@
 //!
 //! What holds at all times: `ready + unacked` is the number of messages that are not settled.
 
+pub mod browse;
 pub mod chunks;
 pub mod departures;
 pub mod details;

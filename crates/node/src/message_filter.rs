@@ -1,0 +1,180 @@
+//! Choosing messages by what is written on them: for browsing, purging and moving some of a queue's messages.
+//!
+//! ```text
+//! filter   NAME=VALUE     the field is there and its text is VALUE
+//!          NAME           the field is there
+//! NAME     exchange | routing_key | headers.KEY | a property such as message_id, type, priority, delivery_mode
+//! ```
+//!
+//! Numbers are compared by their decimal text, booleans as `true` and `false`. Several filters must all hold.
+
+use posthouse_model::field::FieldValue;
+use posthouse_model::props::HeaderView;
+use posthouse_model::record::Record;
+
+/// Properties that can be named.
+const PROPERTIES: [&str; 13] = [
+    "content_type",
+    "content_encoding",
+    "delivery_mode",
+    "priority",
+    "correlation_id",
+    "reply_to",
+    "expiration",
+    "message_id",
+    "timestamp",
+    "type",
+    "user_id",
+    "app_id",
+    "cluster_id",
+];
+
+/// One condition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MessageFilter {
+    field: Field,
+    value: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Field {
+    Exchange,
+    RoutingKey,
+    Property(&'static str),
+    Header(String),
+}
+
+impl MessageFilter {
+    /// Reads `NAME=VALUE` or `NAME`. The error says what was expected and what was got.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text, None),
+        };
+        let field = match name {
+            "exchange" => Field::Exchange,
+            "routing_key" => Field::RoutingKey,
+            _ => match (name.strip_prefix("headers."), PROPERTIES.iter().find(|known| **known == name)) {
+                (Some(key), _) if !key.is_empty() => Field::Header(key.to_owned()),
+                (_, Some(property)) => Field::Property(property),
+                _ => {
+                    let known = PROPERTIES.join(", ");
+                    return Err(format!(
+                        "filter: expected exchange, routing_key, headers.KEY or one of {known}, got {name:?}"
+                    ));
+                }
+            },
+        };
+        Ok(Self { field, value })
+    }
+
+    /// Whether a message is one of those meant. One whose header cannot be read is not.
+    pub fn matches(&self, record: &Record<'_>) -> bool {
+        let (exchange, key) = record.exchange_and_key();
+        let found = match &self.field {
+            Field::Exchange => Some(text(exchange)),
+            Field::RoutingKey => Some(text(key)),
+            Field::Property(name) => HeaderView::parse(record.header()).ok().and_then(|h| property(h, name)),
+            Field::Header(name) => HeaderView::parse(record.header()).ok().and_then(|h| header(h, name)),
+        };
+        match (found, &self.value) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(found), Some(wanted)) => found == *wanted,
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn property(header: HeaderView<'_>, name: &str) -> Option<String> {
+    match name {
+        "content_type" => header.content_type().map(text),
+        "content_encoding" => header.content_encoding().map(text),
+        "delivery_mode" => header.delivery_mode().map(|mode| mode.to_string()),
+        "priority" => header.priority().map(|priority| priority.to_string()),
+        "correlation_id" => header.correlation_id().map(text),
+        "reply_to" => header.reply_to().map(text),
+        "expiration" => header.expiration().map(text),
+        "message_id" => header.message_id().map(text),
+        "timestamp" => header.timestamp().map(|seconds| seconds.to_string()),
+        "type" => header.message_type().map(text),
+        "user_id" => header.user_id().map(text),
+        "app_id" => header.app_id().map(text),
+        _ => header.cluster_id().map(text),
+    }
+}
+
+fn header(header: HeaderView<'_>, key: &str) -> Option<String> {
+    let value = FieldValue::from_raw_value(header.headers()?.get(key.as_bytes())?).ok()?;
+    Some(match &value {
+        FieldValue::LongStr(bytes) => text(bytes),
+        FieldValue::Bool(yes) => yes.to_string(),
+        FieldValue::F32(number) => number.to_string(),
+        FieldValue::F64(number) => number.to_string(),
+        FieldValue::Timestamp(seconds) => seconds.to_string(),
+        other => other.as_int().map(|number| number.to_string()).unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::chunk::ChunkBuilder;
+    use posthouse_model::field::FieldTable;
+    use posthouse_model::props::Properties;
+
+    use super::*;
+
+    fn matches(filter: &str) -> bool {
+        let headers = FieldTable(vec![
+            ("tenant".to_owned(), FieldValue::string("a=b")),
+            ("retries".to_owned(), FieldValue::I32(3)),
+            ("urgent".to_owned(), FieldValue::Bool(true)),
+        ]);
+        let properties = Properties {
+            headers: Some(headers),
+            priority: Some(7),
+            message_id: Some("m1".to_owned()),
+            ..Properties::default()
+        };
+        let mut header = Vec::new();
+        properties.encode(0, &mut header);
+        let mut builder = ChunkBuilder::default();
+        builder.push(0, 0, b"\x04logs\x05a.b.c", &header, 0, b"");
+        let chunk = builder.finish();
+        MessageFilter::parse(filter).unwrap().matches(&chunk.record_at(0).unwrap())
+    }
+
+    #[test]
+    fn fields_are_found_and_compared_as_text() {
+        for yes in [
+            "exchange=logs",
+            "routing_key=a.b.c",
+            "headers.tenant=a=b",
+            "headers.retries=3",
+            "headers.urgent=true",
+            "headers.urgent",
+            "priority=7",
+            "message_id=m1",
+        ] {
+            assert!(matches(yes), "{yes}");
+        }
+        for no in ["exchange=log", "headers.retries=03", "headers.nosuch", "message_id=m", "app_id", "type="]
+        {
+            assert!(!matches(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        for bad in ["nosuch=1", "headers.=1", "", "=x"] {
+            let text = MessageFilter::parse(bad).unwrap_err();
+            assert!(
+                text.starts_with("filter: expected exchange, routing_key, headers.KEY or one of"),
+                "{text}"
+            );
+        }
+    }
+}

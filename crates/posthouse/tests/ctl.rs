@@ -283,6 +283,15 @@ fn what_is_done_is_felt_shown_and_kept() {
     assert_eq!(broker.ok(&["list_users", "-s"]), "bob\t[administrator, monitoring]\n");
     assert_eq!(broker.ok(&["list_vhosts", "-s"]), "/\n");
     assert_eq!(broker.ok(&["list_queues", "-s"]), "q\t1\n");
+    assert_eq!(broker.ok(&["browse_queue", "q", "-s", "position", "redelivered"]), "0\tfalse\n");
+    assert_eq!(broker.ok(&["browse_queue", "q", "-s", "--filter", "routing_key=other"]), "");
+    assert_eq!(broker.ok(&["browse_queue", "q", "-s", "--skip=1"]), "");
+    let (code, text) = broker.fails(&["browse_queue", "q", "--count", "0"]);
+    assert_eq!((code, text.as_str()), (2, "count: expected 1 to 1000, got 0"));
+    let (code, text) = broker.fails(&["browse_queue", "q", "--filter", "nosuch=1"]);
+    assert!(code == 2 && text.starts_with("filter: expected exchange, routing_key"), "{text}");
+    assert_eq!(broker.fails(&["browse_queue", "x"]), (1, "no queue 'x' in vhost '/'".into()));
+    assert_eq!(broker.ok(&["list_queues", "-s"]), "q\t1\n", "browsing takes nothing");
     broker.ok(&["purge_queue", "q"]);
     assert_eq!(broker.ok(&["list_queues", "-s"]), "q\t0\n");
     broker.ok(&["delete_queue", "q"]);

@@ -152,6 +152,13 @@ const DONE: Command = Command {
     about: "",
 };
 
+const BROWSE_OPTIONS: &[CtlOption] = &[
+    CtlOption { name: "skip", kind: OptionKind::Number, default: None },
+    CtlOption { name: "count", kind: OptionKind::Number, default: None },
+    CtlOption { name: "filter", kind: OptionKind::Text, default: None },
+    CtlOption { name: "body_bytes", kind: OptionKind::Number, default: None },
+];
+
 const PERMISSIONS: &[&str] = &["user", "vhost", "configure", "write", "read"];
 
 /// In the order of `help`.
@@ -550,6 +557,33 @@ pub(crate) const COMMANDS: &[Command] = &[
         vhost: true,
         answer: Answer::Done("Purged {messages} messages from queue '{name}' in vhost '{vhost}'"),
         about: "delete a queue's ready messages",
+        ..DONE
+    },
+    Command {
+        name: "browse_queue",
+        positional: &["name"],
+        vhost: true,
+        options: BROWSE_OPTIONS,
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Browsing a queue in vhost \"{vhost}\" ...",
+            shown: &["position", "redelivered", "routing_key", "payload_bytes", "payload"],
+            columns: &[
+                "position",
+                "number",
+                "redelivered",
+                "exchange",
+                "routing_key",
+                "received_at",
+                "properties",
+                "payload_bytes",
+                "payload",
+                "payload_encoding",
+                "truncated",
+            ],
+        },
+        about: "show ready messages and leave them as they are; a filter is NAME or NAME=VALUE, where NAME is \
+                exchange, routing_key, headers.KEY or a property",
         ..DONE
     },
     Command {

@@ -103,7 +103,7 @@ fn every_command_is_one_of_the_protocol() {
         }
         for option in command.options {
             let number = option.kind == commands::OptionKind::Number;
-            fields.insert(option.name.to_owned(), if number { json!(-1) } else { json!("x") });
+            fields.insert(option.name.to_owned(), if number { json!(1) } else { json!("x") });
         }
         fields.extend(command.flags.iter().map(|flag| ((*flag).to_owned(), Value::from(true))));
         let request = json!({"command": command.name, "args": fields});

@@ -6,8 +6,10 @@ use posthouse_model::limits::{UserLimits, VhostLimits};
 use posthouse_model::policy::{ApplyTo, Policy, PolicyKind};
 use posthouse_node::admin::{self, AdminError};
 use posthouse_node::broker::Broker;
+use posthouse_node::browse;
 use posthouse_node::declare::DeleteIf;
 use posthouse_node::listings;
+use posthouse_node::message_filter::MessageFilter;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -162,6 +164,19 @@ pub enum Command {
         vhost: String,
         name: String,
     },
+    BrowseQueue {
+        #[serde(default = "root")]
+        vhost: String,
+        name: String,
+        #[serde(default)]
+        skip: u64,
+        #[serde(default = "few")]
+        count: usize,
+        #[serde(default)]
+        filter: Option<String>,
+        #[serde(default = "body_bytes")]
+        body_bytes: usize,
+    },
     SetPolicy(SetPolicy),
     ClearPolicy {
         #[serde(default = "root")]
@@ -233,6 +248,15 @@ pub struct SetPolicy {
 
 fn root() -> String {
     "/".to_owned()
+}
+
+/// Messages shown unless another number is asked for.
+fn few() -> usize {
+    10
+}
+
+fn body_bytes() -> usize {
+    browse::BODY_BYTES
 }
 
 fn all() -> String {
@@ -330,6 +354,10 @@ pub(crate) fn run(shared: &Shared, command: Command) -> Result<Outcome, Failure>
         Command::ListUserTopicPermissions { user } => rows(listings::user_topic_permissions(broker, &user)?),
         Command::ListVhostLimits {} => rows(listings::vhost_limits(broker)),
         Command::ListUserLimits {} => rows(listings::user_limits(broker)),
+        Command::BrowseQueue { vhost, name, skip, count, filter, body_bytes } => {
+            let request = browse_request(skip, count, filter.as_deref(), body_bytes)?;
+            rows(browse::browse(broker, &vhost, &name, &request)?)
+        }
         Command::ListPolicies { vhost } => rows(listings::policies(broker, &vhost, PolicyKind::User)?),
         Command::ListOperatorPolicies { vhost } => {
             rows(listings::policies(broker, &vhost, PolicyKind::Operator)?)
@@ -440,6 +468,19 @@ fn set_policy(broker: &Broker, kind: PolicyKind, args: &SetPolicy) -> Result<(),
 fn json_text(argument: &str, text: &str) -> Result<Value, AdminError> {
     let bad = |error| AdminError::Invalid(format!("expected {argument} to be JSON, got {text:?}: {error}"));
     serde_json::from_str(text).map_err(bad)
+}
+
+fn browse_request(
+    skip: u64,
+    count: usize,
+    filter: Option<&str>,
+    body_bytes: usize,
+) -> Result<browse::Request, Failure> {
+    if !(1..=browse::COUNT_MAX).contains(&count) {
+        return Err(Failure::usage(format!("count: expected 1 to {}, got {count}", browse::COUNT_MAX)));
+    }
+    let filters = filter.map(MessageFilter::parse).transpose().map_err(Failure::usage)?;
+    Ok(browse::Request { skip, count, filters: filters.into_iter().collect(), body_bytes })
 }
 
 fn status(shared: &Shared) -> Value {

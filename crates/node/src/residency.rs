@@ -133,7 +133,8 @@ impl Drain {
         const WINDOW_MS: u64 = 100;
         const WINDOWS: u64 = 10;
         const FAST_PER_SECOND: u64 = 50_000;
-        if now_ms.saturating_sub(self.window_start_ms) >= WINDOW_MS {
+        // A clock that was set back ends the window, too: its verdict would stand until the clock has caught up.
+        if now_ms.abs_diff(self.window_start_ms) >= WINDOW_MS {
             self.fast =
                 (delivered - self.delivered_before).saturating_mul(WINDOWS) >= ready.min(FAST_PER_SECOND);
             self.delivered_before = delivered;
@@ -325,11 +326,17 @@ fn give_up(
 
 /// Reads what the queue needs next; whether that must be repeated.
 fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
-    let plan = {
+    let (plan, told) = {
         let mut state = queue.lock();
         state.loading = false;
-        state.machine.plan_load(READ_AHEAD_BYTES, |location| location.len as usize)
+        let plan = state.machine.plan_load(READ_AHEAD_BYTES, |location| location.len as usize);
+        // With nothing to read any more, because the queue was purged say, nobody would tell them below.
+        let told = if plan.is_empty() { std::mem::take(&mut state.getting) } else { Vec::new() };
+        (plan, told)
     };
+    for session in told {
+        session.room();
+    }
     let (mut wakes, mut again, mut refused) = (Vec::new(), false, false);
     for (first_seq, location) in plan {
         let read = segments.read(&location, queue.id, first_seq);
@@ -463,5 +470,86 @@ mod tests {
         assert!(drain.is_fast(250, 110, 1_000));
         assert!(!drain.is_fast(350, 110, 1_000), "it stopped");
         assert!(drain.is_fast(450, 5_110, 1_000_000), "50,000 a second is fast whatever waits");
+    }
+
+    fn broker_in(data: &std::path::Path) -> Arc<Broker> {
+        let settings = Settings {
+            max_message_bytes: 1 << 20,
+            memory_budget_bytes: 1 << 30,
+            memory_watermark_bytes: 1 << 31,
+            disk_free_limit_bytes: 0,
+            max_consumers_per_channel: 1,
+            max_connections: 1,
+        };
+        let wal = WalOptions { file_bytes: 1 << 20, ring_files: 4, ..WalOptions::default() };
+        start::start(StartOptions {
+            settings,
+            auth: AuthSettings::default(),
+            default_user: ("guest".into(), "guest".into()),
+            keep: Keep::InDirectory { path: data.to_owned(), wal },
+            on_fatal: |problem| panic!("{problem}"),
+        })
+        .unwrap()
+    }
+
+    fn declare(broker: &Arc<Broker>, name: &str) -> Arc<QueueHandle> {
+        let declaration = QueueDeclaration { name: name.into(), ..QueueDeclaration::default() };
+        broker.declare_queue(&broker.vhost("/").unwrap(), declaration, 0).unwrap().queue
+    }
+
+    fn publish(publisher: &mut Publisher, queue: &Arc<QueueHandle>, messages: usize, step_ms: u64) {
+        let slot = publisher.slot(&[queue.id], |_| Some(queue.clone())).unwrap();
+        for _ in 0..messages {
+            publisher.received_ms += step_ms;
+            publisher.append(slot, false, b"\0\x01q", b"", &[0; 100 << 10]);
+            publisher.flush();
+        }
+    }
+
+    #[test]
+    fn a_get_that_waits_for_the_disk_is_told_when_its_queue_is_purged() {
+        let data = tempfile::tempdir().unwrap();
+        let broker = broker_in(data.path());
+        let mut publisher = Publisher::new(broker.clone(), Arc::default());
+        let queues = [declare(&broker, "busy"), declare(&broker, "q")];
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        for queue in &queues {
+            publish(&mut publisher, queue, 80, 1_000);
+            while queue.lock().machine.memory_bytes() > 3 << 20 {
+                assert!(std::time::Instant::now() < patience, "not written to segments");
+                std::thread::yield_now();
+            }
+        }
+        // The reading thread waits for the other queue meanwhile.
+        let busy = queues[0].lock();
+        broker.residency().unwrap().load(&queues[0]);
+        let waker = Arc::new(crate::waker::SessionWaker::default());
+        while crate::deliver::get(&broker, &queues[1], true, &waker).1.is_some() {}
+        assert!(crate::deliver::purge(&broker, &queues[1]) > 0);
+        drop(busy);
+        while !waker.has_mail() {
+            assert!(std::time::Instant::now() < patience, "nobody told the session");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_hold_publishers() {
+        let data = tempfile::tempdir().unwrap();
+        let broker = broker_in(data.path());
+        let mut publisher = Publisher::new(broker.clone(), Arc::default());
+        let queue = declare(&broker, "q");
+        publisher.received_ms = 10_000_000;
+        publish(&mut publisher, &queue, 25, 0);
+        while crate::deliver::get(&broker, &queue, true, &Arc::default()).1.is_some() {}
+        publisher.received_ms -= 3_600_000;
+        publish(&mut publisher, &queue, 60, 0);
+        let mut now_ms = publisher.received_ms;
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while publisher.must_wait(now_ms) {
+            now_ms += 100;
+            assert!(std::time::Instant::now() < patience, "held back though nobody takes anything");
+            std::thread::yield_now();
+        }
     }
 }

@@ -22,6 +22,11 @@ impl Alarms {
         self.0.load(Ordering::Relaxed) & MEMORY != 0
     }
 
+    /// Whether the disk alarm is on.
+    pub fn disk(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & DISK != 0
+    }
+
     /// Sets the memory alarm; whether none was on before.
     pub fn raise_memory(&self) -> bool {
         self.0.fetch_or(MEMORY, Ordering::Relaxed) == 0
@@ -58,7 +63,7 @@ mod tests {
         assert!(!alarms.set(true, true), "it was on before");
         assert_eq!(alarms.reason(), Some("low on memory & disk"));
         assert!(!alarms.set(false, true));
-        assert_eq!(alarms.reason(), Some("low on disk"));
+        assert_eq!((alarms.reason(), alarms.disk(), alarms.memory()), (Some("low on disk"), true, false));
         assert!(alarms.set(false, false));
         assert!(alarms.raise_memory() && alarms.memory());
         assert!(!alarms.raise_memory(), "it was on before");

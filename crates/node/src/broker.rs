@@ -276,6 +276,11 @@ impl Broker {
         self.alarms.any()
     }
 
+    /// Whether publishers are held back because the disk is low or full.
+    pub(crate) fn disk_alarm_on(&self) -> bool {
+        self.alarms.disk()
+    }
+
     /// Why publishers are held back.
     pub fn alarm_reason(&self) -> Option<&'static str> {
         self.alarms.reason()

@@ -1,7 +1,7 @@
 //! From a data directory, or nothing, to a running broker, and back.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,6 +30,12 @@ use crate::queue_handle::{Machine, QueueHandle};
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
 use crate::vhost::{Inner, VirtualHost};
+
+/// How often it is looked whether a checkpoint is due for another reason than a full log.
+const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
+
+/// Segment files (16 MiB each) without a live message from which on a checkpoint is made to delete them.
+const DEAD_FILES_MAX: usize = 16;
 
 /// How often watermarks are looked at.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
@@ -412,10 +418,21 @@ fn start_checkpoints(
     std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
         // The first look is at what a crash has left in the log: nobody else asks before more of it is full.
         let mut first = true;
-        while std::mem::take(&mut first) || work.recv().is_ok() {
+        loop {
+            let asked = if first { Ok(()) } else { work.recv_timeout(CHECKPOINT_LOOK) };
+            first = false;
+            if asked == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
             let Some(broker) = broker.upgrade() else { return };
             let Store::Log(storage) = broker.store() else { return };
-            if storage.messages.wal().checkpoint_wanted().is_none() {
+            // Only a checkpoint may delete segments that nobody needs any more, and one that found the disk full is
+            // to be tried again.
+            let dead_files = storage.messages.segments().retired().len();
+            let wanted = storage.messages.wal().checkpoint_wanted().is_some()
+                || dead_files >= DEAD_FILES_MAX
+                || (dead_files > 0 && broker.disk_alarm_on());
+            if !wanted {
                 continue;
             }
             match storage.messages.checkpoint(&*broker, false) {

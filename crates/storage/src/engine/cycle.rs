@@ -2,6 +2,7 @@
 //! segments that are mostly dead are rewritten.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use posthouse_model::bitmap::SeqBitmap;
@@ -81,13 +82,19 @@ pub struct CheckpointReport {
 impl MessageStore {
     /// Runs one cycle. `clean` says that the owner has stopped: nothing is staged any more, and everything goes into
     /// the checkpoint. Otherwise it goes as far as [`crate::wal::Wal::checkpoint_wanted`] says, or, when that wants
-    /// nothing, to what is durable. Only one cycle runs at a time.
+    /// nothing, to what is durable. Only one cycle runs at a time, and none after a clean one.
     ///
     /// # Errors
     /// When anything fails. When [`StorageError::is_disk_full`], nothing is lost and it may be tried again; any other
     /// error is fatal.
     pub fn checkpoint(&self, owner: &dyn QueueOwner, clean: bool) -> Result<CheckpointReport, StorageError> {
         let mut next_number = self.next_checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        // Both under the lock.
+        if clean {
+            self.closed.store(true, Ordering::Relaxed);
+        } else if self.closed.load(Ordering::Relaxed) {
+            return Ok(CheckpointReport::default());
+        }
         let target = match self.wal.checkpoint_wanted() {
             _ if clean => self.wal.appended(),
             Some(wanted) => wanted,

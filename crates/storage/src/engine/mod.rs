@@ -35,6 +35,7 @@ mod recovered;
 mod replay;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 pub use cycle::{CheckpointReport, ChunkSink, LiveChunk, QueueOwner};
@@ -143,6 +144,8 @@ pub struct MessageStore {
     dir: PathBuf,
     /// Held while a cycle runs.
     next_checkpoint: Mutex<u64>,
+    /// A clean checkpoint was written: none may follow that says otherwise.
+    closed: AtomicBool,
 }
 
 impl MessageStore {
@@ -188,7 +191,8 @@ impl MessageStore {
             wal.sync()?;
         }
         let next_checkpoint = Mutex::new(loaded.next_number);
-        Ok((Self { wal, segments, disk, dir: dir.to_owned(), next_checkpoint }, recovered))
+        let closed = AtomicBool::new(false);
+        Ok((Self { wal, segments, disk, dir: dir.to_owned(), next_checkpoint, closed }, recovered))
     }
 
     /// The log.

@@ -2,7 +2,7 @@
 //!
 //! Patterns are matched when an object is declared and, against every object, when a policy changes; never per
 //! message. They are RabbitMQ's regular expressions, look-around and back-references included, so matching may
-//! backtrack: a match that takes more than [`BACKTRACK_LIMIT`] steps counts as none.
+//! backtrack: a match that takes more than `BACKTRACK_LIMIT` steps counts as none.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! A run of message records laid end to end: the unit in which messages enter a queue, the log and the segments.
 
+use crate::buffers;
 use crate::record::{self, Record};
 
 /// Records between two entries of a chunk's sparse index. Looking up a message walks at most this many records.
@@ -13,6 +14,12 @@ pub struct Chunk {
     count: u32,
     /// `(delta, offset)` of every 64th record.
     index: Vec<(u32, u32)>,
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        buffers::give(std::mem::take(&mut self.bytes));
+    }
 }
 
 /// A record's place in a chunk, for walking on from there.
@@ -190,9 +197,11 @@ impl ChunkBuilder {
         self.count == 0
     }
 
-    /// Makes room for `bytes` more.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.bytes.reserve(bytes);
+    /// A builder with room for `bytes`.
+    pub fn with_room(bytes: usize) -> Self {
+        let mut room = buffers::take(bytes);
+        room.clear();
+        Self { bytes: room, ..Self::default() }
     }
 
     /// Forgets the records and keeps the memory.

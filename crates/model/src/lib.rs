@@ -1,10 +1,12 @@
 //! The nouns every Posthouse crate shares: identifiers, message records and chunks, field tables, content
 //! headers, and the one table of client-visible errors.
 //!
-//! Plain data. This crate knows no clock, no file, no socket and no randomness.
+//! Plain data. This crate knows no clock, no file, no socket and no randomness. The one thing that is shared between
+//! threads is a small store of [buffers] that are used again.
 
 pub mod args;
 pub mod bitmap;
+pub mod buffers;
 pub mod chunk;
 pub mod errors;
 pub mod exchange;

@@ -128,7 +128,7 @@ pub struct QueueRow {
     pub messages_unacknowledged: u64,
     /// Consumers.
     pub consumers: usize,
-    /// Bytes of memory that its messages take.
+    /// Bytes of memory that its messages take, and what is known of those on disk.
     pub memory: usize,
     /// `classic`
     #[serde(rename = "type")]
@@ -416,7 +416,7 @@ fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueR
         messages_ready: ready,
         messages_unacknowledged: unacked,
         consumers: state.machine.roster.len(),
-        memory: state.machine.memory_bytes(),
+        memory: state.machine.memory_bytes() + state.machine.descriptor_bytes(),
         kind: "classic",
         state: "running",
         vhost: definition.vhost.to_string(),

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use posthouse_model::buffers::BUFFER_BYTES;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::ids::{Lsn, QueueId, Seq};
-use posthouse_model::record::FLAG_PERSISTENT;
+use posthouse_model::record::{self, FLAG_PERSISTENT};
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_storage::wal::{Payload, Stage};
 use smallvec::SmallVec;
@@ -24,7 +25,7 @@ use crate::waker::{ConsumerWaker, SessionWaker};
 const SHARE_BYTES_MIN: usize = 16 << 10;
 
 /// Gathered messages are handed over at this size even within a read.
-const BATCH_BYTES_MAX: usize = 256 << 10;
+const BATCH_BYTES_MAX: usize = BUFFER_BYTES;
 
 /// Target sets kept per session; more and the rarely used are forgotten.
 const SLOTS_MAX: usize = 4096;
@@ -138,7 +139,8 @@ impl Publisher {
     #[inline]
     pub fn append(&mut self, id: SlotId, persistent: bool, route: &[u8], header: &[u8], body: &[u8]) {
         let Some(slot) = self.slots.get(id as usize) else { return };
-        let full = slot.builder.bytes().len() + header.len() + body.len() >= BATCH_BYTES_MAX;
+        let record = record::FIXED_BYTES + route.len() + header.len() + body.len();
+        let full = slot.builder.bytes().len() + record > BATCH_BYTES_MAX;
         let flips = slot.persistent != persistent && slot.any_durable;
         if slot.builder.is_empty() || full || flips || !slot.overlaps.is_empty() {
             self.prepare(id, persistent, full || flips);
@@ -402,12 +404,14 @@ impl Handing {
     }
 }
 
-/// Takes the builder's records as a chunk and leaves a builder with room for as much again.
+/// Takes the builder's records as a chunk and leaves a builder with room for a little more, but for no more than a
+/// batch: under load the buffers of all chunks are then of the size that is used again.
 fn finish(builder: &mut ChunkBuilder) -> Arc<Chunk> {
-    let mut next = ChunkBuilder::default();
     let bytes = builder.bytes().len();
-    if bytes <= BATCH_BYTES_MAX {
-        next.reserve(bytes + bytes / 8);
-    }
+    let next = if bytes <= BATCH_BYTES_MAX {
+        ChunkBuilder::with_room((bytes + bytes / 8).min(BATCH_BYTES_MAX))
+    } else {
+        ChunkBuilder::default()
+    };
     Arc::new(std::mem::replace(builder, next).finish())
 }

@@ -152,7 +152,7 @@ impl std::ops::DerefMut for QueueGuard<'_> {
 
 impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
-        let bytes = self.state.machine.memory_bytes();
+        let bytes = self.state.machine.memory_bytes() + self.state.machine.descriptor_bytes();
         if bytes != self.state.memory_noted {
             self.memory.change(self.state.memory_noted, bytes);
             self.state.memory_noted = bytes;

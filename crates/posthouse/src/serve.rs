@@ -27,6 +27,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn serve(settings: Settings) -> ExitCode {
     start_logging(&settings.logging.filter);
     crate::files::allow_many();
+    crate::memory::use_small_pages();
     let runtime = match Builder::new_multi_thread().enable_all().thread_name("worker").build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(cli::STATE, format_args!("cannot start threads: {error}")),

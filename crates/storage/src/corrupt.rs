@@ -36,12 +36,23 @@ pub(crate) fn read_exact(
     bytes: usize,
 ) -> Result<Vec<u8>, StorageError> {
     let mut buffer = vec![0; bytes];
-    let got = file.read_at(&mut buffer, offset).map_err(|e| StorageError::io_at("read", path, offset, e))?;
-    if got < bytes {
-        let (expected, got) = (format!("{bytes} bytes"), format!("{got} before the end"));
+    fill(file, path, offset, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// [`read_exact`] into a buffer.
+pub(crate) fn fill(
+    file: &dyn DiskFile,
+    path: &Path,
+    offset: u64,
+    buffer: &mut [u8],
+) -> Result<(), StorageError> {
+    let got = file.read_at(buffer, offset).map_err(|e| StorageError::io_at("read", path, offset, e))?;
+    if got < buffer.len() {
+        let (expected, got) = (format!("{} bytes", buffer.len()), format!("{got} before the end"));
         return Err(corrupt(path, offset, "length", expected, got));
     }
-    Ok(buffer)
+    Ok(())
 }
 
 /// For `map_err`: the system refused to `action` the file.

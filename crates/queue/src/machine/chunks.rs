@@ -188,10 +188,22 @@ impl<L> Default for Chunks<L> {
     }
 }
 
+/// Descriptors that room is made for at least.
+const GROW_MIN: usize = 4;
+
+/// Descriptors whose room is kept for the next ones, whatever is left.
+const KEPT_MAX: usize = 64;
+
 impl<L: Copy> Chunks<L> {
-    /// Bytes of memory taken by chunks.
+    /// Bytes of memory taken by chunks that are in memory.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
+    }
+
+    /// Bytes of memory taken by what is known of each chunk, wherever its bytes are: this is what a backlog on disk
+    /// costs. Bitmaps of chunks with holes, a bit per message, are left out.
+    pub fn descriptor_bytes(&self) -> usize {
+        self.held.capacity() * size_of::<Held<L>>()
     }
 
     /// Whether there are none.
@@ -232,6 +244,10 @@ impl<L: Copy> Chunks<L> {
         debug_assert!(self.held.back().is_none_or(|last| last.end_seq() <= held.first_seq));
         self.memory_bytes += held.residence.memory_bytes();
         self.plain += usize::from(held.details.is_none());
+        if self.held.len() == self.held.capacity() {
+            // Not doubled: a backlog's descriptors are the one thing here that is large when it is.
+            self.held.reserve_exact((self.held.len() / 8).max(GROW_MIN));
+        }
         self.held.push_back(held);
     }
 
@@ -285,6 +301,9 @@ impl<L: Copy> Chunks<L> {
         self.memory_bytes -= held.residence.memory_bytes();
         self.plain -= usize::from(held.details.is_none());
         self.released.extend(held.residence.location());
+        if self.held.capacity() > KEPT_MAX.max(4 * self.held.len()) {
+            self.held.shrink_to(2 * self.held.len());
+        }
         Some(held)
     }
 
@@ -359,6 +378,26 @@ mod tests {
         assert_eq!((chunks.len(), chunks.memory_bytes()), (1, one));
         assert_eq!(chunks.settle(0, 100).count, 3);
         assert_eq!(chunks.memory_bytes(), 0);
+    }
+
+    /// A place in a segment as large as the storage's.
+    type Place = (u64, u32, u32, u32, bool);
+
+    #[test]
+    fn a_backlog_on_disk_costs_a_small_descriptor_per_chunk() {
+        const CHUNKS: usize = 50_000;
+        assert!(size_of::<Held<Place>>() <= 80, "{} bytes", size_of::<Held<Place>>());
+        let mut chunks: Chunks<Place> = Chunks::default();
+        for n in 0..CHUNKS as u64 {
+            let residence = Residence::Stored((n / 64, 0, 256 << 10, 4_000, true));
+            chunks.push(Held::recovered(n * 4_000, 4_000, None, residence));
+            let bound = (chunks.len() + chunks.len() / 8 + GROW_MIN) * 80;
+            assert!(chunks.descriptor_bytes() <= bound, "{} of {bound}", chunks.descriptor_bytes());
+        }
+        assert_eq!(chunks.memory_bytes(), 0);
+        chunks.settle(0, (CHUNKS as u64 - 1) * 4_000 - 1);
+        assert_eq!(chunks.len(), 1);
+        assert!(chunks.descriptor_bytes() <= KEPT_MAX * 80, "{} are kept", chunks.descriptor_bytes());
     }
 
     #[test]

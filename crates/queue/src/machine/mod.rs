@@ -159,6 +159,11 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.chunks.memory_bytes() + self.tail.bytes().len()
     }
 
+    /// Bytes of memory taken by what is known of messages that are on disk or in memory: [`Chunks::descriptor_bytes`].
+    pub fn descriptor_bytes(&self) -> usize {
+        self.chunks.descriptor_bytes()
+    }
+
     /// Adds a chunk whose deltas are `0..count`, by reference.
     pub fn push_shared(&mut self, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn, wakes: &mut Vec<W>) {
         self.close_tail();
@@ -196,7 +201,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.tail_first = self.next_seq;
             self.tail_lsn = lsn;
             self.tail_persistence = persistence;
-            self.tail.reserve(records.len());
+            self.tail = ChunkBuilder::with_room(records.len());
         }
         self.tail.append_records(records);
         let body_bytes = if self.needs_details() { self.note_tail_details(records, count) } else { 0 };

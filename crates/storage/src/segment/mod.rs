@@ -21,10 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use posthouse_model::buffers;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{QueueId, Seq};
 
-use crate::corrupt::{bad_crc, corrupt, io, read_exact};
+use crate::corrupt::{bad_crc, corrupt, fill, io, read_exact};
 use crate::disk::Disk;
 use crate::error::StorageError;
 use files::{Files, Handles};
@@ -247,8 +248,8 @@ impl SegmentStore {
                 file
             }
         };
-        let mut bytes = read_exact(&*file, &path, offset, location.len as usize)?;
-        let header = BlockHeader::decode(&bytes, &path, offset)?;
+        let header = read_exact(&*file, &path, offset, BLOCK_HEADER)?;
+        let header = BlockHeader::decode(&header, &path, offset)?;
         if (header.queue, header.first_seq) != (queue, first_seq) {
             let named = |queue, seq| format!("queue {queue} from message {seq}");
             let (expected, got) = (named(queue, first_seq), named(header.queue, header.first_seq));
@@ -257,7 +258,10 @@ impl SegmentStore {
         if header.count != location.records {
             return Err(corrupt(&path, offset, "number of records", location.records, header.count));
         }
-        bytes.drain(..BLOCK_HEADER);
+        let length = location.len as usize - BLOCK_HEADER;
+        let mut bytes = buffers::take(length);
+        bytes.resize(length, 0);
+        fill(&*file, &path, offset + BLOCK_HEADER as u64, &mut bytes)?;
         check_records(&header, bytes, &path, offset)
     }
 

@@ -4,6 +4,7 @@
 //! reads and writes, templates in which only numbers are patched: the generator must not be what is measured. Every body is numbered ([`payload`]) and every delivery checked
 //! ([`tally`]).
 
+mod bindings;
 mod client;
 mod consumer;
 mod delivery;
@@ -78,6 +79,10 @@ fn amqp(plan: &Plan) -> Result<ExitCode> {
         }
         Workload::Connections(n) => objects(&idle::connections(plan, n)?)?,
         Workload::Declares(n) => objects(&idle::declares(plan, n)?)?,
+        Workload::Bindings(n) => {
+            let bindings = bindings::run(plan, n)?;
+            (bindings.to_text(), serde_json::to_string(&bindings)?, None)
+        }
     };
     let printed = cli::print(&if plan.json { json + "\n" } else { text });
     Ok(complaint.map_or(printed, |complaint| cli::fail(cli::STATE, format_args!("bench: {complaint}"))))

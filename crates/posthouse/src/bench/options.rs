@@ -89,6 +89,9 @@ pub(crate) struct AmqpArgs {
     /// Instead: declare N queues in a pipeline, report queues per second and memory each
     #[arg(long, value_name = "N")]
     declare_queues: Option<usize>,
+    /// Instead: bind a queue to a topic exchange with N keys, publish to them, unbind, report all rates
+    #[arg(long, value_name = "N", conflicts_with_all = ["idle_connections", "declare_queues"])]
+    bindings: Option<usize>,
 }
 
 /// Which halves of a run take place.
@@ -124,6 +127,8 @@ pub(super) enum Workload {
     Connections(usize),
     /// Declarations, so many.
     Declares(usize),
+    /// Bindings of one queue, so many.
+    Bindings(usize),
 }
 
 /// What to run, checked.
@@ -220,6 +225,7 @@ impl AmqpArgs {
         between("--consumers", consumers, 1, 10_000)?;
         between("--keys", self.keys, 1, queues)?;
         between("--size", self.size, 0, 512 << 20)?;
+        between("--bindings", self.bindings.unwrap_or(1), 1, 10_000_000)?;
         between("--confirm", self.confirm.unwrap_or(1) as usize, 1, 10_000_000)?;
         for (flag, value) in [("--seconds", self.seconds), ("--rate", self.rate.unwrap_or(1.0))] {
             if !(value > 0.0 && value < 1e9) {
@@ -280,9 +286,10 @@ impl AmqpArgs {
             latency: self.latency,
             broker_pid: self.broker_pid,
             json: self.json,
-            workload: match (self.idle_connections, self.declare_queues) {
-                (Some(n), _) => Workload::Connections(n),
-                (_, Some(n)) => Workload::Declares(n),
+            workload: match (self.idle_connections, self.declare_queues, self.bindings) {
+                (Some(n), ..) => Workload::Connections(n),
+                (_, Some(n), _) => Workload::Declares(n),
+                (.., Some(n)) => Workload::Bindings(n),
                 _ => Workload::Messages,
             },
         })
@@ -343,6 +350,7 @@ mod tests {
     fn refusals_name_the_flag_and_what_was_expected() {
         for (words, expected) in [
             ("--producers 0", "--producers: expected 1 to 10000, got 0"),
+            ("--bindings 0", "--bindings: expected 1 to 10000000, got 0"),
             ("--keys 3 --queues 2", "--keys: expected 1 to 2, got 3"),
             ("--seconds 0", "--seconds: expected more than 0, got 0"),
             ("--rate -1", "error: unexpected argument '-1' found"),

@@ -9,6 +9,7 @@ mod consuming;
 mod declared_exchanges;
 mod exchange_types;
 mod fairness;
+mod firehose;
 mod framing;
 mod handshake;
 mod heartbeats;

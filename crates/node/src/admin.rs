@@ -177,6 +177,14 @@ pub fn clear_topic_permissions(
     change_auth(broker, |authorities| authorities.clear_topic_permissions(user, vhost, exchange))
 }
 
+/// Starts or stops the firehose of a virtual host: copies of what is published and delivered go to
+/// `amq.rabbitmq.trace`. It is off again after a restart.
+pub fn set_tracing(broker: &Broker, vhost: &str, on: bool) -> Result<()> {
+    let vhost = broker.vhost(vhost).map_err(|_| AdminError::NoSuchVhost(vhost.to_owned()))?;
+    vhost.set_traced(on);
+    Ok(())
+}
+
 /// Deletes a queue, an exclusive one too; the ready messages it had.
 pub fn delete_queue(broker: &Broker, vhost: &str, name: &str, when: DeleteIf) -> Result<u64> {
     let vhost = find_vhost(broker, vhost)?;

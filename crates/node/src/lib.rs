@@ -23,3 +23,6 @@ pub mod start;
 pub mod survey;
 pub mod vhost;
 pub mod waker;
+
+/// What this node is called where RabbitMQ's formats want the name of a node.
+pub const NODE_NAME: &str = "posthouse@localhost";

@@ -67,7 +67,7 @@ pub struct VhostRow {
     pub default_queue_type: String,
     /// Whether it refuses to be deleted.
     pub protected_from_deletion: bool,
-    /// Whether the firehose is on: never yet.
+    /// Whether the firehose is on.
     pub tracing: bool,
 }
 
@@ -345,7 +345,7 @@ pub fn vhosts(broker: &Broker) -> Vec<VhostRow> {
             tags: metadata.tags,
             default_queue_type: metadata.default_queue_type.unwrap_or_default(),
             protected_from_deletion: metadata.protected_from_deletion,
-            tracing: false,
+            tracing: vhost.is_traced(),
         }
     });
     rows.collect()

@@ -1,6 +1,6 @@
 //! A virtual host: its exchanges, bindings and queues by name.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
@@ -25,6 +25,7 @@ pub const REPLY_QUEUE_PREFIX: &str = "amq.rabbitmq.reply-to.";
 pub struct VirtualHost {
     name: Name,
     epoch: AtomicU64,
+    is_traced: AtomicBool,
     inner: RwLock<Inner>,
 }
 
@@ -73,7 +74,7 @@ impl VirtualHost {
             limits: VhostLimits::default(),
             reply_queues: 0,
         };
-        Self { name, epoch: AtomicU64::new(0), inner: RwLock::new(inner) }
+        Self { name, epoch: AtomicU64::new(0), is_traced: AtomicBool::new(false), inner: RwLock::new(inner) }
     }
 
     /// Its name.
@@ -102,6 +103,26 @@ impl VirtualHost {
         let queues = SmallVec::from_slice(result.queues());
         let swallowed = queues.is_empty() && exchange.is_empty() && key.starts_with(REPLY_QUEUE_PREFIX);
         Ok(Found { queues, is_per_message: result.is_per_message(), swallowed })
+    }
+
+    /// Finds the queues of one of the broker's own messages, which may go to internal exchanges. They are in
+    /// ascending order, each once; none when there is no such exchange.
+    pub fn route_own(&self, exchange: &str, key: &str) -> SmallVec<[QueueId; 8]> {
+        let mut result = RouteResult::default();
+        self.read().topology.route_own(exchange, Routed { key, ..Routed::default() }, &mut result);
+        SmallVec::from_slice(result.queues())
+    }
+
+    /// Whether what is published and delivered is copied to `amq.rabbitmq.trace`.
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.is_traced.load(Ordering::Relaxed)
+    }
+
+    /// Starts or stops copying. Publishers notice it with their next read, because the epoch rises.
+    pub(crate) fn set_traced(&self, on: bool) {
+        self.is_traced.store(on, Ordering::Relaxed);
+        self.change(|inner| inner.topology.forget_routes());
     }
 
     /// The queue of that identity.

@@ -139,6 +139,11 @@ impl Topology {
         self.epoch
     }
 
+    /// Raises the epoch although nothing changed here: something else did that cached routes depend on.
+    pub fn forget_routes(&mut self) {
+        self.epoch += 1;
+    }
+
     /// The exchange of that name.
     pub fn exchange(&self, name: &str) -> Option<&ExchangeRecord> {
         self.exchange_id(name).and_then(|id| self.at(id)).map(|exchange| &exchange.record)

@@ -278,6 +278,20 @@ pub(crate) const COMMANDS: &[Command] = &[
         ..DONE
     },
     Command {
+        name: "trace_on",
+        vhost: true,
+        answer: Answer::Done("Starting tracing for vhost \"{vhost}\" ...\nTrace enabled for vhost {vhost}"),
+        about: "copy what is published and delivered to amq.rabbitmq.trace, until trace_off or a restart",
+        ..DONE
+    },
+    Command {
+        name: "trace_off",
+        vhost: true,
+        answer: Answer::Done("Stopping tracing for vhost \"{vhost}\" ...\nTrace disabled for vhost {vhost}"),
+        about: "stop the copying that trace_on started",
+        ..DONE
+    },
+    Command {
         name: "list_vhosts",
         rest: Rest::Columns,
         answer: Answer::Rows { title: "Listing vhosts ...", shown: &["name"], columns: VHOST_COLUMNS },

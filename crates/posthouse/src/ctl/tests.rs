@@ -59,8 +59,8 @@ fn wrong_words_are_refused_in_one_line() {
     for (line, expected) in [
         ("-q", "expected a command, \"posthouse ctl help\" lists them"),
         (
-            "trace_on",
-            "command \"trace_on\" is not supported yet, \"posthouse ctl help\" lists those that are",
+            "sync_queue",
+            "command \"sync_queue\" is not supported yet, \"posthouse ctl help\" lists those that are",
         ),
         ("add_user", "usage: posthouse ctl add_user NAME [PASSWORD], got 0 arguments"),
         ("add_user bob se cret", "usage: posthouse ctl add_user NAME [PASSWORD], got 3 arguments"),

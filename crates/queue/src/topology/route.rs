@@ -113,6 +113,16 @@ impl Topology {
         Ok(())
     }
 
+    /// Finds the queues of one of the broker's own messages, which may go to internal exchanges. `result` is empty
+    /// when there is no such exchange.
+    pub fn route_own(&self, exchange: &str, message: Routed<'_>, result: &mut RouteResult) {
+        result.reset();
+        result.draw = message.draw;
+        if let Some(id) = self.exchange_id(exchange) {
+            self.follow(id, message, result);
+        }
+    }
+
     fn follow(&self, first: ExchangeId, message: Routed<'_>, result: &mut RouteResult) {
         self.visit(first, message, result);
         if !result.pending.is_empty() {

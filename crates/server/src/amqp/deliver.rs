@@ -79,6 +79,12 @@ impl Session {
             // Without credit the next turn tells the queue so.
             self.consumers.list(slot);
         }
+        if self.peer.vhost.is_traced()
+            && let Some(consumer) = self.consumers.get_mut(slot)
+        {
+            let (number, queue) = (consumer.channel, consumer.queue.clone());
+            self.trace_deliveries(number, &queue, runs);
+        }
     }
 }
 

@@ -37,6 +37,9 @@ impl Session {
             }
             return Ok(());
         };
+        if self.peer.vhost.is_traced() {
+            self.trace_deliveries(number, &queue, std::slice::from_ref(&run));
+        }
         let Some(channel) = self.channel(number) else { return Ok(()) };
         let delivery_tag = channel.unacked.next_tags(1);
         if !no_ack {

@@ -10,6 +10,7 @@ mod consume_methods;
 mod consumer;
 mod deliver;
 mod exchange_methods;
+mod firehose;
 mod get;
 mod handshake;
 mod heartbeat;

@@ -11,6 +11,7 @@ use posthouse_node::publish::SlotId;
 
 use super::channel::Incoming;
 use super::confirms::Confirms;
+use super::firehose::Traced;
 use super::routes::Route;
 use super::session::{Failure, Session};
 use super::special::{Special, needs_care};
@@ -217,7 +218,7 @@ impl Session {
         let route = Route {
             slot,
             mandatory: view.mandatory && !found.swallowed,
-            is_per_message: found.is_per_message,
+            is_per_message: found.is_per_message || self.peer.vhost.is_traced(),
             bytes: view.route.into(),
             exchange: view.exchange.into(),
             key: view.routing_key.into(),
@@ -241,6 +242,10 @@ impl Session {
             let vhost = self.peer.vhost.clone();
             let draw = self.draws.next_draw();
             let found = vhost.route(&route.exchange, &route.key, Some(header), &special.extra_keys, draw)?;
+            if vhost.is_traced() {
+                let message = Traced { exchange: &route.exchange, key: &route.key, header, body };
+                self.trace_publish(number, message, &found.queues);
+            }
             self.slot_for(&found.queues)
         } else {
             route.slot
@@ -258,6 +263,22 @@ impl Session {
             None => {}
         }
         Ok(())
+    }
+
+    /// Gathers one of the broker's own messages: when a queue has no room for it, nobody is told.
+    pub(crate) fn append_own(
+        &mut self,
+        slot: SlotId,
+        persistent: bool,
+        route: &[u8],
+        header: &[u8],
+        body: &[u8],
+    ) {
+        const NOBODY: u16 = 0;
+        self.publisher.append(slot, persistent, route, header, body);
+        if self.publisher.may_refuse(slot) {
+            self.publisher.note_origin(slot, (NOBODY, 0));
+        }
     }
 
     /// Says which publish the message is that was appended last.

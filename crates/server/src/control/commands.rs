@@ -123,6 +123,14 @@ pub enum Command {
         name: String,
     },
     ListVhosts {},
+    TraceOn {
+        #[serde(default = "root")]
+        vhost: String,
+    },
+    TraceOff {
+        #[serde(default = "root")]
+        vhost: String,
+    },
     ListQueues {
         #[serde(default = "root")]
         vhost: String,
@@ -389,6 +397,8 @@ fn change(shared: &Shared, command: Command) -> Result<Value, AdminError> {
         }
         Command::ClearPermissions { vhost, user } => admin::clear_permissions(broker, &user, &vhost)?,
         Command::DeleteVhost { name } => admin::delete_vhost(broker, &name)?,
+        Command::TraceOn { vhost } => admin::set_tracing(broker, &vhost, true)?,
+        Command::TraceOff { vhost } => admin::set_tracing(broker, &vhost, false)?,
         Command::CloseConnection { name, reason } => admin::close_connection(broker, &name, &reason)?,
         Command::CloseAllConnections { vhost, reason } => {
             let closed = admin::close_all_connections(broker, vhost.as_deref(), &reason)?;

@@ -90,7 +90,7 @@ async fn bad_lines_are_told_and_do_not_end_the_connection() {
         ("{", "expected a JSON object on one line, got an error at column 1"),
         (r#"{"v":2,"command":"ping"}"#, "expected a request with \"v\":1"),
         ("[]", "expected a request with \"v\":1"),
-        (r#"{"v":1,"command":"trace_on"}"#, "command \"trace_on\" is not supported yet"),
+        (r#"{"v":1,"command":"sync_queue"}"#, "command \"sync_queue\" is not supported yet"),
         (r#"{"v":1}"#, "command \"\" is not supported yet"),
         (
             r#"{"v":1,"command":"add_user","args":{"name":1,"password":"secret"}}"#,

@@ -244,35 +244,14 @@ fn properties(header: &[u8]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use posthouse_auth::authorities::AuthSettings;
     use posthouse_model::field::{FieldTable, FieldValue};
-    use posthouse_storage::wal::WalOptions;
 
     use super::*;
-    use crate::broker::Settings;
     use crate::declare::QueueDeclaration;
     use crate::deliver;
     use crate::publish::Publisher;
-    use crate::start::{self, Keep, StartOptions};
-
-    fn broker(keep: Keep) -> Arc<Broker> {
-        let settings = Settings {
-            max_message_bytes: 1 << 20,
-            memory_budget_bytes: 64 << 20,
-            memory_watermark_bytes: 128 << 20,
-            disk_free_limit_bytes: 0,
-            max_consumers_per_channel: 1,
-            max_connections: 1,
-        };
-        start::start(StartOptions {
-            settings,
-            auth: AuthSettings::default(),
-            default_user: ("guest".into(), "guest".into()),
-            keep,
-            on_fatal: |problem| panic!("{problem}"),
-        })
-        .unwrap()
-    }
+    use crate::start::Keep;
+    use crate::start::testing::{PLENTY_BYTES, broker, in_small_files};
 
     /// A queue `q` with so many messages: `message_id` is the number, `headers.even` whether it is even.
     fn fill(broker: &Arc<Broker>, count: u32, body: &[u8]) -> Arc<QueueHandle> {
@@ -304,7 +283,7 @@ mod tests {
 
     #[test]
     fn places_filters_and_limits() {
-        let broker = broker(Keep::InMemory);
+        let broker = broker(Keep::InMemory, PLENTY_BYTES);
         let queue = fill(&broker, 10, b"hello");
         deliver::get(&broker, &queue, true, &Arc::default());
         let shown = |request: Request| browse(&broker, "/", "q", &request).unwrap();
@@ -324,8 +303,7 @@ mod tests {
     #[test]
     fn a_backlog_in_segments_is_seen_without_being_loaded() {
         let data = tempfile::tempdir().unwrap();
-        let wal = WalOptions { file_bytes: 1 << 20, ring_files: 4, ..WalOptions::default() };
-        let broker = broker(Keep::InDirectory { path: data.path().to_owned(), wal });
+        let broker = broker(in_small_files(data.path()), PLENTY_BYTES);
         let queue = fill(&broker, 100, &[0xff; 100 << 10]);
         let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while queue.lock().spilling || queue.lock().machine.memory_bytes() > 6 << 20 {
@@ -342,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_is_named() {
-        let broker = broker(Keep::InMemory);
+        let broker = broker(Keep::InMemory, PLENTY_BYTES);
         let text = |vhost| browse(&broker, vhost, "nosuch", &Request::default()).unwrap_err().to_string();
         assert_eq!(text("/"), "no queue 'nosuch' in vhost '/'");
         assert_eq!(text("x"), "virtual host 'x' does not exist");

@@ -397,36 +397,16 @@ pub fn release(state: &mut QueueState, segments: &SegmentStore) {
 
 #[cfg(test)]
 mod tests {
-    use posthouse_auth::authorities::AuthSettings;
-    use posthouse_storage::wal::WalOptions;
-
     use super::*;
-    use crate::broker::Settings;
     use crate::declare::QueueDeclaration;
     use crate::publish::Publisher;
-    use crate::start::{self, Keep, StartOptions};
+    use crate::start::testing::{PLENTY_BYTES, broker, in_small_files};
 
     #[test]
     fn queues_that_nobody_publishes_to_make_room_as_well() {
         let data = tempfile::tempdir().unwrap();
         let budget = 1 << 20;
-        let settings = Settings {
-            max_message_bytes: 1 << 20,
-            memory_budget_bytes: budget,
-            memory_watermark_bytes: 2 * budget,
-            disk_free_limit_bytes: 0,
-            max_consumers_per_channel: 1,
-            max_connections: 1,
-        };
-        let wal = WalOptions { file_bytes: 1 << 20, ring_files: 4, ..WalOptions::default() };
-        let broker = start::start(StartOptions {
-            settings,
-            auth: AuthSettings::default(),
-            default_user: ("guest".into(), "guest".into()),
-            keep: Keep::InDirectory { path: data.path().to_owned(), wal },
-            on_fatal: |problem| panic!("{problem}"),
-        })
-        .unwrap();
+        let broker = broker(in_small_files(data.path()), budget);
         let vhost = broker.vhost("/").unwrap();
         let mut publisher = Publisher::new(broker.clone(), Arc::default());
         for n in 0..30 {
@@ -472,26 +452,6 @@ mod tests {
         assert!(drain.is_fast(450, 5_110, 1_000_000), "50,000 a second is fast whatever waits");
     }
 
-    fn broker_in(data: &std::path::Path) -> Arc<Broker> {
-        let settings = Settings {
-            max_message_bytes: 1 << 20,
-            memory_budget_bytes: 1 << 30,
-            memory_watermark_bytes: 1 << 31,
-            disk_free_limit_bytes: 0,
-            max_consumers_per_channel: 1,
-            max_connections: 1,
-        };
-        let wal = WalOptions { file_bytes: 1 << 20, ring_files: 4, ..WalOptions::default() };
-        start::start(StartOptions {
-            settings,
-            auth: AuthSettings::default(),
-            default_user: ("guest".into(), "guest".into()),
-            keep: Keep::InDirectory { path: data.to_owned(), wal },
-            on_fatal: |problem| panic!("{problem}"),
-        })
-        .unwrap()
-    }
-
     fn declare(broker: &Arc<Broker>, name: &str) -> Arc<QueueHandle> {
         let declaration = QueueDeclaration { name: name.into(), ..QueueDeclaration::default() };
         broker.declare_queue(&broker.vhost("/").unwrap(), declaration, 0).unwrap().queue
@@ -509,7 +469,7 @@ mod tests {
     #[test]
     fn a_get_that_waits_for_the_disk_is_told_when_its_queue_is_purged() {
         let data = tempfile::tempdir().unwrap();
-        let broker = broker_in(data.path());
+        let broker = broker(in_small_files(data.path()), PLENTY_BYTES);
         let mut publisher = Publisher::new(broker.clone(), Arc::default());
         let queues = [declare(&broker, "busy"), declare(&broker, "q")];
         let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -536,7 +496,7 @@ mod tests {
     #[test]
     fn a_clock_set_back_does_not_hold_publishers() {
         let data = tempfile::tempdir().unwrap();
-        let broker = broker_in(data.path());
+        let broker = broker(in_small_files(data.path()), PLENTY_BYTES);
         let mut publisher = Publisher::new(broker.clone(), Arc::default());
         let queue = declare(&broker, "q");
         publisher.received_ms = 10_000_000;

@@ -464,4 +464,6 @@ fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -3,43 +3,26 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use posthouse_auth::authorities::{AuthSettings, Freshness};
-use posthouse_auth::password::HashCost;
+use posthouse_auth::authorities::Freshness;
 use posthouse_model::errors::{Permission, ResourceKind};
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_storage::wal::WalOptions;
 use serde_json::json;
 
 use super::*;
-use crate::broker::Settings;
 use crate::connections::ConnectionInfo;
 use crate::declare::QueueDeclaration;
 use crate::listings;
-use crate::start::{self, Keep, StartOptions};
+use crate::start::testing::{PLENTY_BYTES, broker};
+use crate::start::{self, Keep};
 use crate::waker::{Inbox, SessionWaker};
 
-fn broker(keep: Keep) -> Arc<Broker> {
-    let settings = Settings {
-        max_message_bytes: 1 << 20,
-        memory_budget_bytes: 1 << 30,
-        memory_watermark_bytes: 1 << 30,
-        disk_free_limit_bytes: 0,
-        max_consumers_per_channel: 10,
-        max_connections: 10,
-    };
-    let hash_cost = HashCost { memory_kib: 8, passes: 1 };
-    let auth = AuthSettings { hash_cost, ..AuthSettings::default() };
-    let default_user = ("guest".to_owned(), "guest".to_owned());
-    start::start(StartOptions { settings, auth, default_user, keep, on_fatal: |problem| panic!("{problem}") })
-        .unwrap()
-}
-
 fn in_memory() -> Arc<Broker> {
-    broker(Keep::InMemory)
+    broker(Keep::InMemory, PLENTY_BYTES)
 }
 
 fn in_directory(path: &Path) -> Arc<Broker> {
-    broker(Keep::InDirectory { path: path.to_owned(), wal: WalOptions::default() })
+    broker(Keep::InDirectory { path: path.to_owned(), wal: WalOptions::default() }, PLENTY_BYTES)
 }
 
 fn connect(broker: &Broker, user: &str, vhost: &str) -> Arc<ConnectionInfo> {

@@ -13,6 +13,7 @@ use super::client::{CHANNEL, Client, refuse_close};
 use super::options::Plan;
 use super::process::Process;
 use super::report::count;
+use super::topology;
 
 /// Bytes of requests that are written at once.
 const WRITE_BYTES: usize = 64 << 10;
@@ -58,7 +59,8 @@ impl Bindings {
 pub(super) fn run(plan: &Plan, n: usize) -> Result<Bindings> {
     let mut client = Client::open(&plan.uri)?;
     let (queue, exchange) = (plan.queue_name(0), format!("{}-exchange", plan.name));
-    declare(&mut client, plan, &queue, &exchange)?;
+    topology::declare_exchange(&mut client, plan, &exchange, "topic")?;
+    topology::declare_queue(&mut client, plan, &queue)?;
     let broker = plan.broker_pid.map(Process::of).transpose()?;
     let rss_before = broker.map(|broker| broker.rss_bytes()).transpose()?;
     let binds_per_s = rate(n, || bind(&mut client, &queue, &exchange, n))?;
@@ -77,30 +79,6 @@ pub(super) fn run(plan: &Plan, n: usize) -> Result<Bindings> {
     client.call(&delete, |m| matches!(m, Method::ExchangeDeleteOk {}).then_some(()))?;
     client.close();
     Ok(Bindings { count: n, binds_per_s, publishes_per_s, unbinds_per_s, delete_s, rss_bytes_each })
-}
-
-fn declare(client: &mut Client, plan: &Plan, queue: &str, exchange: &str) -> Result<()> {
-    let method = Method::ExchangeDeclare {
-        exchange,
-        exchange_type: "topic",
-        passive: false,
-        durable: plan.persistent,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
-        arguments: FieldTable::default(),
-    };
-    client.call(&method, |m| matches!(m, Method::ExchangeDeclareOk {}).then_some(()))?;
-    let method = Method::QueueDeclare {
-        queue,
-        passive: false,
-        durable: plan.persistent,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: plan.queue_args.clone(),
-    };
-    client.call(&method, |m| matches!(m, Method::QueueDeclareOk { .. }).then_some(()))
 }
 
 /// How many per second `work` does of `n`.

@@ -11,6 +11,7 @@ use super::client::{CHANNEL, Client, refuse_close};
 use super::options::Plan;
 use super::process::Process;
 use super::report::count;
+use super::topology;
 
 /// Requests sent before their answers are read.
 const PIPELINE: usize = 256;
@@ -59,15 +60,7 @@ pub(super) fn declares(plan: &Plan, n: usize) -> Result<Objects> {
     let mut client = Client::open(&plan.uri)?;
     let names: Vec<String> = (0..n).map(|queue| plan.queue_name(queue)).collect();
     let measure = Measure::begin(plan)?;
-    pipeline(&mut client, &names, |queue| Method::QueueDeclare {
-        queue,
-        passive: false,
-        durable: plan.persistent,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: plan.queue_args.clone(),
-    })?;
+    pipeline(&mut client, &names, |queue| topology::queue_declaration(plan, queue))?;
     let objects = measure.end("declares", n, plan)?;
     if !plan.keep {
         let delete = |queue| Method::QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };

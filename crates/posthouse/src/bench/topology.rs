@@ -15,30 +15,11 @@ pub(super) fn declare(client: &mut Client, plan: &Plan) -> Result<()> {
         delete(client, plan)?;
     }
     if let Exchange::Own(exchange_type) = plan.exchange {
-        let method = Method::ExchangeDeclare {
-            exchange: &exchange,
-            exchange_type,
-            passive: false,
-            durable: plan.persistent,
-            auto_delete: false,
-            internal: false,
-            nowait: false,
-            arguments: FieldTable::default(),
-        };
-        client.call(&method, |m| matches!(m, Method::ExchangeDeclareOk {}).then_some(()))?;
+        declare_exchange(client, plan, &exchange, exchange_type)?;
     }
     for queue in 0..plan.queues {
         let queue = &plan.queue_name(queue);
-        let method = Method::QueueDeclare {
-            queue,
-            passive: false,
-            durable: plan.persistent,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
-            arguments: plan.queue_args.clone(),
-        };
-        client.call(&method, |m| matches!(m, Method::QueueDeclareOk { .. }).then_some(()))?;
+        declare_queue(client, plan, queue)?;
         if plan.exchange != Exchange::Default {
             let arguments = FieldTable::default();
             let method = Method::QueueBind {
@@ -52,6 +33,45 @@ pub(super) fn declare(client: &mut Client, plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Declares an exchange as the plan has them.
+pub(super) fn declare_exchange(
+    client: &mut Client,
+    plan: &Plan,
+    exchange: &str,
+    exchange_type: &str,
+) -> Result<()> {
+    let method = Method::ExchangeDeclare {
+        exchange,
+        exchange_type,
+        passive: false,
+        durable: plan.persistent,
+        auto_delete: false,
+        internal: false,
+        nowait: false,
+        arguments: FieldTable::default(),
+    };
+    client.call(&method, |m| matches!(m, Method::ExchangeDeclareOk {}).then_some(()))
+}
+
+/// Declares a queue as the plan has them.
+pub(super) fn declare_queue(client: &mut Client, plan: &Plan, queue: &str) -> Result<()> {
+    let method = queue_declaration(plan, queue);
+    client.call(&method, |m| matches!(m, Method::QueueDeclareOk { .. }).then_some(()))
+}
+
+/// The declaration of a queue as the plan has them.
+pub(super) fn queue_declaration<'a>(plan: &Plan, queue: &'a str) -> Method<'a> {
+    Method::QueueDeclare {
+        queue,
+        passive: false,
+        durable: plan.persistent,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: plan.queue_args.clone(),
+    }
 }
 
 /// Deletes the run's queues and its exchange.

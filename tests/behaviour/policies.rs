@@ -1,6 +1,6 @@
 //! Policies: what they change in exchanges and queues, while these are used.
 
-use posthouse_testkit::{Broker, Exchange, Options, Peer, Queue, table, text};
+use posthouse_testkit::{Broker, Exchange, FieldValue, Method, Options, Peer, Publish, Queue, table, text};
 
 /// Which of the queues gets a message published to that exchange.
 fn reached(peer: &mut Peer, exchange: &str, queues: &[&str]) -> Option<String> {
@@ -164,4 +164,57 @@ fn a_deleted_virtual_hosts_policies_are_gone() {
     broker.ctl(&["add_vhost", "v"]);
     broker.restart();
     assert_eq!(broker.ctl(&["list_policies", "-p", "v"]), "");
+}
+
+/// Publishes a persistent message and says whether it was accepted.
+fn accepted(peer: &mut Peer, queue: &str, body: &str) -> bool {
+    let properties = posthouse_testkit::calls::persistent();
+    peer.publish_with(1, &Publish { properties, body: body.as_bytes(), ..Publish::to("", queue) });
+    let answer = peer.method(1);
+    match answer.get() {
+        Method::BasicAck { .. } => true,
+        Method::BasicNack { .. } => false,
+        other => panic!("expected an answer to a publish, got {other:?}"),
+    }
+}
+
+#[test]
+fn lengths_are_limited_at_once_and_no_longer_when_the_policy_goes() {
+    let mut broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    peer.select_confirms(1);
+    let arguments = table([("x-max-length", FieldValue::I32(4))]);
+    peer.declare(1, &Queue { arguments, ..Queue::durable("argued") });
+    peer.declare(1, &Queue::durable("plain"));
+    for queue in ["argued", "plain"] {
+        for number in 0..6 {
+            assert!(accepted(&mut peer, queue, &number.to_string()));
+        }
+    }
+    broker.ctl(&["set_policy", "short", "", r#"{"max-length":5}"#, "--apply-to", "queues"]);
+    assert_eq!(peer.counts(1, "plain").0, 5, "the oldest has left");
+    assert_eq!(peer.counts(1, "argued").0, 4, "the smaller number counts");
+    broker.ctl(&["set_operator_policy", "shorter", "", r#"{"max-length":3,"overflow":"reject-publish"}"#]);
+    // Nothing leaves a queue that refuses, and what is too much is refused from the next publish on.
+    assert_eq!(peer.counts(1, "plain").0, 5);
+    assert!(!accepted(&mut peer, "plain", "6") && !accepted(&mut peer, "argued", "6"));
+    peer.declare(1, &Queue::durable("new"));
+    let answers: Vec<bool> = (0..5).map(|number| accepted(&mut peer, "new", &number.to_string())).collect();
+    assert_eq!(answers, [true, true, true, false, false]);
+    broker.kill();
+    broker.start_again();
+    let mut peer = broker.peer();
+    peer.select_confirms(1);
+    assert_eq!(["plain", "argued", "new"].map(|queue| peer.counts(1, queue).0), [5, 4, 3]);
+    assert!(!accepted(&mut peer, "new", "5"));
+    broker.ctl(&["clear_operator_policy", "shorter"]);
+    assert!(accepted(&mut peer, "new", "5") && accepted(&mut peer, "plain", "6"));
+    broker.ctl(&["clear_policy", "short"]);
+    for number in 7..10 {
+        assert!(accepted(&mut peer, "plain", &number.to_string()));
+    }
+    assert!(accepted(&mut peer, "argued", "6"));
+    assert_eq!(peer.drain(1, "plain"), ["2", "3", "4", "5", "6", "7", "8", "9"]);
+    assert_eq!(peer.drain(1, "argued"), ["3", "4", "5", "6"], "its own limit stays");
+    assert_eq!(peer.drain(1, "new"), ["0", "1", "2", "5"]);
 }

@@ -5,6 +5,7 @@
 
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
+use crate::policy::QueuePolicy;
 use crate::reply::ReplyError;
 
 /// What happens to a message for which a queue has no room.
@@ -71,6 +72,21 @@ impl QueueSettings {
         settings
     }
 
+    /// What the queue is to do when these settings are its arguments' and a policy applies to it: of two lengths the
+    /// smaller one, and the policy's word for what happens beyond it.
+    #[must_use]
+    pub fn under(self, policy: &QueuePolicy) -> Self {
+        let smaller = |declared: Option<u64>, said: Option<u64>| match (declared, said) {
+            (Some(declared), Some(said)) => Some(declared.min(said)),
+            (declared, said) => declared.or(said),
+        };
+        Self {
+            max_length: smaller(self.max_length, policy.max_length),
+            max_length_bytes: smaller(self.max_length_bytes, policy.max_length_bytes),
+            overflow: policy.overflow.unwrap_or(self.overflow),
+        }
+    }
+
     /// Whether messages can be refused for want of room.
     pub fn refuses(&self) -> bool {
         self.overflow == Overflow::RejectPublish
@@ -130,6 +146,24 @@ mod tests {
         assert_eq!((settings.max_length, settings.max_length_bytes), (Some(10), Some(1 << 40)));
         assert!(settings.refuses());
         assert!(!parse(&[("x-overflow", FieldValue::string("reject-publish"))]).unwrap().refuses());
+    }
+
+    #[test]
+    fn policies_tighten_lengths_and_choose_what_happens() {
+        let declared =
+            QueueSettings { max_length: Some(5), max_length_bytes: None, overflow: Overflow::RejectPublish };
+        assert_eq!(declared.clone().under(&QueuePolicy::default()), declared);
+        for (said, expected) in [(3, 3), (9, 5)] {
+            let policy = QueuePolicy {
+                max_length: Some(said),
+                max_length_bytes: Some(7),
+                overflow: Some(Overflow::DropHead),
+                ..QueuePolicy::default()
+            };
+            let settings = declared.clone().under(&policy);
+            assert_eq!((settings.max_length, settings.max_length_bytes), (Some(expected), Some(7)));
+            assert_eq!(settings.overflow, Overflow::DropHead);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::residency;
 use crate::vhost::{Inner, VirtualHost};
 use crate::waker::ConsumerWaker;
-use crate::{deliver, records};
+use crate::{deliver, policies, records};
 
 /// `queue.declare`
 #[derive(Clone, Debug, Default)]
@@ -148,11 +148,12 @@ impl Broker {
             ops.push(records::put_queue(id, &definition));
         }
         inner.topology.add_queue(definition.name.clone(), id, definition.durable);
+        let applied = inner.queue_policy(&definition.name);
         let mut machine = Machine::default();
-        machine.set_settings(settings);
+        machine.set_settings(policies::effective_settings(settings, applied.as_deref()));
         let queue = Arc::new(QueueHandle::new(id, definition, machine, self.memory().clone()));
+        queue.lock().policy = applied;
         inner.queues.insert(id, queue.clone());
-        inner.apply_queue_policy(&queue);
         self.keep(ops);
         queue
     }

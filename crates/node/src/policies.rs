@@ -11,11 +11,14 @@ use hashbrown::HashMap;
 use posthouse_model::name::Name;
 use posthouse_model::policy::{self, Definition, InvalidPolicy, Object, Policy, PolicyKind, PolicySettings};
 
+use posthouse_model::queue_settings::QueueSettings;
 use posthouse_storage::meta::MetaOp;
 
+use crate::broker::Broker;
+use crate::deliver;
 use crate::queue_handle::QueueHandle;
 use crate::records;
-use crate::vhost::{Inner, REPLY_QUEUE_PREFIX};
+use crate::vhost::{Inner, REPLY_QUEUE_PREFIX, VirtualHost};
 
 /// Steps a match of a name, which has 255 bytes at most, may take.
 const BACKTRACK_LIMIT: usize = 10_000;
@@ -145,13 +148,52 @@ impl Policies {
     }
 }
 
+/// What a queue is to do: its arguments and the policies that apply to it, together. Called when it is declared, when it is
+/// read back, and whenever the policies change.
+pub(crate) fn effective_settings(declared: QueueSettings, applied: Option<&AppliedPolicy>) -> QueueSettings {
+    match applied {
+        Some(applied) => declared.under(&applied.settings.queue),
+        None => declared,
+    }
+}
+
+/// Matches every queue and exchange again, because the policies have changed, and lets queues and exchanges feel it.
+pub(crate) fn apply(broker: &Broker, vhost: &VirtualHost) {
+    let changed = vhost.change(Inner::apply_policies);
+    // Not under the lock of the virtual host: messages that leave a queue by this are told to the log.
+    for (queue, settings) in &changed {
+        deliver::set_settings(broker, queue, settings.clone());
+    }
+    if !changed.is_empty() {
+        vhost.change(|inner| inner.topology.forget_routes());
+    }
+}
+
 impl Inner {
-    /// Matches every queue and exchange again, because the policies have changed.
-    pub(crate) fn apply_policies(&mut self) {
+    /// Gives exchanges what their policies say now, and notes with queues what applies to them; the queues that are to do
+    /// something else by that, and what.
+    fn apply_policies(&mut self) -> Vec<(Arc<QueueHandle>, QueueSettings)> {
+        self.apply_exchange_policies();
         let queues: Vec<_> = self.queues.values().cloned().collect();
-        for queue in &queues {
-            self.apply_queue_policy(queue);
+        let mut changed = Vec::new();
+        for queue in queues {
+            let applied = self.queue_policy(&queue.definition.name);
+            let declared = QueueSettings::of_declared(&queue.definition.arguments);
+            let settings = effective_settings(declared, applied.as_deref());
+            let differs = {
+                let mut state = queue.lock();
+                state.policy = applied;
+                *state.machine.settings() != settings
+            };
+            if differs {
+                changed.push((queue, settings));
+            }
         }
+        changed
+    }
+
+    /// Gives every exchange what its policies say now.
+    pub(crate) fn apply_exchange_policies(&mut self) {
         let exchanges: Vec<_> =
             self.topology.exchanges().into_iter().map(|exchange| exchange.name.clone()).collect();
         for exchange in &exchanges {
@@ -159,12 +201,12 @@ impl Inner {
         }
     }
 
-    /// Gives a queue what its policies say. Those behind `amq.rabbitmq.reply-to` have none.
-    pub(crate) fn apply_queue_policy(&mut self, queue: &QueueHandle) {
-        let name = &queue.definition.name;
-        let is_reply_queue = name.starts_with(REPLY_QUEUE_PREFIX);
-        let applied = if is_reply_queue { None } else { self.policies.applied(Object::ClassicQueue, name) };
-        queue.lock().policy = applied;
+    /// What policies say to a queue; nothing to those behind `amq.rabbitmq.reply-to`.
+    pub(crate) fn queue_policy(&mut self, name: &str) -> Option<Arc<AppliedPolicy>> {
+        if name.starts_with(REPLY_QUEUE_PREFIX) {
+            return None;
+        }
+        self.policies.applied(Object::ClassicQueue, name)
     }
 
     /// Gives an exchange what its policies say.

@@ -24,12 +24,12 @@ use posthouse_storage::wal::{WalEvents, WalOptions};
 use tracing::{error, info, warn};
 
 use crate::broker::{Broker, Settings, Store};
-use crate::deliver;
 use crate::metadata::VhostMetadata;
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
 use crate::vhost::{Inner, VirtualHost};
+use crate::{deliver, policies};
 
 /// How often it is looked whether a checkpoint is due for another reason than a full log.
 const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
@@ -189,6 +189,7 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
         let record = TopicPermissionRecord::decode(&value)?;
         broker.authorities().restore(AuthChange::PutTopicPermissions(record))?;
     }
+    restore_parameters(broker)?;
     let mut found: HashMap<QueueId, RecoveredQueue, foldhash::fast::RandomState> =
         recovered.queues.into_iter().map(|queue| (queue.id, queue)).collect();
     let mut messages = 0;
@@ -197,8 +198,11 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
         let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
         let machine = found.remove(&id).map_or_else(Machine::default, machine);
         messages += machine.ready();
-        let settings = QueueSettings::of_declared(&definition.arguments);
+        let declared = QueueSettings::of_declared(&definition.arguments);
+        let applied = vhost.change(|inner| inner.queue_policy(&definition.name));
+        let settings = policies::effective_settings(declared, applied.as_deref());
         let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
+        queue.lock().policy = applied;
         vhost.change(|inner| {
             inner.topology.add_queue(queue.definition.name.clone(), id, true);
             inner.queues.insert(id, queue.clone());
@@ -221,12 +225,16 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
         let (vhost, change) = records::read_binding(&key, &value)?;
         restore_topology(broker, &vhost, &change);
     }
-    restore_parameters(broker)?;
+    for vhost in broker.vhosts() {
+        if vhost.look(|inner| !inner.policies.is_empty()) {
+            vhost.change(Inner::apply_exchange_policies);
+        }
+    }
     info!(messages, replayed = recovered.replayed_records, clean = recovered.clean, "recovered");
     Ok(())
 }
 
-/// Reads limits and policies back and applies the latter, to predeclared exchanges too.
+/// Reads limits and policies back, before the queues that they are for.
 fn restore_parameters(broker: &Broker) -> Result<(), StartError> {
     let table = MetaTable::Parameters;
     for (key, value) in broker.store().meta().scan(table)? {
@@ -245,11 +253,6 @@ fn restore_parameters(broker: &Broker) -> Result<(), StartError> {
         let kind = kind.ok_or_else(|| bad("no such component is known".to_owned()))?;
         let policy = Policy::from_value(&name, &value, kind).map_err(|e| bad(e.to_string()))?;
         vhost.change(|inner| inner.policies.set(kind, policy)).map_err(|e| bad(e.to_string()))?;
-    }
-    for vhost in broker.vhosts() {
-        if vhost.look(|inner| !inner.policies.is_empty()) {
-            vhost.change(Inner::apply_policies);
-        }
     }
     Ok(())
 }

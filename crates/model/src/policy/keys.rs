@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
 use crate::name::Name;
+use crate::queue_settings::Overflow;
 
 /// The longest TTL or expiry in milliseconds: ten years.
 const MAX_MS: u64 = 10 * 365 * 86_400_000;
@@ -41,24 +42,13 @@ pub struct QueuePolicy {
     /// Bytes of bodies of ready messages it may have; the smaller of this and the argument counts.
     pub max_length_bytes: Option<u64>,
     /// What happens at either limit; wins over the argument.
-    pub overflow: Option<OverflowPolicy>,
+    pub overflow: Option<Overflow>,
     /// Where messages go that are rejected, expire or are too many; the argument wins.
     pub dead_letter_exchange: Option<Name>,
     /// The routing key they get; the argument wins.
     pub dead_letter_routing_key: Option<Name>,
     /// How often a message may come back, negative for any number; the smaller of this and the argument counts.
     pub delivery_limit: Option<i64>,
-}
-
-/// What happens when a queue is as long as it may be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OverflowPolicy {
-    /// The oldest message makes room: `drop-head`.
-    DropHead,
-    /// The new one is refused: `reject-publish`.
-    RejectPublish,
-    /// The new one is refused and dead-lettered: `reject-publish-dlx`.
-    RejectPublishDlx,
 }
 
 /// Of two numbers for one key, which counts.
@@ -192,15 +182,15 @@ const NOT_SUPPORTED: &[&str] = &[
     "max-age",
     "max-in-memory-bytes",
     "max-in-memory-length",
-    "max-length",
-    "max-length-bytes",
     "member-placement-tag",
     "message-ttl",
-    "overflow",
     "stream-filter-size-bytes",
     "stream-max-segment-size-bytes",
     "target-group-size",
 ];
+
+/// What RabbitMQ can do with a message that has no room, and this broker cannot yet.
+const NOT_SUPPORTED_OVERFLOW: &str = "reject-publish-dlx";
 
 impl PolicySettings {
     /// Reads and checks a definition.
@@ -213,6 +203,11 @@ impl PolicySettings {
             return Err(InvalidPolicy("no policy provided".to_owned()));
         }
         check_known(definition, kind)?;
+        if definition.get("overflow").and_then(Value::as_str) == Some(NOT_SUPPORTED_OVERFLOW) {
+            let text =
+                format!("value '{NOT_SUPPORTED_OVERFLOW}' of policy key 'overflow' is not supported yet");
+            return Err(InvalidPolicy(text));
+        }
         let mut settings = Self::default();
         for key in KEYS {
             if let Some(value) = definition.get(key.name)
@@ -283,13 +278,8 @@ fn number(value: &Value, low: u64, high: u64) -> Option<u64> {
     value.as_u64().filter(|number| (low..=high).contains(number))
 }
 
-fn overflow(value: &Value) -> Option<OverflowPolicy> {
-    match value.as_str()? {
-        "drop-head" => Some(OverflowPolicy::DropHead),
-        "reject-publish" => Some(OverflowPolicy::RejectPublish),
-        "reject-publish-dlx" => Some(OverflowPolicy::RejectPublishDlx),
-        _ => None,
-    }
+fn overflow(value: &Value) -> Option<Overflow> {
+    Overflow::from_name(value.as_str()?.as_bytes())
 }
 
 fn is_one_of(value: &Value, known: &[&str]) -> bool {

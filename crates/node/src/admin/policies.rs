@@ -4,7 +4,7 @@ use posthouse_model::policy::{InvalidPolicy, Policy, PolicyKind};
 
 use super::{AdminError, Result, find_vhost};
 use crate::broker::Broker;
-use crate::records;
+use crate::{policies, records};
 
 /// Adds a policy to a virtual host or replaces the one of that name, and applies it to what is there.
 pub fn set_policy(broker: &Broker, vhost: &str, kind: PolicyKind, policy: Policy) -> Result<()> {
@@ -12,11 +12,11 @@ pub fn set_policy(broker: &Broker, vhost: &str, kind: PolicyKind, policy: Policy
     let put = records::put_parameter(vhost.name(), kind.component(), &policy.name, &policy.to_value());
     vhost.change(|inner| {
         inner.policies.set(kind, policy)?;
-        inner.apply_policies();
         // Under the lock, so that changes are kept in the order in which they were made.
         broker.keep(vec![put]);
         Ok::<(), InvalidPolicy>(())
     })?;
+    policies::apply(broker, &vhost);
     Ok(broker.store().meta().flush()?)
 }
 
@@ -27,9 +27,9 @@ pub fn clear_policy(broker: &Broker, vhost: &str, kind: PolicyKind, name: &str) 
         if !inner.policies.clear(kind, name) {
             return Err(AdminError::NoSuchParameter);
         }
-        inner.apply_policies();
         broker.keep(vec![records::delete_parameter(vhost.name(), kind.component(), name)]);
         Ok(())
     })?;
+    policies::apply(broker, &vhost);
     Ok(broker.store().meta().flush()?)
 }

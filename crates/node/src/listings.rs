@@ -147,6 +147,8 @@ pub struct QueueRow {
     pub messages_redelivered: u64,
     /// Messages acknowledged since the start.
     pub messages_acknowledged: u64,
+    /// Messages that left for want of room since the start.
+    pub messages_maxlen: u64,
 }
 
 /// An exchange.
@@ -425,6 +427,7 @@ fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueR
         messages_delivered: state.counters.delivered,
         messages_redelivered: state.counters.redelivered,
         messages_acknowledged: state.counters.acknowledged,
+        messages_maxlen: state.machine.departure_counts().max_length,
     }
 }
 

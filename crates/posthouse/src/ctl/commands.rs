@@ -451,9 +451,10 @@ pub(crate) const COMMANDS: &[Command] = &[
                 "messages_delivered",
                 "messages_redelivered",
                 "messages_acknowledged",
+                "messages_maxlen",
             ],
         },
-        about: "queues; memory is bytes, the last four count since the start",
+        about: "queues; memory is bytes, the last five count since the start",
         ..DONE
     },
     Command {

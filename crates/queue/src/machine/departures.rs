@@ -4,6 +4,13 @@ use posthouse_model::ids::Seq;
 
 use super::Queue;
 
+/// Why a message leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// The queue was longer than it may be.
+    MaxLength,
+}
+
 /// What has left since it was last asked for: the log must be told.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Departed {
@@ -13,10 +20,20 @@ pub struct Departed {
     pub persistent: bool,
 }
 
+/// How many messages have left for each reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DepartureCounts {
+    /// [`Reason::MaxLength`].
+    pub max_length: u64,
+}
+
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// `first..=last`, neither ready nor handed out any more, are done with.
-    pub(super) fn depart(&mut self, first: Seq, last: Seq) {
+    pub(super) fn depart(&mut self, first: Seq, last: Seq, reason: Reason) {
         let settled = self.chunks.settle(first, last);
+        match reason {
+            Reason::MaxLength => self.departure_counts.max_length += settled.count,
+        }
         self.departed.persistent |= settled.persistent;
         match self.departed.ranges.last_mut() {
             Some(range) if range.1 + 1 == first => range.1 = last,
@@ -32,5 +49,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// What has left since the last call.
     pub fn take_departed(&mut self) -> Departed {
         std::mem::take(&mut self.departed)
+    }
+
+    /// How many have left since the machine was made.
+    pub fn departure_counts(&self) -> DepartureCounts {
+        self.departure_counts
     }
 }

@@ -9,6 +9,7 @@ use posthouse_model::ids::Seq;
 use posthouse_model::queue_settings::Overflow;
 
 use super::Queue;
+use super::departures::Reason;
 
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// Appends to `refused` the positions within `records` (`count` of them) of the messages that a queue which
@@ -99,6 +100,6 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         self.ready -= count;
         self.ready_bytes -= self.body_bytes(first, last);
-        self.depart(first, last);
+        self.depart(first, last, Reason::MaxLength);
     }
 }

@@ -27,7 +27,7 @@ use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::queue_settings::QueueSettings;
 
 use chunks::{Chunks, Held, Persistence, Residence, Settled};
-use departures::Departed;
+use departures::{Departed, DepartureCounts};
 use details::Details;
 use ranges::SeqRanges;
 use roster::Roster;
@@ -57,6 +57,7 @@ pub struct Queue<L, W> {
     /// Bytes of the ready messages' bodies; counted where the settings ask for it.
     ready_bytes: u64,
     departed: Departed,
+    departure_counts: DepartureCounts,
     round: take::Round,
     /// Who may consume.
     pub roster: Roster<W>,
@@ -92,6 +93,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             settings: QueueSettings::default(),
             ready_bytes: 0,
             departed: Departed::default(),
+            departure_counts: DepartureCounts::default(),
             round: take::Round::default(),
             roster: Roster::default(),
         }

@@ -34,6 +34,7 @@ fn a_queue_drops_from_the_head() {
     push(&mut queue, 5);
     assert_eq!((queue.ready(), queue.take_departed().ranges), (3, vec![(0, 3)]));
     assert!(!queue.has_departed());
+    assert_eq!(queue.departure_counts().max_length, 4);
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod policies;
 mod prefetch;
 mod publishing;
 mod queues;
+mod recent_history;
 mod refusals;
 mod reply_to;
 mod routing;

@@ -180,3 +180,62 @@ def random_choice_of_none(c):
     channel, exchange = declared(c, "x-random")
     channel.publish(exchange, "k", mandatory=True)
     channel.receive()
+
+
+def history(c, length, **arguments):
+    channel, exchange = declared(c, "x-recent-history", **arguments)
+    for i in range(length):
+        channel.publish(exchange, f"k{i}", f"m{i}".encode())
+    channel.publish(exchange, "k", b"not kept", headers={"x-recent-history-no-store": True})
+    return channel, exchange
+
+
+def late_queue(c, channel, exchange):
+    queue = c.q("late")
+    channel.call("queue.declare", queue=queue)
+    channel.call("queue.bind", queue=queue, exchange=exchange, routing_key="x")
+    for _ in range(30):
+        if channel.call("basic.get", queue=queue, no_ack=True).startswith("basic.get-empty"):
+            return
+
+
+@conversation
+def recent_history(c):
+    late_queue(c, *history(c, 3))
+
+
+@conversation
+def recent_history_of_default_length(c):
+    late_queue(c, *history(c, 25))
+
+
+@conversation
+def recent_history_of_length_two(c):
+    channel, exchange = history(c, 5, **{"x-recent-history-length": 2})
+    late_queue(c, channel, exchange)
+    late_queue(c, channel, exchange)
+
+
+@conversation
+def recent_history_to_exchange(c):
+    channel, exchange = history(c, 2)
+    channel.call("exchange.declare", exchange=c.q("behind"), type="fanout")
+    channel.call("queue.declare", queue=c.q("behind queue"))
+    channel.call("queue.bind", queue=c.q("behind queue"), exchange=c.q("behind"))
+    channel.call("exchange.bind", destination=c.q("behind"), source=exchange)
+    channel.call("basic.get", queue=c.q("behind queue"), no_ack=True)
+
+
+@conversation
+def recent_history_length_zero(c):
+    declared(c, "x-recent-history", **{"x-recent-history-length": 0})
+
+
+@conversation
+def recent_history_length_negative(c):
+    declared(c, "x-recent-history", **{"x-recent-history-length": -1})
+
+
+@conversation
+def recent_history_length_word(c):
+    declared(c, "x-recent-history", **{"x-recent-history-length": "many"})

@@ -25,15 +25,16 @@ pub enum ExchangeKind {
     Random,
     /// To one bound queue of the node that the publisher is connected to, by chance.
     LocalRandom,
+    /// To all bound destinations; the last messages are kept, and given to what is bound later.
+    RecentHistory,
 }
 
 /// Types that RabbitMQ or its common plugins have and this broker does not have yet.
-const NOT_SUPPORTED: [&str; 4] =
-    ["x-delayed-message", "x-federation-upstream", "x-jms-topic", "x-recent-history"];
+const NOT_SUPPORTED: [&str; 3] = ["x-delayed-message", "x-federation-upstream", "x-jms-topic"];
 
 impl ExchangeKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Fanout,
         Self::Topic,
@@ -42,6 +43,7 @@ impl ExchangeKind {
         Self::ModulusHash,
         Self::Random,
         Self::LocalRandom,
+        Self::RecentHistory,
     ];
 
     /// Reads the type a client declares `exchange` with: 406 when it is unknown, 540 when it is only known to
@@ -65,6 +67,7 @@ impl ExchangeKind {
             Self::ModulusHash => "x-modulus-hash",
             Self::Random => "x-random",
             Self::LocalRandom => "x-local-random",
+            Self::RecentHistory => "x-recent-history",
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What RabbitMQ's exchange types validate is validated with the same texts. Other arguments are accepted, kept and
 //! shown.
 
-use crate::args::check_equivalent;
+use crate::args::{check_equivalent, show};
 use crate::errors::{self, Resource};
 use crate::exchange::ExchangeKind;
 use crate::field::{FieldTable, FieldValue};
@@ -16,6 +16,11 @@ const HASH_HEADER: &str = "hash-header";
 /// The property that it looks at instead.
 const HASH_PROPERTY: &str = "hash-property";
 
+/// How many messages a recent history exchange keeps.
+const HISTORY_LENGTH: &str = "x-recent-history-length";
+/// How many it keeps unless it is told.
+const DEFAULT_HISTORY_LENGTH: u64 = 20;
+
 /// The arguments of an exchange declaration.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ExchangeArguments {
@@ -23,6 +28,8 @@ pub struct ExchangeArguments {
     pub alternate_exchange: Option<String>,
     /// What a consistent hash exchange hashes; the routing key for all other types.
     pub hash_on: HashOn,
+    /// How many messages a recent history exchange keeps; 0 for all other types.
+    pub history_length: u64,
     /// As the client sent them, to be shown and compared.
     pub table: FieldTable,
 }
@@ -52,7 +59,11 @@ impl ExchangeArguments {
             ExchangeKind::ConsistentHash => HashOn::parse(&table, exchange)?,
             _ => HashOn::RoutingKey,
         };
-        Ok(Self { alternate_exchange, hash_on, table })
+        let history_length = match kind {
+            ExchangeKind::RecentHistory => history_length(&table)?,
+            _ => 0,
+        };
+        Ok(Self { alternate_exchange, hash_on, history_length, table })
     }
 
     /// Checks a redeclaration with the arguments `received`: 406 when its alternate exchange differs.
@@ -76,6 +87,15 @@ impl HashOn {
             (Some(_), Some(_)) => Err(errors::hash_header_and_property()),
         }
     }
+}
+
+fn history_length(table: &FieldTable) -> Result<u64, ReplyError> {
+    let Some(value) = table.get(HISTORY_LENGTH) else { return Ok(DEFAULT_HISTORY_LENGTH) };
+    let length = value.as_int().and_then(|length| u64::try_from(length).ok()).filter(|&length| length > 0);
+    length.ok_or_else(|| match value {
+        FieldValue::LongStr(text) => errors::invalid_history_length_text(text),
+        _ => errors::invalid_history_length(&show(value)),
+    })
 }
 
 /// A long string argument.
@@ -145,5 +165,22 @@ mod tests {
         assert_eq!(hash_on(&[(HASH_HEADER, FieldValue::I32(1))]), Err((406, wrong_type.to_owned())));
         let other_type = parse(ExchangeKind::Topic, &entries);
         assert_eq!(other_type.map(|arguments| arguments.hash_on), Ok(HashOn::RoutingKey));
+    }
+
+    #[test]
+    fn history_lengths() {
+        let length = |entries: &[_]| parse(ExchangeKind::RecentHistory, entries).map(|a| a.history_length);
+        assert_eq!(length(&[]), Ok(20));
+        assert_eq!(length(&[(HISTORY_LENGTH, FieldValue::I8(3))]), Ok(3));
+        for (value, shown) in [
+            (FieldValue::I32(0), "0"),
+            (FieldValue::I64(-1), "-1"),
+            (text("many"), "<<\"many\">>"),
+            (FieldValue::Bool(true), "true"),
+        ] {
+            let error =
+                format!("Invalid argument {shown}, 'x-recent-history-length' must be a positive integer");
+            assert_eq!(length(&[(HISTORY_LENGTH, value)]), Err((406, error)));
+        }
     }
 }

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use posthouse_model::args::QueueArguments;
 use posthouse_model::errors::{self, Resource};
+use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::field::FieldTable;
 use posthouse_model::name::Name;
 use posthouse_model::queue_settings::QueueSettings;
@@ -15,6 +16,7 @@ use posthouse_queue::topology::{BindingRecord, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::MetaOp;
 
 use crate::broker::Broker;
+use crate::history::Kept;
 use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::residency;
 use crate::vhost::{Inner, VirtualHost};
@@ -250,9 +252,21 @@ impl Broker {
         self.change_topology(vhost, |inner| inner.topology.delete_exchange(name, if_unused))
     }
 
-    /// Binds a queue or an exchange.
-    pub fn bind(&self, vhost: &VirtualHost, binding: BindingRecord) -> Result<(), ReplyError> {
-        self.change_topology(vhost, |inner| inner.topology.bind(binding))
+    /// Binds a queue or an exchange. Messages that the source has kept for a new binding come back, oldest first, to be
+    /// published there.
+    pub fn bind(&self, vhost: &VirtualHost, binding: BindingRecord) -> Result<Vec<Kept>, ReplyError> {
+        let source = binding.source.clone();
+        let mut kept = Vec::new();
+        self.change_topology(vhost, |inner| {
+            let epoch = inner.topology.epoch();
+            let changes = inner.topology.bind(binding)?;
+            let has_history = |exchange: &ExchangeRecord| exchange.kind == ExchangeKind::RecentHistory;
+            if inner.topology.epoch() != epoch && inner.topology.exchange(&source).is_some_and(has_history) {
+                kept = vhost.history(&source);
+            }
+            Ok(changes)
+        })?;
+        Ok(kept)
     }
 
     /// Removes a binding; a missing one is fine.

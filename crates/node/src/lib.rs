@@ -9,6 +9,7 @@ pub mod connections;
 pub mod declare;
 pub mod deliver;
 pub mod draws;
+pub mod history;
 pub mod listings;
 pub mod message_filter;
 pub mod metadata;

@@ -1,7 +1,7 @@
 //! A virtual host: its exchanges, bindings and queues by name.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
 use posthouse_model::errors::{self, Resource};
@@ -9,10 +9,12 @@ use posthouse_model::ids::QueueId;
 use posthouse_model::limits::{self, VhostLimits};
 use posthouse_model::name::Name;
 use posthouse_model::props::HeaderView;
+use posthouse_model::raw_table::{RawTable, RawValue};
 use posthouse_model::reply::ReplyError;
 use posthouse_queue::topology::{RouteResult, Routed, Topology};
 use smallvec::SmallVec;
 
+use crate::history::{Histories, Kept, Publication};
 use crate::metadata::VhostMetadata;
 use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
@@ -27,6 +29,8 @@ pub struct VirtualHost {
     epoch: AtomicU64,
     is_traced: AtomicBool,
     inner: RwLock<Inner>,
+    /// A leaf of `inner`.
+    histories: Mutex<Histories>,
 }
 
 /// What the lock guards. Changes go through [`VirtualHost::change`].
@@ -74,7 +78,13 @@ impl VirtualHost {
             limits: VhostLimits::default(),
             reply_queues: 0,
         };
-        Self { name, epoch: AtomicU64::new(0), is_traced: AtomicBool::new(false), inner: RwLock::new(inner) }
+        Self {
+            name,
+            epoch: AtomicU64::new(0),
+            is_traced: AtomicBool::new(false),
+            inner: RwLock::new(inner),
+            histories: Mutex::default(),
+        }
     }
 
     /// Its name.
@@ -96,20 +106,64 @@ impl VirtualHost {
         extra_keys: &[String],
         draw: u64,
     ) -> Result<Found, ReplyError> {
+        self.route_and(exchange, key, header, extra_keys, draw, |_| {})
+    }
+
+    /// Finds the queues of a message as [`Self::route`] does, and keeps it where exchanges on its way have a history:
+    /// under the same lock, so that a queue that is bound meanwhile gets it once, in one of the two ways.
+    pub fn route_and_keep(
+        &self,
+        exchange: &str,
+        key: &str,
+        header: HeaderView<'_>,
+        extra_keys: &[String],
+        draw: u64,
+        message: Publication<'_>,
+    ) -> Result<Found, ReplyError> {
+        self.route_and(exchange, key, Some(header), extra_keys, draw, |result| {
+            if !result.histories().is_empty() && !header.headers().is_some_and(says_no_store) {
+                self.histories().keep(result.histories(), message);
+            }
+        })
+    }
+
+    fn route_and(
+        &self,
+        exchange: &str,
+        key: &str,
+        header: Option<HeaderView<'_>>,
+        extra_keys: &[String],
+        draw: u64,
+        and: impl FnOnce(&RouteResult),
+    ) -> Result<Found, ReplyError> {
         let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
         let mut result = RouteResult::default();
         let message = Routed { key, extra_keys: &extra_keys, header, draw };
-        self.read().topology.route(exchange, message, &mut result)?;
+        {
+            let inner = self.read();
+            inner.topology.route(exchange, message, &mut result)?;
+            and(&result);
+        }
         let queues = SmallVec::from_slice(result.queues());
         let swallowed = queues.is_empty() && exchange.is_empty() && key.starts_with(REPLY_QUEUE_PREFIX);
         Ok(Found { queues, is_per_message: result.is_per_message(), swallowed })
     }
 
+    /// The history of an exchange, oldest first. Called while the virtual host is being changed.
+    pub(crate) fn history(&self, exchange: &str) -> Vec<Kept> {
+        self.histories().of(exchange)
+    }
+
     /// Finds the queues of one of the broker's own messages, which may go to internal exchanges. They are in
     /// ascending order, each once; none when there is no such exchange.
-    pub fn route_own(&self, exchange: &str, key: &str) -> SmallVec<[QueueId; 8]> {
+    pub fn route_own(
+        &self,
+        exchange: &str,
+        key: &str,
+        header: Option<HeaderView<'_>>,
+    ) -> SmallVec<[QueueId; 8]> {
         let mut result = RouteResult::default();
-        self.read().topology.route_own(exchange, Routed { key, ..Routed::default() }, &mut result);
+        self.read().topology.route_own(exchange, Routed { key, header, ..Routed::default() }, &mut result);
         SmallVec::from_slice(result.queues())
     }
 
@@ -175,7 +229,11 @@ impl VirtualHost {
     /// Changes exchanges, bindings or queues, and raises the epoch.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.write();
+        let exchanges = inner.topology.exchange_count();
         let outcome = change(&mut inner);
+        if inner.topology.exchange_count() < exchanges {
+            self.histories().retain(|exchange| inner.topology.exchange(exchange).is_some());
+        }
         self.epoch.store(inner.topology.epoch(), Ordering::Release);
         outcome
     }
@@ -200,6 +258,10 @@ impl VirtualHost {
         look(&self.read())
     }
 
+    fn histories(&self) -> MutexGuard<'_, Histories> {
+        self.histories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -207,4 +269,9 @@ impl VirtualHost {
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a message's headers say that no history is to keep it.
+fn says_no_store(headers: RawTable<'_>) -> bool {
+    headers.get(b"x-recent-history-no-store") == Some(RawValue::Bool(true))
 }

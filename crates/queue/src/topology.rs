@@ -249,6 +249,11 @@ impl Topology {
         self.queue_names.get(name).copied()
     }
 
+    /// How many exchanges there are.
+    pub fn exchange_count(&self) -> usize {
+        self.exchange_names.len()
+    }
+
     /// All exchanges by name.
     pub fn exchanges(&self) -> Vec<&ExchangeRecord> {
         let mut records: Vec<_> = self.exchanges.iter().flatten().map(|exchange| &exchange.record).collect();

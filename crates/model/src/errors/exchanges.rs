@@ -35,6 +35,17 @@ pub fn local_random_destination() -> ReplyError {
     ReplyError::new(PreconditionFailed, "Destination not found")
 }
 
+/// The length of a recent history exchange is no positive integer; `value` as Erlang prints it.
+pub fn invalid_history_length(value: &str) -> ReplyError {
+    let text = format!("Invalid argument {value}, 'x-recent-history-length' must be a positive integer");
+    ReplyError::new(PreconditionFailed, text)
+}
+
+/// The length of a recent history exchange is a text.
+pub fn invalid_history_length_text(value: &[u8]) -> ReplyError {
+    invalid_history_length(&ErlangBinary(value).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +62,8 @@ mod tests {
             (weight_not_positive(), "The binding key must be greater than 0"),
             (local_random_key("k"), "Non empty binding 'k' key not permitted"),
             (local_random_destination(), "Destination not found"),
+            (invalid_history_length("-1"), "Invalid argument -1, 'x-recent-history-length' must be a positive integer"),
+            (invalid_history_length_text(b"x"), "Invalid argument <<\"x\">>, 'x-recent-history-length' must be a positive integer"),
         ] {
             assert_eq!((error.code as u16, error.scope, error.text.as_str()), (406, Scope::Channel, text));
         }

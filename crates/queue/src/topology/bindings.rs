@@ -218,9 +218,11 @@ fn validate(
     arguments: &FieldTable,
 ) -> Result<(), ReplyError> {
     match kind {
-        ExchangeKind::Direct | ExchangeKind::Fanout | ExchangeKind::ModulusHash | ExchangeKind::Random => {
-            Ok(())
-        }
+        ExchangeKind::Direct
+        | ExchangeKind::Fanout
+        | ExchangeKind::ModulusHash
+        | ExchangeKind::Random
+        | ExchangeKind::RecentHistory => Ok(()),
         ExchangeKind::Headers => HeadersPattern::parse(arguments).map(drop),
         ExchangeKind::ConsistentHash => parse_weight(key).map(drop),
         ExchangeKind::LocalRandom if !key.is_empty() => Err(errors::local_random_key(key)),

@@ -202,6 +202,24 @@ fn two_choices_for_one_message_are_independent() {
 }
 
 #[test]
+fn recent_history_names_itself_wherever_it_is_met() {
+    let mut topology = topology(ExchangeKind::RecentHistory, &[]);
+    bind(&mut topology, 0, "any");
+    bind(&mut topology, 1, "");
+    let behind = DestinationName::Exchange(name("e"));
+    let source = name("amq.direct");
+    topology.bind(BindingRecord { source, destination: behind, ..binding(0, "k") }).unwrap();
+    for (exchange, key, reached) in [("e", "x", true), ("amq.direct", "k", true), ("amq.direct", "x", false)]
+    {
+        let mut result = RouteResult::default();
+        topology.route(exchange, Routed { key, ..Routed::default() }, &mut result).unwrap();
+        assert_eq!(result.queues().len(), if reached { 2 } else { 0 });
+        assert_eq!(result.histories().to_vec(), if reached { vec![(name("e"), 20)] } else { vec![] });
+        assert_eq!(result.is_per_message(), reached);
+    }
+}
+
+#[test]
 fn local_random_has_rules_of_its_own() {
     let mut topology = topology(ExchangeKind::LocalRandom, &[]);
     let refused = |error: ReplyError| (error.code as u16, error.text);

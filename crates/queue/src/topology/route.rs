@@ -4,6 +4,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use posthouse_model::errors;
 use posthouse_model::ids::QueueId;
+use posthouse_model::name::Name;
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
 
@@ -18,6 +19,7 @@ use super::{Destination, Exchange, ExchangeId, Topology};
 pub struct RouteResult {
     queues: Vec<QueueId>,
     is_per_message: bool,
+    histories: Vec<(Name, u64)>,
     /// The number that the next choice by chance comes from.
     draw: u64,
     /// Exchanges still to be visited.
@@ -46,13 +48,19 @@ impl RouteResult {
     }
 
     /// Whether another message with the same exchange and routing key may go elsewhere: an exchange was asked that
-    /// looks at headers or properties or chooses by chance, or there were extra keys. Such a route must not be
+    /// looks at headers or properties, chooses by chance or keeps messages, or there were extra keys. Such a route must not be
     /// cached.
     pub fn is_per_message(&self) -> bool {
         self.is_per_message
     }
 
+    /// The exchanges that keep the message for what is bound to them later, and how many messages each keeps.
+    pub fn histories(&self) -> &[(Name, u64)] {
+        &self.histories
+    }
+
     fn reset(&mut self) {
+        self.histories.clear();
         self.queues.clear();
         self.pending.clear();
         self.visited.clear();
@@ -182,6 +190,11 @@ impl Topology {
                 result.push_some(members.choose(message));
             }
             Router::ModulusHash(list) => result.push_some(list.choose(hash_keys(message))),
+            Router::RecentHistory(everything, length) => {
+                result.is_per_message = true;
+                result.histories.push((exchange.record.name.clone(), *length));
+                result.extend(everything.as_slice());
+            }
             Router::Random(everything) => result.push_one_of(everything.as_slice()),
         }
     }

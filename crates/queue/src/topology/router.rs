@@ -33,6 +33,8 @@ pub(super) enum Router {
     ModulusHash(ModulusHash),
     /// One by chance.
     Random(Everything),
+    /// All of them; the message is one for the history, which is so long.
+    RecentHistory(Everything, u64),
 }
 
 /// Every destination that is bound, with how many keys each.
@@ -76,6 +78,9 @@ impl Router {
                 Self::ConsistentHash(ConsistentHash::new(arguments.hash_on.clone()))
             }
             ExchangeKind::ModulusHash => Self::ModulusHash(ModulusHash::default()),
+            ExchangeKind::RecentHistory => {
+                Self::RecentHistory(Everything::default(), arguments.history_length)
+            }
             ExchangeKind::Random | ExchangeKind::LocalRandom => Self::Random(Everything::default()),
         }
     }
@@ -97,7 +102,9 @@ impl Router {
             Self::Direct(keys) => {
                 keys.entry(key.clone()).or_default().insert(to);
             }
-            Self::Fanout(everything) | Self::Random(everything) => everything.insert(to),
+            Self::Fanout(everything) | Self::Random(everything) | Self::RecentHistory(everything, _) => {
+                everything.insert(to);
+            }
             Self::Topic(trie) => {
                 trie.insert(key, to);
             }
@@ -120,7 +127,9 @@ impl Router {
                     }
                 }
             }
-            Self::Fanout(everything) | Self::Random(everything) => everything.remove(to),
+            Self::Fanout(everything) | Self::Random(everything) | Self::RecentHistory(everything, _) => {
+                everything.remove(to);
+            }
             Self::Topic(trie) => {
                 trie.remove(key, to);
             }

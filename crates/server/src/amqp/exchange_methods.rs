@@ -35,7 +35,9 @@ impl Session {
             Method::ExchangeBind { destination, source, routing_key, nowait, arguments } => {
                 let binding = self.exchange_binding(source, destination, routing_key, arguments)?;
                 let vhost = self.peer.vhost.clone();
-                self.broker.bind(&vhost, binding)?;
+                let to = binding.destination.clone();
+                let kept = self.broker.bind(&vhost, binding)?;
+                self.publish_history(&kept, &to);
                 self.reply(number, *nowait, &Method::ExchangeBindOk {});
             }
             Method::ExchangeUnbind { destination, source, routing_key, nowait, arguments } => {

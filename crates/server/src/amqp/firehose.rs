@@ -66,7 +66,7 @@ impl Session {
             return;
         }
         let vhost = self.peer.vhost.clone();
-        let queues = vhost.route_own(EXCHANGE, key);
+        let queues = vhost.route_own(EXCHANGE, key, None);
         let Some(slot) = self.publisher.slot(&queues, |id| vhost.queue_by_id(id)) else { return };
         let mut headers = self.traced_headers(number, message);
         headers.push((more.0.to_owned(), more.1));

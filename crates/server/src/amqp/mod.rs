@@ -14,6 +14,7 @@ mod firehose;
 mod get;
 mod handshake;
 mod heartbeat;
+mod history;
 mod methods;
 mod outbox;
 mod publish;

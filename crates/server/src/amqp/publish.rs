@@ -7,6 +7,7 @@ use posthouse_amqp::publish::PublishView;
 use posthouse_model::errors::{self, Permission, ResourceKind};
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
+use posthouse_node::history::Publication;
 use posthouse_node::publish::SlotId;
 
 use super::channel::Incoming;
@@ -238,10 +239,14 @@ impl Session {
         let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
         let special = Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
         self.may_use_extra_keys(&route.exchange, &special)?;
+        let persistent = header.is_persistent();
+        let kept = special.header.as_deref().unwrap_or(header.payload());
         let slot = if route.is_per_message || !special.extra_keys.is_empty() {
             let vhost = self.peer.vhost.clone();
             let draw = self.draws.next_draw();
-            let found = vhost.route(&route.exchange, &route.key, Some(header), &special.extra_keys, draw)?;
+            let message = Publication { route: &route.bytes, is_persistent: persistent, header: kept, body };
+            let (exchange, extra_keys) = (&route.exchange, &special.extra_keys);
+            let found = vhost.route_and_keep(exchange, &route.key, header, extra_keys, draw, message)?;
             if vhost.is_traced() {
                 let message = Traced { exchange: &route.exchange, key: &route.key, header, body };
                 self.trace_publish(number, message, &found.queues);
@@ -250,8 +255,6 @@ impl Session {
         } else {
             route.slot
         };
-        let persistent = header.is_persistent();
-        let kept = special.header.as_deref().unwrap_or(header.payload());
         match slot {
             Some(slot) => {
                 self.publisher.append(slot, persistent, &route.bytes, kept, body);
@@ -297,7 +300,7 @@ impl Session {
         self.may(Permission::Write, ResourceKind::Exchange, exchange)
     }
 
-    fn slot_for(&mut self, queues: &[posthouse_model::ids::QueueId]) -> Option<u32> {
+    pub(crate) fn slot_for(&mut self, queues: &[posthouse_model::ids::QueueId]) -> Option<u32> {
         let vhost = self.peer.vhost.clone();
         self.publisher.slot(queues, |id| vhost.queue_by_id(id))
     }

@@ -35,7 +35,9 @@ impl Session {
                 let binding = self.queue_binding(number, queue, exchange, routing_key, arguments)?;
                 let vhost = self.peer.vhost.clone();
                 vhost.queue(binding.destination.name(), self.peer.info.id)?;
-                self.broker.bind(&vhost, binding)?;
+                let to = binding.destination.clone();
+                let kept = self.broker.bind(&vhost, binding)?;
+                self.publish_history(&kept, &to);
                 self.reply(number, *nowait, &Method::QueueBindOk {});
             }
             Method::QueueUnbind { queue, exchange, routing_key, arguments } => {

@@ -1,0 +1,93 @@
+//! Queues and what is in them.
+
+use super::{Answer, Command, CtlOption, DONE, OptionKind, Rest};
+
+/// In the order of `help`.
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "list_queues",
+        vhost: true,
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Listing queues for vhost {vhost} ...",
+            shown: &["name", "messages"],
+            columns: &[
+                "name",
+                "durable",
+                "auto_delete",
+                "exclusive",
+                "arguments",
+                "policy",
+                "operator_policy",
+                "effective_policy_definition",
+                "messages",
+                "messages_ready",
+                "messages_unacknowledged",
+                "consumers",
+                "memory",
+                "type",
+                "state",
+                "vhost",
+                "owner_connection",
+                "messages_published",
+                "messages_delivered",
+                "messages_redelivered",
+                "messages_acknowledged",
+                "messages_maxlen",
+            ],
+        },
+        about: "queues; memory is bytes, the last five count since the start",
+        ..DONE
+    },
+    Command {
+        name: "delete_queue",
+        positional: &["name"],
+        vhost: true,
+        flags: &["if_empty", "if_unused"],
+        answer: Answer::Done("Deleted queue '{name}' on vhost '{vhost}' with {messages} ready messages"),
+        about: "delete a queue",
+        ..DONE
+    },
+    Command {
+        name: "purge_queue",
+        positional: &["name"],
+        vhost: true,
+        answer: Answer::Done("Purged {messages} messages from queue '{name}' in vhost '{vhost}'"),
+        about: "delete a queue's ready messages",
+        ..DONE
+    },
+    Command {
+        name: "browse_queue",
+        positional: &["name"],
+        vhost: true,
+        options: BROWSE_OPTIONS,
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Browsing a queue in vhost \"{vhost}\" ...",
+            shown: &["position", "redelivered", "routing_key", "payload_bytes", "payload"],
+            columns: &[
+                "position",
+                "number",
+                "redelivered",
+                "exchange",
+                "routing_key",
+                "received_at",
+                "properties",
+                "payload_bytes",
+                "payload",
+                "payload_encoding",
+                "truncated",
+            ],
+        },
+        about: "show ready messages and leave them as they are; a filter is NAME or NAME=VALUE, where NAME is \
+                exchange, routing_key, headers.KEY or a property",
+        ..DONE
+    },
+];
+
+const BROWSE_OPTIONS: &[CtlOption] = &[
+    CtlOption { name: "skip", kind: OptionKind::Number, default: None },
+    CtlOption { name: "count", kind: OptionKind::Number, default: None },
+    CtlOption { name: "filter", kind: OptionKind::Text, default: None },
+    CtlOption { name: "body_bytes", kind: OptionKind::Number, default: None },
+];

@@ -197,6 +197,19 @@ impl Plan {
         }
     }
 
+    /// Whether the queues are streams, of which every consumer gets every message.
+    pub(super) fn reads_stream(&self) -> bool {
+        self.queue_args.get("x-queue-type") == Some(&FieldValue::string("stream"))
+    }
+
+    /// The arguments of a consumer. One of a stream begins at its beginning.
+    pub(super) fn consumer_arguments(&self) -> FieldTable {
+        if !self.reads_stream() {
+            return FieldTable::default();
+        }
+        FieldTable(vec![("x-stream-offset".to_owned(), FieldValue::string("first"))])
+    }
+
     /// Whether every queue gets every message.
     pub(super) fn is_fanout(&self) -> bool {
         matches!(&self.exchange, Exchange::Own("fanout"))

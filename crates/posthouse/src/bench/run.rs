@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use posthouse_amqp::method::Method;
-use posthouse_model::field::FieldTable;
 
 use super::client::{CHANNEL, Client};
 use super::consumer::{self, Consumer, Seen};
@@ -254,7 +253,7 @@ impl<'s> Run<'s> {
                 no_ack: plan.ack_every.is_none(),
                 exclusive: false,
                 nowait: true,
-                arguments: FieldTable::default(),
+                arguments: plan.consumer_arguments(),
             };
             client.send(CHANNEL, &[consume])?;
         }
@@ -289,7 +288,27 @@ impl<'s> Run<'s> {
 
     fn expected_deliveries(&self, published: &[Published]) -> u64 {
         let accepted: u64 = published.iter().map(|p| p.sent - p.refused).sum();
-        if self.plan.is_fanout() { accepted * self.plan.queues as u64 } else { accepted }
+        if self.plan.is_fanout() {
+            return accepted * (0..self.plan.queues).map(|queue| self.readers_of(queue)).sum::<u64>();
+        }
+        if !self.plan.reads_stream() {
+            return accepted;
+        }
+        let of_producer = |(producer, published): (usize, &Published)| -> u64 {
+            let accepted = published.sent - published.refused;
+            let of_route =
+                |route| self.on_route(accepted, route) * self.readers_of(self.plan.queue_of(producer, route));
+            (0..self.plan.keys).map(of_route).sum()
+        };
+        published.iter().enumerate().map(of_producer).sum()
+    }
+
+    /// How many times each message of a queue is delivered.
+    fn readers_of(&self, queue: usize) -> u64 {
+        if !self.plan.reads_stream() {
+            return 1;
+        }
+        (0..self.plan.consumers).filter(|consumer| self.queues_of(*consumer).contains(&queue)).count() as u64
     }
 
     /// What producer `producer` sent to a queue: (accepted, refused).
@@ -318,7 +337,10 @@ impl<'s> Run<'s> {
         for (queue, streams) in by_queue.iter().enumerate() {
             for producer in 0..self.plan.producers {
                 let seen: Vec<&Stream> = streams.iter().map(|streams| &streams[producer]).collect();
-                total.add(judge(&seen, self.sent_to(published, producer, queue)));
+                let sent = self.sent_to(published, producer, queue);
+                // The consumers of a queue share its messages; those of a stream get all of them each.
+                let readers = if self.plan.reads_stream() { 1 } else { seen.len().max(1) };
+                seen.chunks(readers).for_each(|seen| total.add(judge(seen, sent)));
             }
         }
         // What somebody else published is only known by number.

@@ -133,8 +133,8 @@ fn what_cannot_be_carried_out_is_refused() {
             "Validation failed: [{<<\"alternate-exchange\">>,<<\"x\">>}] are not recognised policy settings",
         ),
         (
-            &["set_policy", "p", "^a", r#"{"max-age":"1D"}"#],
-            "Validation failed: policy key 'max-age' is not supported yet",
+            &["set_policy", "p", "^a", r#"{"federation-upstream":"x"}"#],
+            "Validation failed: policy key 'federation-upstream' is not supported yet",
         ),
         (
             &["set_policy", "p", "^a", "no-json"],

@@ -8,4 +8,5 @@ mod length_limits;
 mod restart;
 mod starting;
 mod stopping;
+mod streams;
 mod users;

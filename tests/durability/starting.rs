@@ -45,13 +45,12 @@ fn data_directory_in_use() {
 fn data_directory_of_a_newer_format() {
     let mut broker = Broker::start(Options::log());
     broker.stop();
-    fs::write(broker.data_dir().join("FORMAT"), "posthouse data directory, format 2\n").unwrap();
+    fs::write(broker.data_dir().join("FORMAT"), "posthouse data directory, format 999\n").unwrap();
     let text = refused(&in_dir(broker.data_dir()), 1);
     let dir = broker.data_dir().display();
-    assert_eq!(
-        text,
-        format!("posthouse: data directory {dir} has format 2, this version reads formats up to 1")
-    );
+    let expected =
+        format!("posthouse: data directory {dir} has format 999, this version reads formats up to ");
+    assert!(text.starts_with(&expected), "{text}");
 }
 
 #[test]

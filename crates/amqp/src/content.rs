@@ -19,6 +19,12 @@ pub(crate) fn bytes_hint(header: &[u8], body: &[u8]) -> usize {
 #[inline]
 pub fn write_content(out: &mut Vec<u8>, channel: u16, header: &[u8], body: &[u8], frame_max: u32) {
     write_header(out, channel, header);
+    write_body(out, channel, body, frame_max);
+}
+
+/// Appends the body frames. A body longer than `frame_max - 8` is split (0: never).
+#[inline]
+pub fn write_body(out: &mut Vec<u8>, channel: u16, body: &[u8], frame_max: u32) {
     if body.is_empty() {
         return;
     }

@@ -71,8 +71,9 @@ impl DeliverPrefix {
         self.start.len() + 9 + route.len() + header.len() + 2 * frame::OVERHEAD_BYTES
     }
 
+    /// Appends the method frame; the content follows.
     #[inline]
-    fn write_method(&self, out: &mut Vec<u8>, delivery_tag: u64, redelivered: bool, route: &[u8]) {
+    pub fn write_method(&self, out: &mut Vec<u8>, delivery_tag: u64, redelivered: bool, route: &[u8]) {
         let size = self.start.len() + 9 + route.len();
         out.extend_from_slice(&frame::head(FrameKind::Method, self.channel, size));
         out.extend_from_slice(&self.start);

@@ -17,6 +17,7 @@ pub mod peer_properties;
 pub mod protocol_header;
 pub mod publish;
 pub mod sasl;
+pub mod stream_offset;
 pub mod tune;
 pub mod uri;
 mod wire;

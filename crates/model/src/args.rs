@@ -52,6 +52,15 @@ const LEADER_LOCATORS: [&str; 4] = ["client-local", "balanced", "random", "least
 /// The queue type of a queue declared without `x-queue-type`.
 const DEFAULT_QUEUE_TYPE: &str = "classic";
 
+/// What kind of queue a declaration asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QueueKind {
+    /// Messages are taken by one consumer each.
+    Classic,
+    /// Messages stay and are read by everyone.
+    Stream,
+}
+
 /// The arguments of a queue declaration.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct QueueArguments {
@@ -70,11 +79,41 @@ pub struct ConsumerArguments {
     pub table: FieldTable,
 }
 
+impl QueueKind {
+    /// Reads `x-queue-type` of a declaration of `queue`: 406 for a value that is no queue type, 540 for one that is not
+    /// supported yet.
+    pub fn of(table: &FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
+        const QUEUE_TYPE: &str = "x-queue-type";
+        let Some(value) = table.get(QUEUE_TYPE) else { return Ok(QueueKind::Classic) };
+        let FieldValue::LongStr(bytes) = value else {
+            let reason = format!("\"expected longstr, got {}\"", value.type_name());
+            return Err(errors::invalid_argument(QUEUE_TYPE, queue, &reason));
+        };
+        match String::from_utf8_lossy(bytes).as_ref() {
+            DEFAULT_QUEUE_TYPE => Ok(QueueKind::Classic),
+            "stream" => Ok(QueueKind::Stream),
+            known @ "quorum" => Err(errors::argument_value_not_supported(QUEUE_TYPE, known, queue)),
+            other => {
+                let reason = format!("\"unsupported queue type '{other}'\"");
+                Err(errors::invalid_argument(QUEUE_TYPE, queue, &reason))
+            }
+        }
+    }
+
+    /// The word that `x-queue-type` has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => DEFAULT_QUEUE_TYPE,
+            Self::Stream => "stream",
+        }
+    }
+}
+
 impl QueueArguments {
     /// Reads the arguments of a declaration of `queue`: 406 for bad values and arguments of other queue types,
     /// 540 for what is not supported yet, 541 for what RabbitMQ no longer permits.
     pub fn parse(table: FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
-        check_queue_type(&table, queue)?;
+        QueueKind::of(&table, queue)?;
         for (name, value) in &table.0 {
             let name = name.as_str();
             if NOT_SUPPORTED.contains(&name) {
@@ -91,12 +130,7 @@ impl QueueArguments {
                     Some(other) => return refused(format!("\"unsupported queue version '{other}'\"")),
                     None => return refused(expected_integer(value)),
                 },
-                "x-queue-leader-locator" => match value {
-                    FieldValue::LongStr(locator)
-                        if LEADER_LOCATORS.iter().any(|known| known.as_bytes() == locator) => {}
-                    FieldValue::LongStr(_) => return refused("invalid_queue_locator_arg".to_owned()),
-                    _ => return refused(format!("{{unacceptable_type,{}}}", value.type_name())),
-                },
+                "x-queue-leader-locator" => check_leader_locator(value, queue)?,
                 _ => {}
             }
         }
@@ -160,21 +194,16 @@ pub fn parse_expiration(value: &[u8]) -> Result<u64, ReplyError> {
     }
 }
 
-fn check_queue_type(table: &FieldTable, queue: Resource<'_>) -> Result<(), ReplyError> {
-    const QUEUE_TYPE: &str = "x-queue-type";
-    let Some(value) = table.get(QUEUE_TYPE) else { return Ok(()) };
-    let FieldValue::LongStr(bytes) = value else {
-        let reason = format!("\"expected longstr, got {}\"", value.type_name());
-        return Err(errors::invalid_argument(QUEUE_TYPE, queue, &reason));
-    };
-    match String::from_utf8_lossy(bytes).as_ref() {
-        DEFAULT_QUEUE_TYPE => Ok(()),
-        known @ ("quorum" | "stream") => Err(errors::argument_value_not_supported(QUEUE_TYPE, known, queue)),
-        other => {
-            let reason = format!("\"unsupported queue type '{other}'\"");
-            Err(errors::invalid_argument(QUEUE_TYPE, queue, &reason))
+/// Checks an `x-queue-leader-locator`, which has nothing to choose from on one node.
+pub(crate) fn check_leader_locator(value: &FieldValue, queue: Resource<'_>) -> Result<(), ReplyError> {
+    let reason = match value {
+        FieldValue::LongStr(locator) if LEADER_LOCATORS.iter().any(|known| known.as_bytes() == locator) => {
+            return Ok(());
         }
-    }
+        FieldValue::LongStr(_) => "invalid_queue_locator_arg".to_owned(),
+        other => format!("{{unacceptable_type,{}}}", other.type_name()),
+    };
+    Err(errors::invalid_argument("x-queue-leader-locator", queue, &reason))
 }
 
 /// Compares one argument of two declarations of `resource`: 406 when it differs.
@@ -222,7 +251,7 @@ pub fn show(value: &FieldValue) -> String {
     }
 }
 
-fn expected_integer(value: &FieldValue) -> String {
+pub(crate) fn expected_integer(value: &FieldValue) -> String {
     format!("\"expected integer, got {}\"", value.type_name())
 }
 
@@ -267,7 +296,6 @@ mod tests {
         }
         for (name, value, code, text) in [
             ("x-queue-type", text("quorum"), 540, "value 'quorum' of argument 'x-queue-type' of queue 'q' in vhost '/' is not supported yet"),
-            ("x-queue-type", text("stream"), 540, "value 'stream' of argument 'x-queue-type' of queue 'q' in vhost '/' is not supported yet"),
             ("x-queue-type", text("foo"), 406, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"unsupported queue type 'foo'\""),
             ("x-queue-type", FieldValue::I32(1), 406, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"expected longstr, got signedint\""),
             ("x-queue-version", FieldValue::I32(1), 406, "invalid arg 'x-queue-version' for queue 'q' in vhost '/': \"unsupported queue version '1'\""),

@@ -7,12 +7,14 @@
 mod channel;
 mod connection;
 mod exchanges;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use channel::*;
 pub use connection::*;
 pub use exchanges::*;
+pub use stream::*;
 
 use std::fmt;
 
@@ -65,6 +67,11 @@ impl fmt::Display for Resource<'_> {
 
 /// Bytes as Erlang prints a binary: `<<"text">>` when all are printable, else `<<1,2,3>>`.
 pub(crate) struct ErlangBinary<'a>(pub(crate) &'a [u8]);
+
+/// Bytes as Erlang prints a binary: `<<"text">>` when all are printable, else `<<1,2,3>>`.
+pub(crate) fn erlang_binary(bytes: &[u8]) -> String {
+    ErlangBinary(bytes).to_string()
+}
 
 impl fmt::Display for ErlangBinary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

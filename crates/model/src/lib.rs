@@ -21,3 +21,4 @@ pub mod queue_settings;
 pub mod raw_table;
 pub mod record;
 pub mod reply;
+pub mod stream_args;

@@ -88,6 +88,7 @@ impl ApplyTo {
         match object {
             Object::Exchange => matches!(self, Self::All | Self::Exchanges),
             Object::ClassicQueue => matches!(self, Self::All | Self::Queues | Self::ClassicQueues),
+            Object::Stream => matches!(self, Self::All | Self::Queues | Self::Streams),
         }
     }
 }
@@ -99,6 +100,8 @@ pub enum Object {
     Exchange,
     /// A classic queue.
     ClassicQueue,
+    /// A stream.
+    Stream,
 }
 
 /// Why a policy is refused: RabbitMQ's text.

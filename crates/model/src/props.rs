@@ -161,6 +161,12 @@ impl<'a> HeaderView<'a> {
         }
     }
 
+    /// Where the headers table is, its length first; where it would be, and empty, when there is none.
+    #[inline]
+    pub fn headers_span(&self) -> Range<usize> {
+        self.span(Property::Headers)
+    }
+
     /// 0 to 255, as the publisher sent it.
     #[inline]
     pub fn priority(&self) -> Option<u8> {

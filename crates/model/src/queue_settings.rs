@@ -7,6 +7,7 @@ use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
 use crate::policy::QueuePolicy;
 use crate::reply::ReplyError;
+use crate::stream_args::parse_interval;
 
 /// What happens to a message for which a queue has no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,10 +43,17 @@ pub struct QueueSettings {
     pub max_length_bytes: Option<u64>,
     /// `x-overflow`: what happens beyond that.
     pub overflow: Overflow,
+    /// `x-max-age` of a stream: milliseconds a message is kept at least.
+    pub max_age_ms: Option<u64>,
+    /// `x-stream-max-segment-size-bytes`: bytes of a stream that are given up at once.
+    pub segment_bytes: Option<u64>,
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
 pub const SETTINGS: [&str; 3] = ["x-max-length", "x-max-length-bytes", "x-overflow"];
+
+/// The settings that only streams have.
+const STREAM_SETTINGS: [&str; 2] = ["x-max-age", "x-stream-max-segment-size-bytes"];
 
 impl QueueSettings {
     /// Reads the settings among a queue's arguments: 406 with RabbitMQ's reason for a value that makes no sense.
@@ -63,7 +71,7 @@ impl QueueSettings {
     /// Reads the settings among arguments that were checked when their queue was declared. What is wrong is left out.
     pub fn of_declared(table: &FieldTable) -> Self {
         let mut settings = Self::default();
-        for name in SETTINGS {
+        for name in SETTINGS.into_iter().chain(STREAM_SETTINGS) {
             if let Some(value) = table.get(name) {
                 // Checked then; a value that is refused today was not set before either.
                 let _ = settings.set(name, value);
@@ -84,6 +92,8 @@ impl QueueSettings {
             max_length: smaller(self.max_length, policy.max_length),
             max_length_bytes: smaller(self.max_length_bytes, policy.max_length_bytes),
             overflow: policy.overflow.unwrap_or(self.overflow),
+            max_age_ms: smaller(self.max_age_ms, policy.max_age_ms),
+            segment_bytes: smaller(self.segment_bytes, policy.segment_bytes),
         }
     }
 
@@ -93,7 +103,8 @@ impl QueueSettings {
             && (self.max_length.is_some() || self.max_length_bytes.is_some())
     }
 
-    fn set(&mut self, name: &str, value: &FieldValue) -> Result<(), String> {
+    /// Takes an argument over, or says why not.
+    pub(crate) fn set(&mut self, name: &str, value: &FieldValue) -> Result<(), String> {
         match name {
             "x-max-length" => self.max_length = Some(not_negative(value)?),
             "x-max-length-bytes" => self.max_length_bytes = Some(not_negative(value)?),
@@ -101,6 +112,11 @@ impl QueueSettings {
                 let name = long_string(value)?;
                 self.overflow = Overflow::from_name(name).ok_or_else(|| "invalid_overflow".to_owned())?;
             }
+            "x-max-age" => {
+                let age = parse_interval(long_string(value)?);
+                self.max_age_ms = Some(age.ok_or_else(|| "invalid_max_age".to_owned())?);
+            }
+            "x-stream-max-segment-size-bytes" => self.segment_bytes = Some(not_negative(value)?),
             _ => {}
         }
         Ok(())
@@ -150,19 +166,26 @@ mod tests {
 
     #[test]
     fn policies_tighten_lengths_and_choose_what_happens() {
-        let declared =
-            QueueSettings { max_length: Some(5), max_length_bytes: None, overflow: Overflow::RejectPublish };
+        let declared = QueueSettings {
+            max_length: Some(5),
+            overflow: Overflow::RejectPublish,
+            segment_bytes: Some(8),
+            ..QueueSettings::default()
+        };
         assert_eq!(declared.clone().under(&QueuePolicy::default()), declared);
         for (said, expected) in [(3, 3), (9, 5)] {
             let policy = QueuePolicy {
                 max_length: Some(said),
                 max_length_bytes: Some(7),
                 overflow: Some(Overflow::DropHead),
+                max_age_ms: Some(11),
+                segment_bytes: Some(9),
                 ..QueuePolicy::default()
             };
             let settings = declared.clone().under(&policy);
             assert_eq!((settings.max_length, settings.max_length_bytes), (Some(expected), Some(7)));
             assert_eq!(settings.overflow, Overflow::DropHead);
+            assert_eq!((settings.max_age_ms, settings.segment_bytes), (Some(11), Some(8)));
         }
     }
 

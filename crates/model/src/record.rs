@@ -137,6 +137,11 @@ pub fn append_head(
     out.extend_from_slice(header);
 }
 
+/// When the message was received, of the fixed part of its record.
+pub fn received_ms(fixed: &[u8; FIXED_BYTES]) -> u64 {
+    u64::from(u32_at(fixed, 16)) | u64::from(u32_at(fixed, 20)) << 32
+}
+
 /// Overwrites a record's `delta` in place.
 #[inline]
 pub fn set_delta(record: &mut [u8], delta: u32) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use posthouse_auth::authorities::{AuthError, Authorities};
 use posthouse_auth::users::AuthChange;
-use posthouse_model::errors;
+use posthouse_model::errors::{self, Resource};
 use posthouse_model::limits::{InvalidLimits, UserLimits};
 use posthouse_model::policy::InvalidPolicy;
 use posthouse_model::reply::ReplyError;
@@ -200,6 +200,10 @@ pub fn purge_queue(broker: &Broker, vhost: &str, name: &str) -> Result<u64> {
     let vhost = find_vhost(broker, vhost)?;
     let queue = vhost.find_queue(name);
     let queue = queue.ok_or_else(|| AdminError::Reply(errors::no_queue(vhost.name(), name)))?;
+    if queue.is_stream {
+        let stream = Resource::queue(vhost.name(), name);
+        return Err(AdminError::Reply(errors::not_for_streams("queue.purge", stream)));
+    }
     let messages = deliver::purge(broker, &queue);
     if let Some(wal) = broker.wal() {
         wal.sync()?;

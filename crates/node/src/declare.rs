@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use posthouse_model::args::QueueArguments;
+use posthouse_model::args::{QueueArguments, QueueKind};
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::field::FieldTable;
 use posthouse_model::name::Name;
-use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
+use posthouse_model::stream_args::StreamArguments;
 use posthouse_queue::machine::roster::ConsumerId;
 use posthouse_queue::topology::{BindingRecord, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::MetaOp;
@@ -21,7 +21,7 @@ use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::residency;
 use crate::vhost::{Inner, VirtualHost};
 use crate::waker::ConsumerWaker;
-use crate::{deliver, policies, records};
+use crate::{deliver, policies, records, streams};
 
 /// `queue.declare`
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,7 @@ impl Declared {
     pub fn of(queue: Arc<QueueHandle>) -> Self {
         let (messages, consumers) = {
             let state = queue.lock();
-            (state.machine.ready(), state.machine.roster.len())
+            (state.machine.ready(), state.machine.roster().len())
         };
         Self { queue, messages, consumers }
     }
@@ -90,33 +90,38 @@ impl Broker {
         declaration: QueueDeclaration,
         connection: u64,
     ) -> Result<Declared, ReplyError> {
-        let QueueDeclaration { mut name, durable, exclusive, auto_delete, arguments } = declaration;
-        let generated = name.is_empty();
-        if generated {
-            name = unique_name("amq.gen-");
-        }
+        let generated = declaration.name.is_empty();
+        let name = if generated { unique_name("amq.gen-") } else { declaration.name.clone() };
+        let QueueDeclaration { durable, exclusive, auto_delete, ref arguments, .. } = declaration;
         let resource = Resource::queue(vhost.name(), &name);
         // An exclusive queue goes with its connection, so it is never kept.
         let kept = durable && !exclusive;
         let outcome = vhost.change(|inner| {
             if let Some(queue) = inner.topology.queue_id(&name).and_then(|id| inner.queues.get(&id)) {
-                check_equivalent(queue, kept, exclusive, auto_delete, connection, &arguments)?;
+                check_equivalent(queue, kept, exclusive, auto_delete, connection, arguments)?;
                 return Ok(queue.clone());
             }
             if !generated && name.starts_with("amq.") {
                 return Err(errors::reserved_prefix(resource));
             }
             inner.check_queue_limit(vhost.name(), &name)?;
-            let QueueArguments { settings, table } = QueueArguments::parse(arguments, resource)?;
+            let machine = match QueueKind::of(arguments, resource)? {
+                QueueKind::Classic => {
+                    let mut machine = Machine::default();
+                    machine.set_settings(QueueArguments::parse(arguments.clone(), resource)?.settings);
+                    machine
+                }
+                QueueKind::Stream => streams::declare(&declaration, resource)?,
+            };
             let definition = QueueDefinition {
                 vhost: vhost.name().clone(),
                 name: Name::truncated(&name),
                 durable: kept,
                 auto_delete,
                 owner: exclusive.then_some(connection),
-                arguments: table,
+                arguments: arguments.clone(),
             };
-            Ok(self.add_queue(inner, definition, settings))
+            Ok(self.add_queue(inner, definition, machine))
         });
         Ok(Declared::of(outcome?))
     }
@@ -134,7 +139,7 @@ impl Broker {
         };
         vhost.change(|inner| {
             inner.reply_queues += 1;
-            self.add_queue(inner, definition, QueueSettings::default())
+            self.add_queue(inner, definition, Machine::default())
         })
     }
 
@@ -142,7 +147,7 @@ impl Broker {
         &self,
         inner: &mut Inner,
         definition: QueueDefinition,
-        settings: QueueSettings,
+        mut machine: Machine,
     ) -> Arc<QueueHandle> {
         let mut ops = Vec::new();
         let id = self.next_queue_id();
@@ -150,9 +155,10 @@ impl Broker {
             ops.push(records::put_queue(id, &definition));
         }
         inner.topology.add_queue(definition.name.clone(), id, definition.durable);
-        let applied = inner.queue_policy(&definition.name);
-        let mut machine = Machine::default();
-        machine.set_settings(policies::effective_settings(settings, applied.as_deref()));
+        let object = policies::object(matches!(machine, Machine::Stream(_)));
+        let applied = inner.queue_policy(object, &definition.name);
+        let declared = machine.settings().clone();
+        machine.set_settings(policies::effective_settings(declared, applied.as_deref()));
         let queue = Arc::new(QueueHandle::new(id, definition, machine, self.memory().clone()));
         queue.lock().policy = applied;
         inner.queues.insert(id, queue.clone());
@@ -185,7 +191,7 @@ impl Broker {
         let resource = Resource::queue(vhost.name(), &queue.definition.name);
         let (messages, consumers) = vhost.change(|inner| {
             let mut state = queue.lock();
-            if when.unused && !state.machine.roster.is_empty() {
+            if when.unused && !state.machine.roster().is_empty() {
                 return Err(errors::in_use(resource));
             }
             if when.empty && state.machine.ready() > 0 {
@@ -196,9 +202,8 @@ impl Broker {
             }
             let messages = state.machine.ready();
             let consumers: Vec<ConsumerWaker> =
-                state.machine.roster.iter().map(|(_, consumer)| consumer.waker.clone()).collect();
-            let locations: Vec<_> =
-                state.machine.held().filter_map(|held| held.residence.location()).collect();
+                state.machine.roster().iter().map(|(_, consumer)| consumer.waker.clone()).collect();
+            let locations = state.machine.locations();
             if let Some(segments) = self.segments() {
                 residency::release(&mut state, segments);
                 for location in &locations {
@@ -303,7 +308,10 @@ impl Broker {
         if state.deleted {
             return Err(errors::no_queue(&definition.vhost, &definition.name));
         }
-        let roster = &mut state.machine.roster;
+        let Some(machine) = state.machine.classic() else {
+            return Err(errors::no_queue(&definition.vhost, &definition.name));
+        };
+        let roster = &mut machine.roster;
         if roster.has_exclusive() || (exclusive && !roster.is_empty()) {
             return Err(errors::exclusive_consumer(Resource::queue(&definition.vhost, &definition.name)));
         }
@@ -316,14 +324,9 @@ impl Broker {
         let mut wakes = Vec::new();
         let (unused, departed) = {
             let mut state = queue.lock();
-            let removed = state.machine.roster.remove(consumer);
-            let ready = state.machine.ready();
-            if ready > 0 {
-                // What was its turn is now another's.
-                state.machine.roster.wake(ready, &mut wakes);
-            }
-            state.machine.enforce_limits();
-            (removed && state.machine.roster.is_empty(), deliver::take_departed(self, &mut state))
+            let unused = state.machine.remove_consumer(consumer, &mut wakes);
+            residency::read_for_stream(self, queue, &mut state);
+            (unused, deliver::take_departed(self, &mut state))
         };
         deliver::log_departed(self, queue, &departed);
         deliver::wake_all(&mut wakes);
@@ -352,6 +355,9 @@ fn check_equivalent(
     }
     if current.auto_delete != auto_delete {
         return Err(errors::inequivalent_flag("auto_delete", resource, auto_delete, current.auto_delete));
+    }
+    if queue.is_stream {
+        return StreamArguments::check_equivalent(&current.arguments, arguments, resource);
     }
     QueueArguments::check_equivalent(&current.arguments, arguments, resource)
 }

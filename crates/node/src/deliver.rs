@@ -5,7 +5,7 @@ use std::sync::Arc;
 use posthouse_model::ids::Seq;
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_queue::machine::departures::Departed;
-use posthouse_queue::machine::roster::{ConsumerId, Standing};
+use posthouse_queue::machine::roster::ConsumerId;
 use posthouse_queue::machine::{Limits, Run, TakeEnd};
 
 use crate::broker::Broker;
@@ -51,8 +51,9 @@ pub fn get(
         return (TakeEnd::Parked, None, 0);
     }
     let limits = Limits { messages: 1, bytes: usize::MAX };
-    let (end, settled) = state.machine.take_any(limits, no_ack, &mut runs);
-    let left = state.machine.ready();
+    let Some(machine) = state.machine.classic() else { return (TakeEnd::Parked, None, 0) };
+    let (end, settled) = machine.take_any(limits, no_ack, &mut runs);
+    let left = machine.ready();
     let end = if runs.is_empty() { end } else { TakeEnd::Limit };
     if end == TakeEnd::NeedsLoad {
         state.getting.push(waker.clone());
@@ -75,7 +76,9 @@ fn after_take(
             state.counters.redelivered += u64::from(run.count);
         }
     }
-    if end == TakeEnd::NeedsLoad {
+    if queue.is_stream {
+        residency::read_for_stream(broker, queue, &mut state);
+    } else if end == TakeEnd::NeedsLoad {
         // Whoever waits is told when the reading is done; told now, a `basic.get` would try again at once, forever.
         residency::need_load(broker, queue, &mut state);
     } else {
@@ -169,7 +172,7 @@ pub fn purge(broker: &Broker, queue: &QueueHandle) -> u64 {
     let mut ranges = Vec::new();
     let purged = {
         let mut state = queue.lock();
-        let purged = state.machine.purge(&mut ranges);
+        let purged = state.machine.classic().map(|machine| machine.purge(&mut ranges)).unwrap_or_default();
         residency::after_take(&mut state);
         release_segments(broker, &mut state);
         purged
@@ -183,17 +186,12 @@ pub fn purge(broker: &Broker, queue: &QueueHandle) -> u64 {
 }
 
 /// A consumer cannot take messages now and leaves its turn to others, until its next [`take`].
-pub fn block(broker: &Broker, queue: &QueueHandle, consumer: ConsumerId) {
+pub fn block(broker: &Broker, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
     let mut wakes = Vec::new();
     let departed = {
         let mut state = queue.lock();
-        state.machine.roster.set(consumer, Standing::Blocked);
-        let ready = state.machine.ready();
-        if ready > 0 {
-            state.machine.roster.wake(ready, &mut wakes);
-        }
-        // Nobody may be about to take any more.
-        state.machine.enforce_limits();
+        state.machine.block(consumer, &mut wakes);
+        residency::read_for_stream(broker, queue, &mut state);
         take_departed(broker, &mut state)
     };
     log_departed(broker, queue, &departed);

@@ -21,6 +21,7 @@ pub mod queue_handle;
 pub mod records;
 pub mod residency;
 pub mod start;
+pub mod streams;
 pub mod survey;
 pub mod vhost;
 pub mod waker;

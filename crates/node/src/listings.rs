@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use posthouse_model::args::QueueKind;
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::limits::UserLimits;
 use posthouse_model::name::Name;
@@ -417,9 +418,9 @@ fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueR
         messages: ready + unacked,
         messages_ready: ready,
         messages_unacknowledged: unacked,
-        consumers: state.machine.roster.len(),
+        consumers: state.machine.roster().len(),
         memory: state.machine.memory_bytes() + state.machine.descriptor_bytes(),
-        kind: "classic",
+        kind: if queue.is_stream { QueueKind::Stream } else { QueueKind::Classic }.name(),
         state: "running",
         vhost: definition.vhost.to_string(),
         owner_connection: owner.map(|info| info.name.clone()).unwrap_or_default(),
@@ -526,7 +527,7 @@ pub fn totals(broker: &Broker) -> Totals {
     for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
         let state = queue.lock();
         queues += 1;
-        consumers += state.machine.roster.len();
+        consumers += state.machine.roster().len();
         ready += state.machine.ready();
         unacked += state.machine.unacked();
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_queue::machine::Queue;
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_storage::StorageError;
 use posthouse_storage::checkpoint::{BlockRef, QueueState};
@@ -11,16 +12,23 @@ use posthouse_storage::segment::Location;
 
 use crate::broker::Broker;
 use crate::queue_handle::{Machine, QueueHandle};
-use crate::residency;
+use crate::waker::ConsumerWaker;
+use crate::{residency, streams};
 
 impl QueueOwner for Broker {
     fn collect(&self, below: Lsn, sink: ChunkSink<'_>) -> Result<(), StorageError> {
         let mut writes = Vec::new();
         for queue in self.durable_queues() {
-            queue.lock().machine.plan_migration(below, &mut writes);
+            if queue.is_stream {
+                streams::collect(&queue, below, sink)?;
+                continue;
+            }
+            if let Some(machine) = queue.lock().machine.classic() {
+                machine.plan_migration(below, &mut writes);
+            }
             for write in writes.drain(..) {
                 let (first_seq, chunk, settled) = (write.first_seq, write.chunk, write.settled);
-                sink(LiveChunk { queue: queue.id, first_seq, chunk, settled })?;
+                sink(LiveChunk { queue: queue.id, first_seq, chunk, settled, summary: Vec::new() })?;
             }
         }
         Ok(())
@@ -31,7 +39,12 @@ impl QueueOwner for Broker {
         match self.queue_by_id(queue) {
             Some(queue) => {
                 let mut state = queue.lock();
-                state.machine.written(first_seq, location, false);
+                match &mut state.machine {
+                    Machine::Classic(machine) if !queue.is_stream => {
+                        machine.written(first_seq, location, false);
+                    }
+                    machine => streams::written(machine, segments, first_seq, location),
+                }
                 residency::release(&mut state, segments);
             }
             None => segments.release(&location),
@@ -40,7 +53,10 @@ impl QueueOwner for Broker {
 
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
         for queue in self.durable_queues() {
-            let state = queue_state(queue.id, &queue.lock().machine);
+            let state = match &queue.lock().machine {
+                Machine::Classic(machine) => queue_state(queue.id, machine),
+                Machine::Stream(stream) => streams::state(&queue, stream),
+            };
             sink(state);
         }
     }
@@ -55,7 +71,7 @@ impl Broker {
     }
 }
 
-fn queue_state(id: QueueId, machine: &Machine) -> QueueState {
+fn queue_state(id: QueueId, machine: &Queue<Location, ConsumerWaker>) -> QueueState {
     let covered = machine.covered();
     let blocks = machine
         .held()

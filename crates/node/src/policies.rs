@@ -148,6 +148,11 @@ impl Policies {
     }
 }
 
+/// What a queue is to policies.
+pub(crate) fn object(is_stream: bool) -> Object {
+    if is_stream { Object::Stream } else { Object::ClassicQueue }
+}
+
 /// What a queue is to do: its arguments and the policies that apply to it, together. Called when it is declared, when it is
 /// read back, and whenever the policies change.
 pub(crate) fn effective_settings(declared: QueueSettings, applied: Option<&AppliedPolicy>) -> QueueSettings {
@@ -177,7 +182,7 @@ impl Inner {
         let queues: Vec<_> = self.queues.values().cloned().collect();
         let mut changed = Vec::new();
         for queue in queues {
-            let applied = self.queue_policy(&queue.definition.name);
+            let applied = self.queue_policy(object(queue.is_stream), &queue.definition.name);
             let declared = QueueSettings::of_declared(&queue.definition.arguments);
             let settings = effective_settings(declared, applied.as_deref());
             let differs = {
@@ -202,11 +207,11 @@ impl Inner {
     }
 
     /// What policies say to a queue; nothing to those behind `amq.rabbitmq.reply-to`.
-    pub(crate) fn queue_policy(&mut self, name: &str) -> Option<Arc<AppliedPolicy>> {
+    pub(crate) fn queue_policy(&mut self, object: Object, name: &str) -> Option<Arc<AppliedPolicy>> {
         if name.starts_with(REPLY_QUEUE_PREFIX) {
             return None;
         }
-        self.policies.applied(Object::ClassicQueue, name)
+        self.policies.applied(object, name)
     }
 
     /// Gives an exchange what its policies say.

@@ -42,6 +42,8 @@ pub type SlotId = u32;
 struct Slot {
     queues: SmallVec<[Arc<QueueHandle>; 1]>,
     any_durable: bool,
+    /// Streams keep every message.
+    any_stream: bool,
     persistent: bool,
     builder: ChunkBuilder,
     /// Whether one of the queues may refuse messages: then it is kept where each came from.
@@ -120,10 +122,12 @@ impl Publisher {
             }
         }
         let any_durable = queues.iter().any(|q| q.definition.durable);
+        let any_stream = queues.iter().any(|q| q.is_stream);
         let tracked = queues.iter().any(|q| q.lock().machine.settings().refuses());
         self.slots.push(Slot {
             queues,
             any_durable,
+            any_stream,
             persistent: false,
             builder: ChunkBuilder::default(),
             tracked,
@@ -255,7 +259,9 @@ impl Publisher {
 
     fn hand_over(&mut self, ids: &[SlotId]) {
         let broker = self.broker.clone();
-        let logged = |slot: &Slot| slot.any_durable && slot.persistent && !slot.builder.is_empty();
+        let logged = |slot: &Slot| {
+            (slot.any_durable && slot.persistent || slot.any_stream) && !slot.builder.is_empty()
+        };
         let wal = broker.wal().filter(|_| ids.iter().any(|&id| logged(&self.slots[id as usize])));
         let mut stage = wal.map(|wal| wal.stage());
         for &id in ids {
@@ -325,7 +331,7 @@ impl Handing {
             if state.deleted {
                 continue;
             }
-            let durable = queue.definition.durable && slot.persistent;
+            let durable = queue.definition.durable && (slot.persistent || queue.is_stream);
             let persistence = if durable { Persistence::Persistent } else { Persistence::Transient };
             let logged = durable && stage.is_some();
             let first = state.machine.next_seq();

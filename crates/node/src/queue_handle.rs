@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
-use posthouse_queue::machine::Queue;
 use posthouse_storage::segment::Location;
 
 use crate::policies::AppliedPolicy;
@@ -16,7 +15,7 @@ use crate::residency::Drain;
 use crate::waker::{ConsumerWaker, SessionWaker};
 
 /// The machine as this node uses it.
-pub type Machine = Queue<Location, ConsumerWaker>;
+pub type Machine = posthouse_queue::kind::Machine<Location, ConsumerWaker>;
 
 /// What a queue was declared as.
 #[derive(Clone, Debug)]
@@ -42,6 +41,8 @@ pub struct QueueHandle {
     pub id: QueueId,
     /// What it was declared as.
     pub definition: QueueDefinition,
+    /// Its messages stay and are read by everyone.
+    pub is_stream: bool,
     state: Mutex<QueueState>,
     memory: Arc<MemoryUse>,
 }
@@ -115,6 +116,7 @@ impl QueueHandle {
         let handle = Self {
             id,
             definition,
+            is_stream: matches!(machine, Machine::Stream(_)),
             state: Mutex::new(QueueState { machine, ..QueueState::default() }),
             memory,
         };

@@ -2,19 +2,22 @@
 //!
 //! One thread writes, one reads. A queue asks for the one or the other at most once at a time.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, PoisonError};
 
 use posthouse_model::ids::Seq;
+use posthouse_queue::machine::Queue;
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::residency::ToWrite;
 use posthouse_storage::StorageError;
-use posthouse_storage::segment::{BlockIn, Class, SegmentStore, is_gone};
+use posthouse_storage::segment::{BlockIn, Class, Location, SegmentStore, is_gone};
 use tracing::error;
 
 use crate::broker::Broker;
 use crate::deliver;
-use crate::queue_handle::{QueueHandle, QueueState};
+use crate::queue_handle::{Machine, QueueHandle, QueueState};
+use crate::streams;
 use crate::waker::ConsumerWaker;
 
 /// Memory of one queue from which on its chunks are written to segments, where consumers do not drain it.
@@ -45,7 +48,7 @@ const WRITE_BYTES: usize = 2 << 20;
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
 /// How long the reading rests when the machine refused it.
-const READ_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
+pub(crate) const READ_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Asks the two threads for work.
 #[derive(Debug)]
@@ -84,15 +87,25 @@ impl Residency {
 /// Called after messages arrived, under the queue's lock: starts a spill when the queue has too much in memory;
 /// whether its publishers should pause.
 pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, now_ms: u64) -> bool {
-    let bytes = state.machine.memory_bytes();
     let over_budget = is_over_budget(broker);
+    let machine = match &mut state.machine {
+        Machine::Classic(machine) => machine,
+        Machine::Stream(stream) => {
+            let (spill, pace) = (streams::must_spill(stream, over_budget), streams::must_pace(stream));
+            if spill {
+                start_spill(broker, queue, state);
+            }
+            return pace && state.spilling;
+        }
+    };
+    let bytes = machine.memory_bytes();
     if bytes < if over_budget { SPILL_BYTES_TIGHT } else { SPILL_BYTES } {
         return false;
     }
-    let waiting = state.machine.waiting_bytes();
+    let (waiting, ready) = (machine.waiting_bytes(), machine.ready());
     // Consumers that keep up are given the chance to before anything is written to disk for them.
     let handed_out = bytes.saturating_sub(waiting);
-    let draining = state.drain.is_fast(now_ms, state.counters.delivered, state.machine.ready());
+    let draining = state.drain.is_fast(now_ms, state.counters.delivered, ready);
     if !draining || over_budget || handed_out >= PACED_BYTES || waiting >= PACED_MAX_BYTES {
         start_spill(broker, queue, state);
     }
@@ -146,7 +159,12 @@ impl Drain {
 
 /// Called after messages were taken, under the queue's lock: lets paced publishers go on.
 pub fn after_take(state: &mut QueueState) {
-    if !state.waiting.is_empty() && state.machine.waiting_bytes() < PACED_BYTES / 2 {
+    if state.waiting.is_empty() {
+        return;
+    }
+    // What publishers of a stream wait for is the disk.
+    let relieved = state.machine.classic().is_some_and(|machine| machine.waiting_bytes() < PACED_BYTES / 2);
+    if relieved {
         let_publishers_go_on(state);
     }
 }
@@ -173,7 +191,7 @@ fn is_over_budget(broker: &Broker) -> bool {
 fn keep_bytes(state: &QueueState, over_budget: bool) -> usize {
     match over_budget {
         false => KEEP_BYTES,
-        true if state.machine.roster.is_empty() => 0,
+        true if state.machine.roster().is_empty() => 0,
         true => KEEP_BYTES_TIGHT,
     }
 }
@@ -183,6 +201,13 @@ pub fn need_load(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSta
     if let Some(residency) = broker.residency().filter(|_| !state.loading) {
         state.loading = true;
         residency.load(queue);
+    }
+}
+
+/// Called when a stream's reader took something or left, under the stream's lock: has read what readers wait for.
+pub(crate) fn read_for_stream(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) {
+    if state.machine.stream().is_some_and(|stream| stream.has_work()) {
+        need_load(broker, queue, state);
     }
 }
 
@@ -198,22 +223,41 @@ pub fn start(work: Work, broker: &Arc<Broker>, segments: Arc<SegmentStore>) -> s
     })?;
     let broker = Arc::downgrade(broker);
     std::thread::Builder::new().name("load".into()).spawn(move || {
-        while let Ok(queue) = load.recv() {
-            load_queue(&queue, &segments);
+        let mut busy = VecDeque::new();
+        while let Some(queue) = next_to_load(&load, &mut busy) {
+            let again = load_queue(&queue, &segments);
             let Some(broker) = broker.upgrade() else { return };
             survey_queue(&broker, &queue, &segments);
+            if again {
+                busy.push_back(queue);
+            }
         }
     })?;
     Ok(())
 }
 
+/// The next of the queues that have more to read, or that asked meanwhile; waits for one to ask. None when the broker
+/// is gone.
+fn next_to_load(
+    asked: &Receiver<Arc<QueueHandle>>,
+    busy: &mut VecDeque<Arc<QueueHandle>>,
+) -> Option<Arc<QueueHandle>> {
+    busy.extend(asked.try_iter());
+    busy.pop_front().or_else(|| asked.recv().ok())
+}
+
 fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore, over_budget: impl Fn() -> bool) {
+    if queue.is_stream {
+        return streams::spill(queue, segments, over_budget);
+    }
     loop {
         let mut writes = Vec::new();
         {
             let mut state = queue.lock();
             let keep = keep_bytes(&state, over_budget());
-            state.machine.plan_spill(keep, WRITE_BYTES, &mut writes);
+            if let Some(machine) = state.machine.classic() {
+                machine.plan_spill(keep, WRITE_BYTES, &mut writes);
+            }
             if writes.is_empty() || state.deleted {
                 end_spill(&mut state);
                 return;
@@ -228,7 +272,7 @@ fn spill_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore, over_budget: i
     }
 }
 
-fn end_spill(state: &mut QueueState) {
+pub(crate) fn end_spill(state: &mut QueueState) {
     state.spilling = false;
     let_publishers_go_on(state);
 }
@@ -253,7 +297,10 @@ pub fn write_chunks(
         }
         let blocks: Vec<BlockIn> = of_class
             .iter()
-            .map(|w| BlockIn { queue: queue.id, first_seq: w.first_seq, chunk: w.chunk.clone() })
+            .map(|w| {
+                let (first_seq, chunk) = (w.first_seq, w.chunk.clone());
+                BlockIn { queue: queue.id, first_seq, chunk, summary: Vec::new() }
+            })
             .collect();
         let class = match persistence {
             Persistence::Persistent => Class::Durable,
@@ -262,45 +309,52 @@ pub fn write_chunks(
         let locations = segments.write(class, &blocks)?;
         let mut state = queue.lock();
         for (write, location) in of_class.iter().zip(locations) {
-            state.machine.written(write.first_seq, location, evict);
+            if let Some(machine) = state.machine.classic() {
+                machine.written(write.first_seq, location, evict);
+            }
         }
         release(&mut state, segments);
     }
     Ok(())
 }
 
-fn load_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) {
+/// Reads what a queue needs; whether it is to have another turn.
+fn load_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
+    if queue.is_stream {
+        return streams::load(queue, segments);
+    }
     // A chunk that was rewritten to another segment meanwhile is looked for again.
     while load_planned(queue, segments) {}
+    false
 }
 
 /// Has the chunks read whose details a queue needs and does not know.
 pub fn survey(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) {
-    if !state.machine.is_surveyed() {
+    if state.machine.classic().is_some_and(|machine| !machine.is_surveyed()) {
         need_load(broker, queue, state);
     }
 }
 
 /// Reads some chunks whose details the queue does not know, and has the next ones read in a later turn.
 fn survey_queue(broker: &Broker, queue: &Arc<QueueHandle>, segments: &SegmentStore) {
-    let plan = queue.lock().machine.plan_survey(READ_AHEAD_BYTES, |location| location.len as usize);
-    if plan.is_empty() {
-        return;
-    }
+    let bytes_of = |location: Location| location.len as usize;
+    let plan = queue.lock().machine.classic().map(|machine| machine.plan_survey(READ_AHEAD_BYTES, bytes_of));
+    let Some(plan) = plan.filter(|plan| !plan.is_empty()) else { return };
     let mut refused = false;
     for (first_seq, location) in plan {
         let read = segments.read(&location, queue.id, first_seq);
         let mut state = queue.lock();
+        let Some(machine) = state.machine.classic() else { return };
         match read {
-            Ok(chunk) => state.machine.surveyed(first_seq, &chunk),
+            Ok(chunk) => machine.surveyed(first_seq, &chunk),
             Err(problem) => match after_failed_read(&problem) {
                 // Moved to another segment meanwhile, or settled.
-                _ if !state.machine.lies_at(first_seq, location) => {}
+                _ if !machine.lies_at(first_seq, location) => {}
                 FailedRead::TryAgain => refused = true,
-                FailedRead::Damage => give_up(queue, &mut state, first_seq, &problem, &mut Vec::new()),
+                FailedRead::Damage => give_up(queue, machine, first_seq, &problem, &mut Vec::new()),
             },
         }
-        state.machine.enforce_limits();
+        machine.enforce_limits();
         let departed = deliver::take_departed(broker, &mut state);
         release(&mut state, segments);
         drop(state);
@@ -315,12 +369,12 @@ fn survey_queue(broker: &Broker, queue: &Arc<QueueHandle>, segments: &SegmentSto
 /// Counts a chunk that cannot be read as lost.
 fn give_up(
     queue: &QueueHandle,
-    state: &mut QueueState,
+    machine: &mut Queue<Location, ConsumerWaker>,
     first_seq: Seq,
     problem: &StorageError,
     wakes: &mut Vec<ConsumerWaker>,
 ) {
-    let messages = state.machine.lost(first_seq, wakes);
+    let messages = machine.lost(first_seq, wakes);
     error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
 }
 
@@ -329,7 +383,8 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
     let (plan, told) = {
         let mut state = queue.lock();
         state.loading = false;
-        let plan = state.machine.plan_load(READ_AHEAD_BYTES, |location| location.len as usize);
+        let Some(machine) = state.machine.classic() else { return false };
+        let plan = machine.plan_load(READ_AHEAD_BYTES, |location| location.len as usize);
         // With nothing to read any more, because the queue was purged say, nobody would tell them below.
         let told = if plan.is_empty() { std::mem::take(&mut state.getting) } else { Vec::new() };
         (plan, told)
@@ -341,15 +396,16 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
     for (first_seq, location) in plan {
         let read = segments.read(&location, queue.id, first_seq);
         let mut state = queue.lock();
+        let Some(machine) = state.machine.classic() else { return false };
         match read {
-            Ok(chunk) => state.machine.loaded(first_seq, Arc::new(chunk), &mut wakes),
+            Ok(chunk) => machine.loaded(first_seq, Arc::new(chunk), &mut wakes),
             Err(problem) => match after_failed_read(&problem) {
-                _ if !state.machine.not_loaded(first_seq, location) => again = true,
+                _ if !machine.not_loaded(first_seq, location) => again = true,
                 FailedRead::TryAgain => {
                     error!(queue = %queue.definition.name, %problem, "cannot read messages now");
                     refused = true;
                 }
-                FailedRead::Damage => give_up(queue, &mut state, first_seq, &problem, &mut wakes),
+                FailedRead::Damage => give_up(queue, machine, first_seq, &problem, &mut wakes),
             },
         }
         release(&mut state, segments);
@@ -370,14 +426,14 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
 
 /// What a read that failed means for the messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum FailedRead {
+pub(crate) enum FailedRead {
     /// They are there; the machine has too little of something, such as file descriptors.
     TryAgain,
     /// They are gone.
     Damage,
 }
 
-fn after_failed_read(problem: &StorageError) -> FailedRead {
+pub(crate) fn after_failed_read(problem: &StorageError) -> FailedRead {
     /// What a disk that cannot read a sector gives.
     const EIO: i32 = 5;
     match problem {

@@ -4,19 +4,23 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use posthouse_auth::authorities::{AuthError, AuthSettings, Authorities};
 use posthouse_auth::password::{PasswordError, PasswordHash};
 use posthouse_auth::users::{AuthChange, DecodeError, PermissionRecord, TopicPermissionRecord, User};
+use posthouse_model::args::QueueKind;
+use posthouse_model::errors::Resource;
 use posthouse_model::ids::{Lsn, QueueId};
 use posthouse_model::limits::VhostLimits;
 use posthouse_model::name::Name;
 use posthouse_model::policy::{Policy, PolicyKind};
 use posthouse_model::queue_settings::QueueSettings;
-use posthouse_queue::machine::Recovered as RecoveredMachine;
+use posthouse_model::reply::ReplyError;
+use posthouse_model::stream_args::StreamArguments;
 use posthouse_queue::machine::chunks::{Held, Residence};
+use posthouse_queue::machine::{Queue, Recovered as RecoveredMachine};
 use posthouse_storage::StorageError;
 use posthouse_storage::engine::{OpenError, Recovered, RecoveredQueue, Source, Storage, StorageOptions};
 use posthouse_storage::meta::{MetaError, MetaOp, MetaStore, MetaTable};
@@ -25,9 +29,10 @@ use tracing::{error, info, warn};
 
 use crate::broker::{Broker, Settings, Store};
 use crate::metadata::VhostMetadata;
-use crate::queue_handle::{Machine, QueueHandle};
+use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
+use crate::streams;
 use crate::vhost::{Inner, VirtualHost};
 use crate::{deliver, policies};
 
@@ -196,11 +201,13 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
     for (key, value) in meta.scan(MetaTable::Queues)? {
         let (id, definition) = records::read_queue(&key, &value)?;
         let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
-        let machine = found.remove(&id).map_or_else(Machine::default, machine);
-        messages += machine.ready();
+        let kind = kind(&definition)?;
         let declared = QueueSettings::of_declared(&definition.arguments);
-        let applied = vhost.change(|inner| inner.queue_policy(&definition.name));
+        let object = policies::object(kind == QueueKind::Stream);
+        let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
         let settings = policies::effective_settings(declared, applied.as_deref());
+        let machine = machine(kind, &definition, settings.clone(), found.remove(&id))?;
+        messages += machine.ready();
         let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
         queue.lock().policy = applied;
         vhost.change(|inner| {
@@ -264,10 +271,35 @@ fn restore_topology(broker: &Broker, vhost: &Name, change: &posthouse_queue::top
     }
 }
 
-fn machine(found: RecoveredQueue) -> Machine {
-    if found.lost > 0 {
-        error!(queue = %found.id, messages = found.lost, "messages were lost to damage");
+fn kind(definition: &QueueDefinition) -> Result<QueueKind, RecordError> {
+    let resource = Resource::queue(&definition.vhost, &definition.name);
+    QueueKind::of(&definition.arguments, resource).map_err(unreadable)
+}
+
+fn unreadable(refused: ReplyError) -> RecordError {
+    RecordError { table: MetaTable::Queues.name(), problem: refused.text }
+}
+
+fn machine(
+    kind: QueueKind,
+    definition: &QueueDefinition,
+    settings: QueueSettings,
+    found: Option<RecoveredQueue>,
+) -> Result<Machine, RecordError> {
+    if let Some(found) = found.as_ref().filter(|found| found.lost > 0) {
+        error!(queue = %definition.name, messages = found.lost, "messages were lost to damage");
     }
+    match kind {
+        QueueKind::Classic => Ok(found.map_or_else(Machine::default, classic_machine)),
+        QueueKind::Stream => {
+            let resource = Resource::queue(&definition.vhost, &definition.name);
+            let arguments = StreamArguments::parse(definition.arguments.clone(), resource);
+            Ok(streams::recover(&arguments.map_err(unreadable)?, settings, found))
+        }
+    }
+}
+
+fn classic_machine(found: RecoveredQueue) -> Machine {
     let chunks = found
         .chunks
         .into_iter()
@@ -280,7 +312,7 @@ fn machine(found: RecoveredQueue) -> Machine {
         })
         .collect();
     let (next_seq, redelivered_below) = (found.next_seq, found.delivered_below);
-    Machine::recover(RecoveredMachine { chunks, next_seq, redelivered_below })
+    Machine::Classic(Queue::recover(RecoveredMachine { chunks, next_seq, redelivered_below }))
 }
 
 /// A password being hashed on a thread of its own.
@@ -456,9 +488,14 @@ fn start_checkpoints(
 fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     let broker = Arc::downgrade(broker);
     std::thread::Builder::new().name("watch".into()).spawn(move || {
+        let mut retained = Instant::now();
         while let Some(broker) = broker.upgrade() {
             broker.watch(broker.store().free_space());
             residency::relieve(&broker);
+            if retained.elapsed() >= streams::RETENTION_PERIOD {
+                retained = Instant::now();
+                streams::retain_all(&broker);
+            }
             drop(broker);
             std::thread::sleep(WATCH_PERIOD);
         }

@@ -2,5 +2,7 @@
 //!
 //! No lock, no file, no socket, no clock: what happens is decided by the calls alone.
 
+pub mod kind;
 pub mod machine;
+pub mod stream;
 pub mod topology;

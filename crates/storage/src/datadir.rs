@@ -3,7 +3,7 @@
 //! ```text
 //! posthouse-data/
 //!   LOCK            held with flock while a process uses the directory; holds that process's number
-//!   FORMAT          "posthouse data directory, format 1\n"
+//!   FORMAT          "posthouse data directory, format 2\n"
 //!   meta.redb       the metadata store
 //!   checkpoint-<n>  states of all queues at a log position; replay starts there
 //!   wal/            the write-ahead log: preallocated files, used in turn
@@ -12,14 +12,15 @@
 //!   wal/quarantine/ damaged parts of the log, set aside for inspection
 //! ```
 //!
-//! Opening never removes anything but what lies in `spill/`. Format 1.
+//! Opening never removes anything but what lies in `spill/`. Format 2: segments may have blocks of version 2. Opening a
+//! directory of format 1 makes it one of format 2.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The format this build writes and the newest it reads.
-pub const DATA_FORMAT: u32 = 1;
+pub const DATA_FORMAT: u32 = 2;
 
 const FORMAT_PREFIX: &str = "posthouse data directory, format ";
 const SUB_DIRECTORIES: [&str; 3] = ["wal", "segments", "spill"];
@@ -107,7 +108,9 @@ impl DataDir {
         take_lock(path, &mut lock)?;
         note_process(&mut lock).map_err(unusable("writing LOCK"))?;
         match read_format(path)? {
-            Some(_) => {}
+            Some(DATA_FORMAT) => {}
+            // From now on there may be what the older version cannot read.
+            Some(_) => write_format(path).map_err(unusable("writing FORMAT"))?,
             None => {
                 refuse_foreign(path)?;
                 write_format(path).map_err(unusable("writing FORMAT"))?;
@@ -242,7 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 1\n");
+        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 2\n");
         for name in SUB_DIRECTORIES {
             fs::write(path.join(name).join("file"), b"x").unwrap();
         }
@@ -250,6 +253,18 @@ mod tests {
         DataDir::open(&path).unwrap();
         let left: Vec<_> = SUB_DIRECTORIES.iter().filter(|n| path.join(n).join("file").exists()).collect();
         assert_eq!(left, [&"wal", &"segments"]);
+    }
+
+    #[test]
+    fn an_older_format_is_read_and_becomes_the_present_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let format = dir.path().join("FORMAT");
+        drop(DataDir::open(dir.path()).unwrap());
+        fs::write(&format, "posthouse data directory, format 1\n").unwrap();
+        DataDir::open_read_only(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 1\n");
+        DataDir::open(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 2\n");
     }
 
     #[test]
@@ -275,7 +290,7 @@ mod tests {
             format!("{shown} is not a data directory: it has no FORMAT file, but holds \"letter.txt\"")
         );
         for (text, expected) in [
-            ("posthouse data directory, format 2\n", "has format 2, this version reads formats up to 1"),
+            ("posthouse data directory, format 3\n", "has format 3, this version reads formats up to 2"),
             (
                 "garbage",
                 "FORMAT is damaged: expected \"posthouse data directory, format N\", got \"garbage\"",

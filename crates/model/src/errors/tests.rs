@@ -119,3 +119,23 @@ fn channel_errors() {
         (not_empty(q), 406, "queue 'x' in vhost '/' not empty"),
     ]);
 }
+
+#[test]
+#[rustfmt::skip]
+fn stream_errors() {
+    let q = Resource::queue("/", "q");
+    check(Scope::Connection, vec![
+        (not_for_streams("queue.purge", q), 540, "queue.purge not supported by stream queues queue 'q' in vhost '/'"),
+        (stream_consumer_without_acks(q), 540, "automatic acknowledgement not supported by stream queue 'q' in vhost '/'"),
+        (no_global_qos(q), 540, "queue 'q' in vhost '/' does not support global qos"),
+    ]);
+    check(Scope::Channel, vec![
+        (argument_of_no_stream("x-expires", q), 406, "invalid arg 'x-expires' for queue 'q' in vhost '/' of queue type rabbit_stream_queue"),
+        (invalid_property("non-durable", q), 406, "invalid property 'non-durable' for queue 'q' in vhost '/'"),
+        (server_named_stream(), 406, "Cannot declare a server-named queue for type rabbit_stream_queue"),
+        (stream_consumer_without_prefetch(q), 406, "consumer prefetch count is not set for stream queue 'q' in vhost '/'"),
+        (exceeded_max_value("x-a"), 406, "Exceeded max value for x-a"),
+        (invalid_value_for("x-a"), 406, "Invalid value for x-a"),
+        (invalid_type_for("x-a"), 406, "Invalid type for x-a"),
+    ]);
+}

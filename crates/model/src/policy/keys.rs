@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
 use crate::name::Name;
 use crate::queue_settings::Overflow;
+use crate::stream_args::{SEGMENT_BYTES_MAX, parse_interval};
 
 /// The longest TTL or expiry in milliseconds: ten years.
 const MAX_MS: u64 = 10 * 365 * 86_400_000;
@@ -49,6 +50,10 @@ pub struct QueuePolicy {
     pub dead_letter_routing_key: Option<Name>,
     /// How often a message may come back, negative for any number; the smaller of this and the argument counts.
     pub delivery_limit: Option<i64>,
+    /// Milliseconds that a stream keeps a message at least; the shorter of this and the argument counts.
+    pub max_age_ms: Option<u64>,
+    /// Bytes of a stream that are given up at once; the smaller of this and the argument counts.
+    pub segment_bytes: Option<u64>,
 }
 
 /// Of two numbers for one key, which counts.
@@ -112,6 +117,13 @@ const KEYS: &[Key] = &[
         problem: "is not a valid queue expiry",
     },
     Key {
+        name: "max-age",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.max_age_ms, interval(value)),
+        problem: "is not a valid max age",
+    },
+    Key {
         name: "max-length",
         operator: true,
         stricter: Stricter::Smaller,
@@ -161,6 +173,13 @@ const KEYS: &[Key] = &[
         set: |_, value| matches!(value.as_u64(), Some(1 | 2)),
         problem: "is not a valid queue-version value",
     },
+    Key {
+        name: "stream-max-segment-size-bytes",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.segment_bytes, number(value, 0, SEGMENT_BYTES_MAX)),
+        problem: "is not a valid segment size",
+    },
 ];
 
 /// Keys that RabbitMQ carries out and this broker does not yet.
@@ -179,13 +198,11 @@ const NOT_SUPPORTED: &[&str] = &[
     "federation-upstream-pattern",
     "federation-upstream-set",
     "initial-cluster-size",
-    "max-age",
     "max-in-memory-bytes",
     "max-in-memory-length",
     "member-placement-tag",
     "message-ttl",
     "stream-filter-size-bytes",
-    "stream-max-segment-size-bytes",
     "target-group-size",
 ];
 
@@ -280,6 +297,10 @@ fn number(value: &Value, low: u64, high: u64) -> Option<u64> {
 
 fn overflow(value: &Value) -> Option<Overflow> {
     Overflow::from_name(value.as_str()?.as_bytes())
+}
+
+fn interval(value: &Value) -> Option<u64> {
+    parse_interval(value.as_str()?.as_bytes())
 }
 
 fn is_one_of(value: &Value, known: &[&str]) -> bool {

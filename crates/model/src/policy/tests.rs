@@ -42,11 +42,14 @@ fn values_are_refused_with_rabbitmqs_texts() {
         (json!({"queue-version": 3}), "3 is not a valid queue-version value"),
         (json!({"queue-leader-locator": 3}), "3 is not a valid queue leader locator value"),
         (json!({"overflow": "reject-publish-dlx"}), "value 'reject-publish-dlx' of policy key 'overflow' is not supported yet"),
-        (json!({"max-age": "1D"}), "policy key 'max-age' is not supported yet"),
+        (json!({"max-age": "1x"}), "<<\"1x\">> is not a valid max age"),
+        (json!({"max-age": 1}), "1 is not a valid max age"),
+        (json!({"stream-max-segment-size-bytes": 3_000_000_001_u64}), "3000000001 is not a valid segment size"),
+        (json!({"federation-upstream": "x"}), "policy key 'federation-upstream' is not supported yet"),
     ] {
         assert_eq!(refusal(PolicyKind::User, value), text);
     }
-    for key in ["alternate-exchange", "dead-letter-exchange", "dead-letter-routing-key", "queue-mode"] {
+    for key in ["alternate-exchange", "dead-letter-exchange", "dead-letter-routing-key", "max-age", "queue-mode"] {
         let expected = format!("[{{<<\"{key}\">>,<<\"x\">>}}] are not recognised policy settings");
         assert_eq!(refusal(PolicyKind::Operator, json!({key: "x"})), expected);
     }
@@ -66,6 +69,7 @@ fn definitions_become_typed() {
         "alternate-exchange": "ae", "message-ttl": 0, "expires": 1, "max-length": 2, "max-length-bytes": 3,
         "overflow": "reject-publish", "dead-letter-exchange": "", "dead-letter-routing-key": "k",
         "delivery-limit": -1, "queue-mode": "lazy", "queue-version": 2, "queue-leader-locator": "balanced",
+        "max-age": "1m", "stream-max-segment-size-bytes": 4,
     })));
     let expected = PolicySettings {
         exchange: ExchangePolicy { alternate_exchange: Name::new("ae").ok() },
@@ -78,6 +82,8 @@ fn definitions_become_typed() {
             dead_letter_exchange: Name::new("").ok(),
             dead_letter_routing_key: Name::new("k").ok(),
             delivery_limit: Some(-1),
+            max_age_ms: Some(60_000),
+            segment_bytes: Some(4),
         },
     };
     assert_eq!(settings, expected);
@@ -111,17 +117,18 @@ fn the_stricter_number_and_the_operators_word_count() {
 
 #[test]
 fn what_a_policy_applies_to() {
-    for (name, exchange, classic) in [
-        ("all", true, true),
-        ("exchanges", true, false),
-        ("queues", false, true),
-        ("classic_queues", false, true),
-        ("quorum_queues", false, false),
-        ("streams", false, false),
+    for (name, exchange, classic, stream) in [
+        ("all", true, true, true),
+        ("exchanges", true, false, false),
+        ("queues", false, true, true),
+        ("classic_queues", false, true, false),
+        ("quorum_queues", false, false, false),
+        ("streams", false, false, true),
     ] {
         let apply_to = ApplyTo::parse(name).unwrap();
         assert_eq!(apply_to.covers(Object::Exchange), exchange, "{name}");
         assert_eq!(apply_to.covers(Object::ClassicQueue), classic, "{name}");
+        assert_eq!(apply_to.covers(Object::Stream), stream, "{name}");
         assert_eq!(apply_to.name(), name);
     }
 }

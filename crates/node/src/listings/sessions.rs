@@ -117,7 +117,7 @@ pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
     let mut rows = Vec::new();
     for queue in vhost.queues() {
         let state = queue.lock();
-        let mut consumers: Vec<_> = state.machine.roster.iter().collect();
+        let mut consumers: Vec<_> = state.machine.roster().iter().collect();
         consumers.sort_unstable_by_key(|(id, _)| *id);
         for (id, consumer) in consumers {
             let Some((info, report)) = reports.remove(&id) else { continue };

@@ -1,6 +1,8 @@
 //! The node on a simulated disk: messages are published, taken and settled through its own functions while the disk
 //! fails at each of its operations in turn, and then the power. What was synced must be back, and nothing else.
 
+mod streams;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -124,6 +124,12 @@ impl<W: Clone> Roster<W> {
         }
     }
 
+    /// One consumer is to take whatever its standing was; how to wake it.
+    pub fn run(&mut self, id: ConsumerId) -> Option<W> {
+        self.set(id, Standing::Running);
+        self.consumers.get(&id).map(|consumer| consumer.waker.clone())
+    }
+
     /// How many consumers share the messages with this one, itself included; 0 when it must leave them to a
     /// consumer of higher priority.
     pub fn sharers(&self, id: ConsumerId) -> usize {

@@ -70,15 +70,19 @@ impl Session {
             self.peer.vhost.queue(&name, self.peer.info.id)?
         };
         let resource = Resource::queue(self.peer.vhost.name(), &queue.definition.name);
-        let arguments = ConsumerArguments::parse(arguments.clone(), resource)?;
         let id = self.broker.next_consumer_id();
         let slot = self.consumers.next_slot();
         let waker = ConsumerWaker { session: self.waker.clone(), slot };
-        self.broker.add_consumer(&queue, id, waker, arguments.priority, *exclusive)?;
+        if queue.is_stream {
+            self.add_stream_consumer(number, &queue, *no_ack, arguments, (id, waker))?;
+        } else {
+            let priority = ConsumerArguments::parse(arguments.clone(), resource)?.priority;
+            self.broker.add_consumer(&queue, id, waker, priority, *exclusive)?;
+        }
         let Some(channel) = self.channel(number) else { return Ok(()) };
         channel.tags.insert(tag.clone(), slot);
         let prefetch = channel.prefetch;
-        let consumer = Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch, arguments.table);
+        let consumer = Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch, arguments.clone());
         self.consumers.insert(consumer);
         if !nowait {
             self.send(number, &Method::BasicConsumeOk { consumer_tag: &tag });

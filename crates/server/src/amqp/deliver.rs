@@ -12,10 +12,11 @@ use posthouse_queue::machine::{Limits, Run, TakeEnd};
 use super::consumer::Consumer;
 use super::outbox::Outbox;
 use super::session::Session;
+use super::streams;
 use super::unacked::Outstanding;
 
 /// Bodies from this size on are sent from where they lie; smaller ones are copied.
-const BY_REFERENCE_BYTES: usize = 16 << 10;
+pub(super) const BY_REFERENCE_BYTES: usize = 16 << 10;
 
 /// Taken from one queue per turn, so that the consumers of a connection take turns.
 const TURN_BYTES: usize = 128 << 10;
@@ -62,7 +63,11 @@ impl Session {
         let end = deliver::take(&self.broker, &consumer.queue, consumer.id, limits, consumer.no_ack, runs);
         for run in runs.iter() {
             let first_tag = channel.unacked.next_tags(run.count);
-            encode_run(&mut self.out, consumer, run, first_tag, self.peer.frame_max);
+            if consumer.queue.is_stream {
+                streams::encode_run(&mut self.out, consumer, run, first_tag, self.peer.frame_max);
+            } else {
+                encode_run(&mut self.out, consumer, run, first_tag, self.peer.frame_max);
+            }
             if !consumer.no_ack {
                 consumer.unacked += run.count;
                 channel.consumer_unacked += run.count;

@@ -3,7 +3,7 @@
 use posthouse_amqp::content;
 use posthouse_amqp::deliver::GetOk;
 use posthouse_amqp::method::Method;
-use posthouse_model::errors::{Permission, ResourceKind};
+use posthouse_model::errors::{self, Permission, Resource, ResourceKind};
 use posthouse_model::reply::ReplyError;
 use posthouse_node::deliver;
 use posthouse_queue::machine::{Run, TakeEnd};
@@ -28,6 +28,10 @@ impl Session {
         let name = self.queue_name(number, name)?;
         self.may(Permission::Read, ResourceKind::Queue, &name)?;
         let queue = self.peer.vhost.queue(&name, self.peer.info.id)?;
+        if queue.is_stream {
+            let stream = Resource::queue(&queue.definition.vhost, &queue.definition.name);
+            return Err(errors::not_for_streams("basic.get", stream));
+        }
         let (end, run, left) = deliver::get(&self.broker, &queue, no_ack, &self.waker);
         let Some(run) = run else {
             if end == TakeEnd::NeedsLoad {

@@ -27,5 +27,6 @@ mod session;
 mod session_tests;
 mod settling;
 mod special;
+mod streams;
 mod tx;
 mod unacked;

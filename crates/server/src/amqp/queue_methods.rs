@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use posthouse_amqp::method::Method;
-use posthouse_model::errors::{self, Permission, ResourceKind};
+use posthouse_model::errors::{self, Permission, Resource, ResourceKind};
 use posthouse_model::field::FieldTable;
 use posthouse_model::name::{Name, strip_cr_lf};
 use posthouse_model::reply::ReplyError;
@@ -50,6 +50,10 @@ impl Session {
                 let name = self.queue_name(number, queue)?;
                 self.may(Permission::Read, ResourceKind::Queue, &name)?;
                 let queue = self.peer.vhost.queue(&name, self.peer.info.id)?;
+                if queue.is_stream {
+                    let stream = Resource::queue(self.peer.vhost.name(), &name);
+                    return Err(errors::not_for_streams("queue.purge", stream));
+                }
                 let message_count = saturate(deliver::purge(&self.broker, &queue));
                 self.reply(number, *nowait, &Method::QueuePurgeOk { message_count });
             }

@@ -31,7 +31,7 @@ struct OneQueue {
 impl QueueOwner for OneQueue {
     fn collect(&self, _: Lsn, sink: ChunkSink<'_>) -> Result<(), StorageError> {
         let chunk = Arc::clone(&self.chunk);
-        sink(LiveChunk { queue: QueueId(1), first_seq: 0, chunk, settled: None })
+        sink(LiveChunk { queue: QueueId(1), first_seq: 0, chunk, settled: None, summary: Vec::new() })
     }
 
     fn relocated(&self, _: QueueId, _: Seq, location: Location) {

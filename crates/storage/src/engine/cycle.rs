@@ -31,6 +31,8 @@ pub struct LiveChunk {
     pub chunk: Arc<Chunk>,
     /// The numbers, less `first_seq`, that need not be written: settled, or not durable and kept in memory elsewhere.
     pub settled: Option<SeqBitmap>,
+    /// What the block is to have as its summary; empty for none.
+    pub summary: Vec<u8>,
 }
 
 /// What receives the chunks of [`QueueOwner::collect`].
@@ -171,10 +173,10 @@ impl MessageStore {
         });
         let mut mover = Mover { store: self, owner, batch: Vec::new(), batch_bytes: 0, moved: 0 };
         for (queue, block) in blocks {
-            match self.segments.read(&block.location, queue, block.first_seq) {
-                Ok(chunk) => {
-                    let (chunk, settled) = (Arc::new(chunk), block.settled);
-                    mover.add(LiveChunk { queue, first_seq: block.first_seq, chunk, settled })?;
+            match self.segments.read_with_summary(&block.location, queue, block.first_seq) {
+                Ok((chunk, summary)) => {
+                    let (first_seq, chunk, settled) = (block.first_seq, Arc::new(chunk), block.settled);
+                    mover.add(LiveChunk { queue, first_seq, chunk, settled, summary })?;
                 }
                 // Released meanwhile.
                 Err(error) if is_gone(&error) => {}
@@ -213,7 +215,8 @@ impl Mover<'_> {
             return Ok(());
         }
         self.batch_bytes += chunk.bytes().len();
-        self.batch.push(BlockIn { queue: live.queue, first_seq: live.first_seq, chunk });
+        let (queue, first_seq, summary) = (live.queue, live.first_seq, live.summary);
+        self.batch.push(BlockIn { queue, first_seq, chunk, summary });
         if self.batch_bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
     }
 

@@ -193,8 +193,8 @@ impl<'a> Replay<'a> {
             for chunk in &queue.chunks {
                 if let Source::Memory(records) = &chunk.source {
                     batch_bytes += records.bytes().len();
-                    let chunk = BlockIn { queue: id, first_seq: chunk.first_seq, chunk: Arc::clone(records) };
-                    batch.push(chunk);
+                    let (first_seq, chunk) = (chunk.first_seq, Arc::clone(records));
+                    batch.push(BlockIn { queue: id, first_seq, chunk, summary: Vec::new() });
                 }
                 if batch_bytes >= WRITE_BYTES {
                     locations.extend(self.segments.write(Class::Durable, &batch)?);

@@ -1,14 +1,16 @@
-//! The bytes of a segment file. Little-endian, version 1:
+//! The bytes of a segment file. Little-endian; files are of version 1, blocks of version 1 or 2:
 //!
 //! ```text
 //! file header:  magic "PHSG" u32 | version u16 | class u16 | file id u64 | zero u32 | crc32c of the 20 bytes before u32
-//! block header: magic "PHBK" u32 | version u16 | flags u16 | queue id u64 | first seq u64 | count u32 | length u32 |
-//!               crc32c of the records u32 | crc32c of the 36 bytes before u32
-//! block:        block header | `length` bytes of records, verbatim
+//! block header: magic "PHBK" u32 | version u16 | summary bytes u16 | queue id u64 | first seq u64 | count u32 |
+//!               length u32 | crc32c of the records u32 | crc32c of the 36 bytes before u32
+//! block v1:     block header | `length` bytes of records, verbatim
+//! block v2:     block header | summary | crc32c of the summary u32 | `length` bytes of records, verbatim
 //! file:         file header | block | block | ...
 //! ```
 //!
-//! `count` is the number of records, `flags` is zero. A file is appended to only by the process that made it; what
+//! `count` is the number of records. A summary is what a stream needs to know of a block without reading its records
+//! (`queue/src/stream/filter.rs`); a block without one is of version 1, with zero for its bytes. A file is appended to only by the process that made it; what
 //! follows its last whole block was never named by a checkpoint.
 
 use std::path::Path;
@@ -20,7 +22,9 @@ use crate::corrupt::{bad_crc, corrupt};
 use crate::error::StorageError;
 use crate::fields::{crc_around, put, seal, u16_at, u32_at, u64_at};
 
-pub(super) const VERSION: u16 = 1;
+const FILE_VERSION: u16 = 1;
+/// The newest version of a block.
+const BLOCK_VERSION: u16 = 2;
 pub(super) const FILE_HEADER: usize = 24;
 pub(crate) const BLOCK_HEADER: usize = 40;
 const FILE_CRC_AT: usize = 20;
@@ -31,7 +35,7 @@ const BLOCK_MAGIC: [u8; 4] = *b"PHBK";
 pub(super) fn file_header(id: SegmentId, class: Class) -> [u8; FILE_HEADER] {
     let mut bytes = [0; FILE_HEADER];
     put(&mut bytes, 0, FILE_MAGIC);
-    put(&mut bytes, 4, VERSION.to_le_bytes());
+    put(&mut bytes, 4, FILE_VERSION.to_le_bytes());
     put(&mut bytes, 6, (class as u16).to_le_bytes());
     put(&mut bytes, 8, id.0.to_le_bytes());
     seal(&mut bytes, FILE_CRC_AT);
@@ -53,8 +57,8 @@ pub(super) fn check_file_header(
         return Err(bad_crc(path, 0, "file header checksum", expected, crc));
     }
     let version = u16_at(bytes, 4);
-    if version > VERSION {
-        return Err(newer(path, version));
+    if version > FILE_VERSION {
+        return Err(newer(path, FILE_VERSION, version));
     }
     if bytes != file_header(id, class) {
         let got = format!("segment {:016x} of class {}", u64_at(bytes, 8), u16_at(bytes, 6));
@@ -72,13 +76,17 @@ pub(crate) struct BlockHeader {
     pub(crate) count: u32,
     pub(crate) length: u32,
     pub(crate) crc: u32,
+    /// Bytes of the summary; 0 when there is none.
+    pub(crate) summary: u16,
 }
 
 impl BlockHeader {
     pub(super) fn encode(&self) -> [u8; BLOCK_HEADER] {
         let mut bytes = [0; BLOCK_HEADER];
+        let version = if self.summary == 0 { 1 } else { BLOCK_VERSION };
         put(&mut bytes, 0, BLOCK_MAGIC);
-        put(&mut bytes, 4, VERSION.to_le_bytes());
+        put(&mut bytes, 4, version.to_le_bytes());
+        put(&mut bytes, 6, self.summary.to_le_bytes());
         put(&mut bytes, 8, self.queue.0.to_le_bytes());
         put(&mut bytes, 16, self.first_seq.to_le_bytes());
         put(&mut bytes, 24, self.count.to_le_bytes());
@@ -99,8 +107,8 @@ impl BlockHeader {
             return Err(bad_crc(path, offset, "block header checksum", expected, crc));
         }
         let version = u16_at(bytes, 4);
-        if version > VERSION {
-            return Err(newer(path, version));
+        if version > BLOCK_VERSION {
+            return Err(newer(path, BLOCK_VERSION, version));
         }
         Ok(Self {
             queue: QueueId(u64_at(bytes, 8)),
@@ -108,16 +116,34 @@ impl BlockHeader {
             count: u32_at(bytes, 24),
             length: u32_at(bytes, 28),
             crc: u32_at(bytes, 32),
+            summary: u16_at(bytes, 6),
         })
     }
+
+    /// Bytes between the header and the records.
+    pub(super) fn summary_bytes(&self) -> usize {
+        summary_bytes(self.summary.into())
+    }
+}
+
+/// Bytes that a summary takes in a block, its checksum included.
+pub(super) fn summary_bytes(summary: usize) -> usize {
+    if summary == 0 { 0 } else { summary + 4 }
+}
+
+/// Checks what is between the header and the records of a block at `offset`, and takes off the checksum.
+pub(super) fn check_summary<'a>(bytes: &'a [u8], path: &Path, offset: u64) -> Result<&'a [u8], StorageError> {
+    let Some((summary, stored)) = bytes.split_last_chunk::<4>() else { return Ok(&[]) };
+    let (expected, got) = (u32::from_le_bytes(*stored), crc32c::crc32c(summary));
+    if expected == got { Ok(summary) } else { Err(bad_crc(path, offset, "summary checksum", expected, got)) }
 }
 
 fn bad_magic(path: &Path, offset: u64, what: &'static str, expected: [u8; 4], got: &[u8]) -> StorageError {
     corrupt(path, offset, what, expected.escape_ascii(), got.escape_ascii())
 }
 
-fn newer(path: &Path, got: u16) -> StorageError {
-    StorageError::UnsupportedVersion { path: path.to_owned(), expected: VERSION.into(), got: got.into() }
+fn newer(path: &Path, expected: u16, got: u16) -> StorageError {
+    StorageError::UnsupportedVersion { path: path.to_owned(), expected: expected.into(), got: got.into() }
 }
 
 #[cfg(test)]
@@ -126,7 +152,8 @@ mod tests {
 
     #[test]
     fn version_1_bytes_are_fixed() {
-        let header = BlockHeader { queue: QueueId(7), first_seq: 9, count: 2, length: 3, crc: 0x0403_0201 };
+        let crc = 0x0403_0201;
+        let header = BlockHeader { queue: QueueId(7), first_seq: 9, count: 2, length: 3, crc, summary: 0 };
         let expected =
             b"PHBK\x01\0\0\0\x07\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0\x03\0\0\0\x01\x02\x03\x04";
         let bytes = header.encode();
@@ -138,8 +165,21 @@ mod tests {
     }
 
     #[test]
+    fn version_2_bytes_are_fixed() {
+        let crc = 0x0403_0201;
+        let header = BlockHeader { queue: QueueId(7), first_seq: 9, count: 2, length: 3, crc, summary: 17 };
+        let expected =
+            b"PHBK\x02\0\x11\0\x07\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0\x03\0\0\0\x01\x02\x03\x04";
+        let bytes = header.encode();
+        assert_eq!(&bytes[..36], expected);
+        assert_eq!(BlockHeader::decode(&bytes, Path::new("f"), 0).unwrap(), header);
+        assert_eq!((header.summary_bytes(), summary_bytes(0)), (21, 0));
+    }
+
+    #[test]
     fn every_flipped_bit_is_noticed() {
-        let header = BlockHeader { queue: QueueId(7), first_seq: 9, count: 2, length: 3, crc: 4 }.encode();
+        let header =
+            BlockHeader { queue: QueueId(7), first_seq: 9, count: 2, length: 3, crc: 4, summary: 0 }.encode();
         for bit in 0..header.len() * 8 {
             let mut wrong = header;
             wrong[bit / 8] ^= 1 << (bit % 8);

@@ -11,7 +11,7 @@ fn chunk(messages: u32, body: usize) -> Arc<Chunk> {
 }
 
 fn block(queue: u64, first_seq: Seq, chunk: &Arc<Chunk>) -> BlockIn {
-    BlockIn { queue: QueueId(queue), first_seq, chunk: Arc::clone(chunk) }
+    BlockIn { queue: QueueId(queue), first_seq, chunk: Arc::clone(chunk), summary: Vec::new() }
 }
 
 fn disk(seed: u64) -> SimDisk {
@@ -46,6 +46,29 @@ fn reads_back_what_was_written() {
         error.contains("block owner: expected queue 1 from message 6, got queue 1 from message 5"),
         "{error}"
     );
+}
+
+#[test]
+fn a_summary_and_a_time_are_read_without_the_records() {
+    let disk = disk(1);
+    let store = open(&disk);
+    for summary in [Vec::new(), vec![7; 17], vec![9; 256], vec![1; 4000]] {
+        let with_summary = BlockIn { summary: summary.clone(), ..block(1, 5, &chunk(3, 1000)) };
+        let placed = store.write(Class::Durable, &[with_summary]).unwrap()[0];
+        assert_eq!(store.read_summary(&placed, QueueId(1), 5).unwrap(), summary);
+        assert_eq!(store.read_first_ms(&placed, QueueId(1), 5).unwrap(), 5);
+        let (read, with) = store.read_with_summary(&placed, QueueId(1), 5).unwrap();
+        assert_eq!((read.bytes(), with), (chunk(3, 1000).bytes(), summary.clone()));
+        assert!(store.read_summary(&placed, QueueId(2), 5).is_err());
+        if !summary.is_empty() {
+            let path = Path::new("/d/segments/0000000000000000.seg");
+            let at = u64::from(placed.offset) + BLOCK_HEADER as u64 + 3;
+            disk.corrupt(path, at, 1);
+            let error = store.read_summary(&placed, QueueId(1), 5).unwrap_err().to_string();
+            assert!(error.contains("summary checksum"), "{error}");
+            assert!(store.read(&placed, QueueId(1), 5).is_err());
+        }
+    }
 }
 
 #[test]

@@ -102,7 +102,8 @@ impl Appender {
 
 fn check_size(block: &BlockIn) -> Result<(), StorageError> {
     let got = block.chunk.bytes().len() as u64;
-    if got <= u64::from(MAX_BLOCK_BYTES) - BLOCK_HEADER as u64 {
+    if got <= u64::from(MAX_BLOCK_BYTES) - (BLOCK_HEADER + format::summary_bytes(block.summary.len())) as u64
+    {
         return Ok(());
     }
     let expected = format!("at most {MAX_BLOCK_BYTES} bytes a block");
@@ -110,7 +111,8 @@ fn check_size(block: &BlockIn) -> Result<(), StorageError> {
 }
 
 fn block_bytes(block: &BlockIn) -> u32 {
-    u32::try_from(block.chunk.bytes().len() + BLOCK_HEADER).unwrap_or(u32::MAX)
+    let summary_bytes = format::summary_bytes(block.summary.len());
+    u32::try_from(block.chunk.bytes().len() + BLOCK_HEADER + summary_bytes).unwrap_or(u32::MAX)
 }
 
 /// How many of the blocks go into the file in one write: at least one, even when it is larger than a file.
@@ -146,7 +148,7 @@ fn write_blocks(
     })?;
     let mut offset = start;
     let locations = blocks.iter().map(|block| {
-        let len = (BLOCK_HEADER + block.chunk.bytes().len()) as u32;
+        let len = block_bytes(block);
         let location = Location { file: current.id, class, offset, len, records: block.chunk.count() };
         offset += len;
         location
@@ -156,14 +158,21 @@ fn write_blocks(
     Ok(locations)
 }
 
-fn header(block: &BlockIn) -> [u8; BLOCK_HEADER] {
+/// The block header, with the summary behind it where there is one.
+fn header(block: &BlockIn) -> Vec<u8> {
     let bytes = block.chunk.bytes();
-    BlockHeader {
+    let header = BlockHeader {
         queue: block.queue,
         first_seq: block.first_seq,
         count: block.chunk.count(),
         length: bytes.len() as u32,
         crc: crc32c::crc32c(bytes),
+        summary: block.summary.len() as u16,
+    };
+    let mut head = header.encode().to_vec();
+    if !block.summary.is_empty() {
+        head.extend_from_slice(&block.summary);
+        head.extend_from_slice(&crc32c::crc32c(&block.summary).to_le_bytes());
     }
-    .encode()
+    head
 }

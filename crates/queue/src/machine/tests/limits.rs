@@ -17,7 +17,7 @@ fn sized(sizes: &[u32]) -> Chunk {
 
 fn limited(max_length: Option<u64>, max_length_bytes: Option<u64>, overflow: Overflow) -> TestQueue {
     let mut queue = TestQueue::default();
-    queue.set_settings(QueueSettings { max_length, max_length_bytes, overflow });
+    queue.set_settings(QueueSettings { max_length, max_length_bytes, overflow, ..QueueSettings::default() });
     queue
 }
 
@@ -205,7 +205,7 @@ proptest! {
                 Step::Settle(_) | Step::Requeue(_) => {}
                 Step::Limit(max_length, max_length_bytes, refuse) => {
                     let overflow = if refuse { Overflow::RejectPublish } else { Overflow::DropHead };
-                    plain.settings = QueueSettings { max_length, max_length_bytes, overflow };
+                    plain.settings = QueueSettings { max_length, max_length_bytes, overflow, ..QueueSettings::default() };
                     plain.enforce();
                     queue.set_settings(plain.settings.clone());
                 }

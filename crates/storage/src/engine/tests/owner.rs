@@ -253,7 +253,7 @@ impl QueueOwner for Owner {
             for chunk in state.chunks.iter().filter(|chunk| chunk.lsn <= below) {
                 if let Source::Memory(records) = &chunk.source {
                     let (chunk, first_seq) = (Arc::clone(records), chunk.first_seq);
-                    live.push(LiveChunk { queue, first_seq, chunk, settled: None });
+                    live.push(LiveChunk { queue, first_seq, chunk, settled: None, summary: Vec::new() });
                 }
             }
         }

@@ -1,0 +1,289 @@
+//! Streams: declaring them, bringing them back after a restart, and moving their blocks between memory and segments.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use posthouse_model::errors::{self, Resource};
+use posthouse_model::queue_settings::QueueSettings;
+use posthouse_model::reply::ReplyError;
+use posthouse_model::stream_args::{StreamArguments, StreamConsumerArguments};
+use posthouse_queue::machine::roster::ConsumerId;
+use posthouse_queue::stream::directory::{Block, ToStore, join};
+use posthouse_queue::stream::filter::{Filter, summarize};
+use posthouse_queue::stream::{Read, Recovered, Stream};
+use posthouse_storage::StorageError;
+use posthouse_storage::checkpoint::{BlockRef, QueueState};
+use posthouse_storage::engine::{ChunkSink, LiveChunk, RecoveredQueue, Source};
+use posthouse_storage::segment::{BlockIn, Class, Location, SegmentStore};
+use tracing::error;
+
+use crate::broker::Broker;
+use crate::declare::QueueDeclaration;
+use crate::deliver;
+use crate::queue_handle::{Machine, QueueHandle};
+use crate::residency::{self, FailedRead};
+use crate::waker::ConsumerWaker;
+
+/// Memory of a stream's newest messages from which on the older of them are written to segments.
+const SPILL_BYTES: usize = 8 << 20;
+
+/// What of the newest messages then stays in memory.
+const KEEP_BYTES: usize = 4 << 20;
+
+/// The two above while all queues together are over the budget.
+const SPILL_BYTES_TIGHT: usize = 256 << 10;
+const KEEP_BYTES_TIGHT: usize = 64 << 10;
+
+/// What is in no segment yet, from which on publishers wait for the disk.
+const PACED_BYTES: usize = 16 << 20;
+
+/// Written per turn, so that many queues take turns.
+const WRITE_BYTES: usize = 2 << 20;
+
+/// Blocks read per turn, for the same reason.
+const READS_PER_TURN: usize = 16;
+
+/// How often the age of messages is looked at.
+pub(crate) const RETENTION_PERIOD: Duration = Duration::from_secs(5);
+
+/// The machine of a new stream, or the error of its declaration.
+pub(crate) fn declare(declaration: &QueueDeclaration, resource: Resource<'_>) -> Result<Machine, ReplyError> {
+    if declaration.name.is_empty() {
+        return Err(errors::server_named_stream());
+    }
+    let impossible = [
+        (!declaration.durable, "non-durable"),
+        (declaration.auto_delete, "auto-delete"),
+        (declaration.exclusive, "exclusive-owner"),
+    ];
+    if let Some((_, property)) = impossible.iter().find(|(is_so, _)| *is_so) {
+        return Err(errors::invalid_property(property, resource));
+    }
+    let arguments = StreamArguments::parse(declaration.arguments.clone(), resource)?;
+    Ok(Machine::Stream(Box::new(Stream::new(arguments.settings, arguments.filter_bytes))))
+}
+
+/// The machine of a stream that was declared with `arguments` before a restart, with what was found of it.
+pub(crate) fn recover(
+    arguments: &StreamArguments,
+    settings: QueueSettings,
+    found: Option<RecoveredQueue>,
+) -> Machine {
+    let filter_bytes = arguments.filter_bytes;
+    let Some(found) = found else { return Machine::Stream(Box::new(Stream::new(settings, filter_bytes))) };
+    let (mut blocks, mut recent) = (Vec::new(), Vec::new());
+    for chunk in found.chunks {
+        match chunk.source {
+            Source::Memory(records) => recent.push((chunk.first_seq, records)),
+            Source::Block(location) => {
+                debug_assert!(recent.is_empty(), "what goes to segments is older than what stays in memory");
+                blocks.push(Block {
+                    first_seq: chunk.first_seq,
+                    span: chunk.span,
+                    bytes: location.len,
+                    first_ms: 0,
+                    settled: chunk.settled.map(Box::new),
+                    stored: Some((location, chunk.span)),
+                });
+            }
+        }
+    }
+    let found = Recovered { floor: found.floor, next_seq: found.next_seq, blocks, recent };
+    Machine::Stream(Box::new(Stream::recover(settings, filter_bytes, found)))
+}
+
+/// Adds a consumer to a stream.
+///
+/// # Errors
+/// When the stream is gone.
+pub fn add_reader(
+    queue: &QueueHandle,
+    consumer: ConsumerId,
+    waker: ConsumerWaker,
+    arguments: &StreamConsumerArguments,
+) -> Result<(), ReplyError> {
+    let definition = &queue.definition;
+    let mut state = queue.lock();
+    let Some(stream) = state.machine.stream() else {
+        return Err(errors::no_queue(&definition.vhost, &definition.name));
+    };
+    let filter = (!arguments.filter.is_empty()).then(|| Filter {
+        values: arguments.filter.iter().map(|value| value.as_slice().into()).collect(),
+        match_unfiltered: arguments.match_unfiltered,
+    });
+    stream.add_reader(consumer, waker, arguments.offset, filter);
+    Ok(())
+}
+
+/// Called after messages arrived, with what the stream takes: starts a spill when it has too much in memory; whether
+/// its publishers should pause.
+pub(crate) fn must_spill(stream: &Stream<Location, ConsumerWaker>, over_budget: bool) -> bool {
+    stream.window_bytes() >= if over_budget { SPILL_BYTES_TIGHT } else { SPILL_BYTES }
+}
+
+/// Whether publishers should wait for the disk, while it is written to.
+pub(crate) fn must_pace(stream: &Stream<Location, ConsumerWaker>) -> bool {
+    stream.window_bytes() >= PACED_BYTES && stream.unstored_bytes() >= PACED_BYTES
+}
+
+/// Writes a stream's excess to segments.
+pub(crate) fn spill(queue: &QueueHandle, segments: &SegmentStore, over_budget: impl Fn() -> bool) {
+    loop {
+        let mut writes = Vec::new();
+        {
+            let keep = if over_budget() { KEEP_BYTES_TIGHT } else { KEEP_BYTES };
+            let mut state = queue.lock();
+            if let Some(stream) = state.machine.stream() {
+                stream.plan_spill(keep, WRITE_BYTES, &mut writes);
+            }
+            if writes.is_empty() {
+                return residency::end_spill(&mut state);
+            }
+        }
+        if let Err(problem) = write(queue, segments, writes) {
+            // The messages stay in memory; publishers are held back by the memory watermark.
+            error!(queue = %queue.definition.name, %problem, "cannot write messages to a segment");
+            return residency::end_spill(&mut queue.lock());
+        }
+    }
+}
+
+fn write(queue: &QueueHandle, segments: &SegmentStore, writes: Vec<ToStore>) -> Result<(), StorageError> {
+    let block = |write: ToStore| {
+        let chunk = join(&write.pieces);
+        let summary = summarize(&chunk, write.filter_bytes);
+        BlockIn { queue: queue.id, first_seq: write.first_seq, chunk, summary }
+    };
+    let blocks: Vec<_> = writes.into_iter().map(block).collect();
+    let locations = segments.write(Class::Durable, &blocks)?;
+    let mut state = queue.lock();
+    for (block, location) in blocks.iter().zip(locations) {
+        written(&mut state.machine, segments, block.first_seq, location);
+    }
+    residency::release(&mut state, segments);
+    Ok(())
+}
+
+/// A block is in a segment.
+pub(crate) fn written(machine: &mut Machine, segments: &SegmentStore, first_seq: u64, location: Location) {
+    match machine.stream() {
+        Some(stream) => stream.written(first_seq, location.records, location),
+        // The stream was deleted meanwhile.
+        None => segments.release(&location),
+    }
+}
+
+/// Hands what is in the log below a position, and in no segment, to a checkpoint.
+pub(crate) fn collect(queue: &QueueHandle, below: u64, sink: ChunkSink<'_>) -> Result<(), StorageError> {
+    let mut writes = Vec::new();
+    if let Some(stream) = queue.lock().machine.stream() {
+        stream.plan_migration(below, &mut writes);
+    }
+    for write in writes {
+        let chunk = join(&write.pieces);
+        let summary = summarize(&chunk, write.filter_bytes);
+        sink(LiveChunk { queue: queue.id, first_seq: write.first_seq, chunk, settled: None, summary })?;
+    }
+    Ok(())
+}
+
+/// A stream as a checkpoint keeps it.
+pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker>) -> QueueState {
+    let covered = stream.covered();
+    let blocks = stream
+        .blocks()
+        .filter(|block| block.first_seq < covered)
+        .filter_map(|block| {
+            let (location, span) = block.stored?;
+            let settled = block.settled.as_deref().cloned();
+            Some(BlockRef { location, first_seq: block.first_seq, span, settled })
+        })
+        .collect();
+    let floor = stream.floor().min(covered);
+    QueueState { id: queue.id, next_seq: stream.next_seq(), floor, covered, delivered_below: floor, blocks }
+}
+
+/// Reads some of what readers of a stream wait for; whether there is more to read.
+pub(crate) fn load(queue: &QueueHandle, segments: &SegmentStore) -> bool {
+    let mut wakes = Vec::new();
+    for _ in 0..READS_PER_TURN {
+        let read = {
+            let mut state = queue.lock();
+            let read = state.machine.stream().and_then(|stream| stream.next_read(&mut wakes));
+            state.loading = read.is_some();
+            read
+        };
+        if let Some(read) = read
+            && carry_out(queue, segments, read, &mut wakes) == Err(FailedRead::TryAgain)
+        {
+            std::thread::sleep(residency::READ_AGAIN_AFTER);
+        }
+        deliver::wake_all(&mut wakes);
+        if read.is_none() {
+            return false;
+        }
+    }
+    true
+}
+
+/// What was read.
+enum Found {
+    Time(u64),
+    Summary(Vec<u8>),
+    Block(posthouse_model::chunk::Chunk),
+}
+
+fn carry_out(
+    queue: &QueueHandle,
+    segments: &SegmentStore,
+    read: Read<Location>,
+    wakes: &mut Vec<ConsumerWaker>,
+) -> Result<(), FailedRead> {
+    let (first_seq, location, found) = match read {
+        Read::Time(seq, at) => (seq, at, segments.read_first_ms(&at, queue.id, seq).map(Found::Time)),
+        Read::Summary(seq, at) => (seq, at, segments.read_summary(&at, queue.id, seq).map(Found::Summary)),
+        Read::Block(seq, at) => (seq, at, segments.read(&at, queue.id, seq).map(Found::Block)),
+    };
+    let mut state = queue.lock();
+    let Some(stream) = state.machine.stream() else { return Ok(()) };
+    match found {
+        Ok(Found::Time(ms)) => stream.time_read(first_seq, ms),
+        Ok(Found::Summary(summary)) => stream.summary_read(first_seq, &summary),
+        Ok(Found::Block(chunk)) => stream.block_read(first_seq, Arc::new(chunk), wakes),
+        // It was rewritten to another segment, or given up, meanwhile.
+        Err(_) if !stream.is_at(first_seq, location) => {}
+        Err(problem) => {
+            let failed = residency::after_failed_read(&problem);
+            match failed {
+                FailedRead::TryAgain => {
+                    error!(queue = %queue.definition.name, %problem, "cannot read messages now");
+                }
+                FailedRead::Damage => {
+                    let messages = stream.lost(first_seq, wakes);
+                    error!(queue = %queue.definition.name, messages, %problem, "messages lost to a damaged segment");
+                }
+            }
+            residency::release(&mut state, segments);
+            return Err(failed);
+        }
+    }
+    Ok(())
+}
+
+/// Gives up what is too much or too old in any stream.
+pub(crate) fn retain_all(broker: &Broker) {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
+    let mut wakes = Vec::new();
+    for queue in broker.vhosts().iter().flat_map(|vhost| vhost.all_queues()).filter(|queue| queue.is_stream) {
+        let mut state = queue.lock();
+        if let Some(stream) = state.machine.stream() {
+            stream.retain(now_ms, &mut wakes);
+        }
+        residency::read_for_stream(broker, &queue, &mut state);
+        if let Some(segments) = broker.segments() {
+            residency::release(&mut state, segments);
+        }
+        drop(state);
+        deliver::wake_all(&mut wakes);
+    }
+}

@@ -1,0 +1,271 @@
+//! A queue of either kind, as what holds queues sees it.
+
+use std::sync::Arc;
+
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::queue_settings::QueueSettings;
+
+use crate::machine::browse::Glimpse;
+use crate::machine::chunks::{Persistence, Settled};
+use crate::machine::departures::{Departed, DepartureCounts};
+use crate::machine::roster::{ConsumerId, Roster, Standing};
+use crate::machine::{Limits, Queue, Run, TakeEnd};
+use crate::stream::Stream;
+
+/// A classic queue or a stream: what both can do. Callers that need what only one can look inside.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "classic queues are many, and should not cost one more pointer to follow"
+)]
+pub enum Machine<L, W> {
+    /// Messages are taken by one consumer each and go when they are settled.
+    Classic(Queue<L, W>),
+    /// Messages stay and are read by everyone.
+    Stream(Box<Stream<L, W>>),
+}
+
+impl<L: Copy, W: Clone> Default for Machine<L, W> {
+    fn default() -> Self {
+        Self::Classic(Queue::default())
+    }
+}
+
+impl<L: Copy, W: Clone> Machine<L, W> {
+    /// The classic queue; none for a stream.
+    #[inline]
+    pub fn classic(&mut self) -> Option<&mut Queue<L, W>> {
+        match self {
+            Self::Classic(queue) => Some(queue),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// The stream; none for a classic queue.
+    #[inline]
+    pub fn stream(&mut self) -> Option<&mut Stream<L, W>> {
+        match self {
+            Self::Classic(_) => None,
+            Self::Stream(stream) => Some(stream),
+        }
+    }
+
+    /// Who consumes.
+    pub fn roster(&self) -> &Roster<W> {
+        match self {
+            Self::Classic(queue) => &queue.roster,
+            Self::Stream(stream) => &stream.roster,
+        }
+    }
+
+    /// What the queue is to do.
+    pub fn settings(&self) -> &QueueSettings {
+        match self {
+            Self::Classic(queue) => queue.settings(),
+            Self::Stream(stream) => stream.settings(),
+        }
+    }
+
+    /// Changes what the queue is to do, with effect on what is in it.
+    pub fn set_settings(&mut self, settings: QueueSettings) {
+        match self {
+            Self::Classic(queue) => queue.set_settings(settings),
+            Self::Stream(stream) => stream.set_settings(settings),
+        }
+    }
+
+    /// Messages that can be handed out; of a stream all that are kept.
+    pub fn ready(&self) -> u64 {
+        match self {
+            Self::Classic(queue) => queue.ready(),
+            Self::Stream(stream) => stream.messages(),
+        }
+    }
+
+    /// Messages handed out and not settled; none of a stream, which settles nothing.
+    pub fn unacked(&self) -> u64 {
+        match self {
+            Self::Classic(queue) => queue.unacked(),
+            Self::Stream(_) => 0,
+        }
+    }
+
+    /// The number the next message gets.
+    pub fn next_seq(&self) -> Seq {
+        match self {
+            Self::Classic(queue) => queue.next_seq(),
+            Self::Stream(stream) => stream.next_seq(),
+        }
+    }
+
+    /// Bytes of memory taken by messages.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Classic(queue) => queue.memory_bytes(),
+            Self::Stream(stream) => stream.memory_bytes(),
+        }
+    }
+
+    /// Bytes of memory taken by what is known of messages that are on disk or in memory.
+    pub fn descriptor_bytes(&self) -> usize {
+        match self {
+            Self::Classic(queue) => queue.descriptor_bytes(),
+            Self::Stream(stream) => stream.descriptor_bytes(),
+        }
+    }
+
+    /// Appends to `refused` which of some messages there is no room for; see [`Queue::refuse`]. Streams refuse none.
+    pub fn refuse(&self, records: &[u8], count: u32, refused: &mut Vec<u32>) {
+        if let Self::Classic(queue) = self {
+            queue.refuse(records, count, refused);
+        }
+    }
+
+    /// Adds a chunk whose deltas are `0..count`, by reference.
+    pub fn push_shared(&mut self, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn, wakes: &mut Vec<W>) {
+        match self {
+            Self::Classic(queue) => queue.push_shared(chunk, persistence, lsn, wakes),
+            Self::Stream(stream) => stream.push_shared(chunk, lsn, wakes),
+        }
+    }
+
+    /// Adds a few records by copying them behind those that came before.
+    pub fn push_copied(
+        &mut self,
+        records: &[u8],
+        count: u32,
+        persistence: Persistence,
+        lsn: Lsn,
+        wakes: &mut Vec<W>,
+    ) {
+        match self {
+            Self::Classic(queue) => queue.push_copied(records, count, persistence, lsn, wakes),
+            Self::Stream(stream) => stream.push_copied(records, count, lsn, wakes),
+        }
+    }
+
+    /// Takes messages for a consumer, appending to `runs`; see [`Queue::take`] and [`Stream::take`].
+    pub fn take(
+        &mut self,
+        consumer: ConsumerId,
+        limits: Limits,
+        settle: bool,
+        runs: &mut Vec<Run>,
+        wakes: &mut Vec<W>,
+    ) -> (TakeEnd, Settled) {
+        match self {
+            Self::Classic(queue) => queue.take(consumer, limits, settle, runs, wakes),
+            Self::Stream(stream) => (stream.take(consumer, limits, runs), Settled::default()),
+        }
+    }
+
+    /// Settles `first..=last`, which were handed out. A stream only counts them.
+    pub fn settle(&mut self, first: Seq, last: Seq) -> Settled {
+        match self {
+            Self::Classic(queue) => queue.settle(first, last),
+            Self::Stream(_) => Settled { count: last - first + 1, persistent: false },
+        }
+    }
+
+    /// Takes back `first..=last`, which were handed out and not settled. A stream has them anyway.
+    pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
+        if let Self::Classic(queue) = self {
+            queue.requeue(first, last, wakes);
+        }
+    }
+
+    /// A consumer cannot take now and leaves its turn to others.
+    pub fn block(&mut self, consumer: ConsumerId, wakes: &mut Vec<W>) {
+        match self {
+            Self::Classic(queue) => {
+                queue.roster.set(consumer, Standing::Blocked);
+                wake_others(queue, wakes);
+                // Nobody may be about to take any more.
+                queue.enforce_limits();
+            }
+            Self::Stream(stream) => stream.block(consumer),
+        }
+    }
+
+    /// Removes a consumer; whether it was the last.
+    pub fn remove_consumer(&mut self, consumer: ConsumerId, wakes: &mut Vec<W>) -> bool {
+        let removed = match self {
+            Self::Classic(queue) => {
+                let removed = queue.roster.remove(consumer);
+                wake_others(queue, wakes);
+                queue.enforce_limits();
+                removed
+            }
+            Self::Stream(stream) => stream.remove_reader(consumer),
+        };
+        removed && self.roster().is_empty()
+    }
+
+    /// Whether messages have left without having been acknowledged since [`Self::take_departed`], so that the log must
+    /// be told. What leaves a stream needs no telling.
+    pub fn has_departed(&self) -> bool {
+        match self {
+            Self::Classic(queue) => queue.has_departed(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// What has left without having been acknowledged since the last call.
+    pub fn take_departed(&mut self) -> Departed {
+        match self {
+            Self::Classic(queue) => queue.take_departed(),
+            Self::Stream(_) => Departed::default(),
+        }
+    }
+
+    /// How many have left without having been acknowledged, and why; what retention gives up is not counted.
+    pub fn departure_counts(&self) -> DepartureCounts {
+        match self {
+            Self::Classic(queue) => queue.departure_counts(),
+            Self::Stream(_) => DepartureCounts::default(),
+        }
+    }
+
+    /// The number of the ready message that `skip` others precede; `None` when there are not so many.
+    pub fn nth_ready(&mut self, skip: u64) -> Option<Seq> {
+        match self {
+            Self::Classic(queue) => queue.nth_ready(skip),
+            Self::Stream(stream) => stream.nth(skip),
+        }
+    }
+
+    /// The next chunks with messages to look at; see [`Queue::glimpse`].
+    pub fn glimpse(&mut self, from: Seq, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<Glimpse<L>> {
+        match self {
+            Self::Classic(queue) => queue.glimpse(from, most, bytes_of),
+            Self::Stream(stream) => stream.glimpse(from, most),
+        }
+    }
+
+    /// The places in segments that are in use.
+    pub fn locations(&self) -> Vec<L> {
+        match self {
+            Self::Classic(queue) => queue.held().filter_map(|held| held.residence.location()).collect(),
+            Self::Stream(stream) => {
+                stream.blocks().filter_map(|block| block.stored).map(|(location, _)| location).collect()
+            }
+        }
+    }
+
+    /// Takes the places in segments that are no longer used.
+    pub fn take_released(&mut self) -> Vec<L> {
+        match self {
+            Self::Classic(queue) => queue.take_released(),
+            Self::Stream(stream) => stream.take_released(),
+        }
+    }
+}
+
+/// What was one consumer's turn is now another's.
+fn wake_others<L: Copy, W: Clone>(queue: &mut Queue<L, W>, wakes: &mut Vec<W>) {
+    let ready = queue.ready();
+    if ready > 0 {
+        queue.roster.wake(ready, wakes);
+    }
+}

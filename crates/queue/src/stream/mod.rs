@@ -1,0 +1,278 @@
+//! A stream as a deterministic machine: messages are appended, kept for as long as was declared, and read by any
+//! number of readers, each at a place of its own. Nothing is settled.
+//!
+//! Messages are numbered in order of arrival. The newest are in the [`window`] in memory, the older ones in blocks in
+//! segments, which the [`directory`] knows; what readers of older messages need is read back into a small [`cache`].
+//! The window always has what no block has yet. So memory does not grow with the stream but by a descriptor per block,
+//! nor with the number of readers but by a cursor each.
+//!
+//! As [`crate::machine`], it knows no lock, no log and no clock: `L` is where a block lies in a segment, `W` is how a
+//! reader is woken.
+
+mod browse;
+mod cache;
+pub mod directory;
+pub mod filter;
+mod reader;
+mod residency;
+pub mod retention;
+mod take;
+mod window;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use posthouse_model::chunk::{Chunk, ChunkBuilder};
+use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::queue_settings::QueueSettings;
+use posthouse_model::record::Record;
+use posthouse_model::stream_args::StreamOffset;
+
+use crate::machine::roster::{ConsumerId, Roster, Standing};
+use cache::Cache;
+use directory::{Block, Directory};
+use filter::Filter;
+use reader::Reader;
+pub use residency::Read;
+use retention::{Limits, Retention};
+use window::{Recent, Window};
+
+/// One stream. See the module's documentation.
+#[derive(Debug)]
+pub struct Stream<L, W> {
+    /// Messages below were given up.
+    floor: Seq,
+    window: Window,
+    blocks: Directory<L>,
+    cache: Cache,
+    settings: QueueSettings,
+    retention: Retention,
+    readers: HashMap<ConsumerId, Reader, foldhash::fast::FixedState>,
+    /// Readers that something must be read for, in the order in which they came.
+    waiting: VecDeque<ConsumerId>,
+    /// Blocks that readers will need next.
+    ahead: VecDeque<Seq>,
+    /// Something may have to be read.
+    has_work: bool,
+    /// Who reads.
+    pub roster: Roster<W>,
+}
+
+/// What a stream starts with after a restart. What is in memory is newer than every block.
+#[derive(Clone, Debug)]
+pub struct Recovered<L> {
+    /// Messages below were given up.
+    pub floor: Seq,
+    /// The number the next message gets.
+    pub next_seq: Seq,
+    /// What is in segments, in order.
+    pub blocks: Vec<Block<L>>,
+    /// What is in memory, in order: the number that delta 0 stands for, and the records.
+    pub recent: Vec<(Seq, Arc<Chunk>)>,
+}
+
+impl<L: Copy, W: Clone> Stream<L, W> {
+    /// An empty stream. Summaries of its blocks' filter values have `filter_bytes` bytes: 16 to 255.
+    pub fn new(settings: QueueSettings, filter_bytes: u8) -> Self {
+        let found = Recovered { floor: 0, next_seq: 0, blocks: Vec::new(), recent: Vec::new() };
+        Self::recover(settings, filter_bytes, found)
+    }
+
+    /// A stream with what a restart found.
+    pub fn recover(settings: QueueSettings, filter_bytes: u8, found: Recovered<L>) -> Self {
+        let limits = Limits::of(&settings);
+        Self { settings, ..Self::with_limits(limits, filter_bytes, found) }
+    }
+
+    fn with_limits(limits: Limits, filter_bytes: u8, found: Recovered<L>) -> Self {
+        let mut stream = Self {
+            floor: found.floor,
+            window: Window::starting_at(found.next_seq),
+            blocks: Directory::new(filter_bytes),
+            cache: Cache::default(),
+            settings: QueueSettings::default(),
+            retention: Retention::new(limits),
+            readers: HashMap::default(),
+            waiting: VecDeque::new(),
+            ahead: VecDeque::new(),
+            has_work: false,
+            roster: Roster::default(),
+        };
+        for block in found.blocks {
+            stream.retention.added(block.first_seq, block.bytes as usize, block.first_ms);
+            stream.blocks.restore(block);
+        }
+        for (first_seq, chunk) in found.recent {
+            for recent in without_holes(first_seq, chunk) {
+                let (bytes, first_ms) = (recent.chunk.bytes().len(), recent.first_ms());
+                stream.retention.added(recent.first_seq, bytes, first_ms);
+                stream.window.restore(recent);
+            }
+        }
+        stream
+    }
+
+    /// What the stream is to keep.
+    pub fn settings(&self) -> &QueueSettings {
+        &self.settings
+    }
+
+    /// Changes what the stream is to keep; what is too much or too old then goes with the next [`Self::retain`].
+    pub fn set_settings(&mut self, settings: QueueSettings) {
+        self.retention.set_limits(Limits::of(&settings));
+        self.settings = settings;
+    }
+
+    /// The number the next message gets.
+    pub fn next_seq(&self) -> Seq {
+        self.window.next_seq()
+    }
+
+    /// Messages below were given up.
+    pub fn floor(&self) -> Seq {
+        self.floor
+    }
+
+    /// How many messages are kept.
+    pub fn messages(&self) -> u64 {
+        self.next_seq() - self.floor
+    }
+
+    /// Bytes of the records that are kept.
+    pub fn bytes(&self) -> u64 {
+        self.retention.bytes()
+    }
+
+    /// Bytes of memory taken by messages.
+    pub fn memory_bytes(&self) -> usize {
+        self.window.memory_bytes() + self.cache.memory_bytes()
+    }
+
+    /// Bytes of memory taken by what is known of blocks in segments.
+    pub fn descriptor_bytes(&self) -> usize {
+        self.blocks.descriptor_bytes()
+    }
+
+    /// Bytes of memory taken by the newest messages.
+    pub fn window_bytes(&self) -> usize {
+        self.window.memory_bytes()
+    }
+
+    /// Adds a chunk whose deltas are `0..count`, by reference.
+    pub fn push_shared(&mut self, chunk: Arc<Chunk>, lsn: Lsn, wakes: &mut Vec<W>) {
+        let (first_seq, bytes) = (self.next_seq(), chunk.bytes().len());
+        let first_ms = chunk.record_at(0).map_or(0, |record| record.received_ms());
+        self.window.push_shared(chunk, lsn);
+        self.arrived(first_seq, bytes, first_ms, wakes);
+    }
+
+    /// Adds a few records by copying them behind those that came before.
+    pub fn push_copied(&mut self, records: &[u8], count: u32, lsn: Lsn, wakes: &mut Vec<W>) {
+        let first_seq = self.next_seq();
+        let first_ms = Record::parse(records).map_or(0, |record| record.received_ms());
+        self.window.push_copied(records, count, lsn);
+        self.arrived(first_seq, records.len(), first_ms, wakes);
+    }
+
+    fn arrived(&mut self, first_seq: Seq, bytes: usize, now_ms: u64, wakes: &mut Vec<W>) {
+        if self.retention.added(first_seq, bytes, now_ms) {
+            self.retain(now_ms, wakes);
+        }
+        self.roster.wake(u64::MAX, wakes);
+    }
+
+    /// Gives up what is too much or too old at this time; readers that waited for some of it are woken.
+    pub fn retain(&mut self, now_ms: u64, wakes: &mut Vec<W>) {
+        self.has_work |= self.retention.unknown_time().is_some();
+        let Some(floor) = self.retention.apply(now_ms) else { return };
+        self.floor = floor;
+        self.blocks.truncate_below(floor);
+        self.window.evict(floor, 0);
+        let blocks = &self.blocks;
+        self.cache.forget(|first_seq| blocks.find(first_seq).is_none());
+        self.ahead.retain(|first_seq| blocks.find(*first_seq).is_some());
+        let gone = |claim: Option<Seq>| claim.is_some_and(|first_seq| blocks.find(first_seq).is_none());
+        let freed: Vec<_> =
+            self.readers.iter().filter(|(_, reader)| gone(reader.claim)).map(|(id, _)| *id).collect();
+        for id in freed {
+            self.resume(id, wakes);
+        }
+    }
+
+    /// Adds a reader. It parks at its first [`Self::take`], or is handed something.
+    pub fn add_reader(&mut self, id: ConsumerId, waker: W, start: StreamOffset, filter: Option<Filter>) {
+        let mut reader = Reader { filter, ..Reader::default() };
+        match start {
+            StreamOffset::First => reader.cursor = self.floor,
+            StreamOffset::Last => reader.cursor = self.next_seq().saturating_sub(1),
+            StreamOffset::Next => reader.cursor = self.next_seq(),
+            StreamOffset::Number(seq) => reader.cursor = seq,
+            StreamOffset::Since(ms) => reader.seek_ms = Some(ms),
+        }
+        self.readers.insert(id, reader);
+        self.roster.add(id, waker, 0, false);
+    }
+
+    /// Removes a reader; whether it was there.
+    pub fn remove_reader(&mut self, id: ConsumerId) -> bool {
+        self.block(id);
+        self.readers.remove(&id);
+        self.roster.remove(id)
+    }
+
+    /// A reader cannot take now.
+    pub fn block(&mut self, id: ConsumerId) {
+        self.roster.set(id, Standing::Blocked);
+        self.waiting.retain(|other| *other != id);
+        if let Some(reader) = self.readers.get_mut(&id) {
+            self.has_work |= reader.claim.take().is_some() && !self.waiting.is_empty();
+        }
+    }
+
+    /// Has a reader that waited try again.
+    fn resume(&mut self, id: ConsumerId, wakes: &mut Vec<W>) {
+        if let Some(reader) = self.readers.get_mut(&id) {
+            reader.claim = reader.claim.filter(|first_seq| self.cache.has(*first_seq));
+        }
+        let waits = self.waiting.iter().position(|other| *other == id);
+        if let Some(at) = waits {
+            self.waiting.remove(at);
+            wakes.extend(self.roster.run(id));
+        }
+    }
+}
+
+/// The runs of consecutive messages in a chunk.
+fn without_holes(first_seq: Seq, chunk: Arc<Chunk>) -> Vec<Recent> {
+    let last = chunk.records().last().map_or(0, |record| record.delta());
+    if chunk.count() == last + 1 {
+        return vec![Recent { first_seq, chunk, lsn: 0 }];
+    }
+    let mut found: Vec<(Seq, ChunkBuilder)> = Vec::new();
+    let mut rest = chunk.bytes();
+    for record in chunk.records() {
+        let (bytes, after) = rest.split_at(record.len());
+        rest = after;
+        let seq = first_seq + Seq::from(record.delta());
+        match found.last_mut() {
+            Some((first, builder)) if *first + Seq::from(builder.count()) == seq => {
+                builder.append_records(bytes)
+            }
+            _ => {
+                let mut builder = ChunkBuilder::default();
+                builder.append_records(bytes);
+                found.push((seq, builder));
+            }
+        }
+    }
+    let recent = |(first_seq, builder): (Seq, ChunkBuilder)| Recent {
+        first_seq,
+        chunk: Arc::new(builder.finish()),
+        lsn: 0,
+    };
+    found.into_iter().map(recent).collect()
+}
+
+#[cfg(test)]
+mod tests;

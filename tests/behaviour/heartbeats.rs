@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use posthouse_amqp::frame::FrameKind;
 use posthouse_testkit::peer::Arrival;
-use posthouse_testkit::{Handshake, TIMEOUT};
+use posthouse_testkit::{
+    Broker, Consume, Handshake, Method, Options, Publish, Queue, TIMEOUT, expect_method,
+};
 
 use super::broker;
 
@@ -45,6 +47,74 @@ fn a_client_that_sends_them_is_kept() {
         peer.send_frame(FrameKind::Heartbeat, 0, b"");
     }
     peer.expect_quiet(1);
+    peer.close();
+}
+
+#[test]
+fn a_consumer_that_neither_reads_nor_sends_is_gone() {
+    let broker = broker();
+    let mut publisher = broker.peer();
+    let queue = broker.name("stalled");
+    publisher.declare(1, &Queue::named(&queue));
+    // One message is more than sockets hold, and more than the broker reads on for.
+    let body = vec![b'x'; 12 << 20];
+    publisher.select_confirms(1);
+    publisher.publish_with(1, &Publish { body: &body, ..Publish::to("", &queue) });
+    publisher.confirmed(1, 1);
+    let mut consumer = broker.peer_with(&Handshake { heartbeat: EVERY_SECOND, ..Handshake::default() });
+    consumer.consume(1, &Consume::from(&queue));
+    // The message comes back when the consumer is given up.
+    publisher.await_counts(1, &queue, (0, 1));
+    publisher.await_counts(1, &queue, (1, 0));
+    publisher.delete(1, &queue);
+}
+
+#[test]
+fn a_consumer_that_does_not_read_but_sends_is_kept() {
+    let broker = broker();
+    let mut publisher = broker.peer();
+    let queue = broker.name("slow");
+    publisher.declare(1, &Queue::named(&queue));
+    let body = vec![b'x'; 12 << 20];
+    publisher.select_confirms(1);
+    publisher.publish_with(1, &Publish { body: &body, ..Publish::to("", &queue) });
+    publisher.confirmed(1, 1);
+    let mut consumer = broker.peer_with(&Handshake { heartbeat: EVERY_SECOND, ..Handshake::default() });
+    consumer.consume(1, &Consume::from(&queue));
+    publisher.await_counts(1, &queue, (0, 1));
+    let until = Instant::now() + Duration::from_millis(3500);
+    while Instant::now() < until {
+        consumer.send_frame(FrameKind::Heartbeat, 0, b"");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(consumer.message(1).body.len(), body.len());
+    publisher.delete(1, &queue);
+}
+
+#[test]
+fn a_publisher_that_is_held_back_may_be_silent() {
+    let options = Options::memory().set("POSTHOUSE__MEMORY__WATERMARK", "16MiB");
+    let broker = Broker::start(options.set("POSTHOUSE__MEMORY__BUDGET", "16MiB"));
+    let mut peer = broker.peer_with(&Handshake { heartbeat: EVERY_SECOND, ..Handshake::default() });
+    peer.declare(1, &Queue::named("q"));
+    let body = vec![b'x'; 12 << 20];
+    for _ in 0..2 {
+        peer.publish_with(1, &Publish { body: &body, ..Publish::to("", "q") });
+    }
+    peer.publish(1, "", "q", "third");
+    expect_method!(peer, 0, Method::ConnectionBlocked { reason: "low on memory" });
+    // It sends nothing for longer than the broker has patience with those it reads from.
+    let until = Instant::now() + Duration::from_millis(4000);
+    while Instant::now() < until {
+        match peer.arrival(TIMEOUT) {
+            Arrival::Frame(frame) => assert_eq!(frame.kind, FrameKind::Heartbeat),
+            other => panic!("expected a heartbeat, got {other:?}"),
+        }
+    }
+    let mut other = broker.peer();
+    other.send(1, &Method::QueuePurge { queue: "q", nowait: false });
+    expect_method!(other, 1, Method::QueuePurgeOk { .. });
+    expect_method!(peer, 0, Method::ConnectionUnblocked {});
     peer.close();
 }
 

@@ -14,6 +14,7 @@ use posthouse_auth::authorities::{Identity, Refusal};
 use posthouse_node::broker::Broker;
 use posthouse_node::connections::ConnectionInfo;
 use posthouse_node::waker::{Inbox, SessionWaker};
+use rustix::io::ioctl_fionread;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::handshake::{Handshake, LoginAttempt, Opened, Step, write_close};
-use super::heartbeat::{Beat, Heartbeat};
+use super::heartbeat::{Beat, Ear, Heartbeat};
 use super::outbox::Outbox;
 use super::session::{Failure, Peer, Progress, Session};
 use crate::clock::now_ms;
@@ -77,6 +78,8 @@ struct Io {
     read_bytes: usize,
     /// Whether the last read may have left something in the socket.
     may_have_more: bool,
+    /// Whether the socket did not take all of the last write.
+    is_write_blocked: bool,
 }
 
 impl Io {
@@ -87,6 +90,7 @@ impl Io {
             out: Outbox::default(),
             read_bytes: READ_BYTES_MIN,
             may_have_more: true,
+            is_write_blocked: false,
         }
     }
 
@@ -439,7 +443,14 @@ fn flush(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat) -> Resul
     }
     heartbeat.sent();
     loop {
-        if !session.out.write_to(&io.socket)? {
+        let before = session.out.pending();
+        let written = session.out.write_to(&io.socket)?;
+        if io.is_write_blocked && session.out.pending() < before {
+            // The peer has made room for it.
+            heartbeat.taken();
+        }
+        io.is_write_blocked = !written;
+        if !written {
             return Ok(false);
         }
         if !session.consumers.any_in_line() {
@@ -465,11 +476,18 @@ fn on_beat(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat, reads:
     if heartbeat.period().is_none() {
         return Ok(());
     }
-    match heartbeat.tick(reads) {
+    let ear = match reads {
+        true => Ear::Open,
+        false if io.is_write_blocked && session.may_write() => {
+            Ear::Full { unread: ioctl_fionread(&io.socket).map_err(io::Error::from)? as usize }
+        }
+        false => Ear::Shut,
+    };
+    match heartbeat.tick(ear) {
         Beat::Rest => {}
         Beat::Send => session.out.bytes.extend_from_slice(&frame::HEARTBEAT),
         Beat::PeerGone => {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no heartbeat from the peer").into());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no sign of life from the peer").into());
         }
     }
     Ok(())

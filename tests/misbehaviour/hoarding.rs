@@ -3,7 +3,7 @@
 use posthouse_amqp::content::write_content;
 use posthouse_amqp::frame::{FrameKind, write_frame};
 use posthouse_amqp::method::write_method;
-use posthouse_testkit::{Broker, Method, Options, Peer, Properties, Publish, Queue, expect_method};
+use posthouse_testkit::{Broker, Exchange, Method, Options, Peer, Properties, Publish, Queue, expect_method};
 
 use super::assert_well;
 
@@ -129,5 +129,65 @@ fn transactions_that_are_never_committed_end_the_connection() {
     let expected = "RESOURCE_ERROR - transactions may hold 268435456 bytes together, got ";
     assert!(close.reply_text.starts_with(expected), "{close:?}");
     assert_eq!(broker.peer().counts(1, "q"), (0, 0));
+    assert_well(&mut broker);
+}
+
+#[test]
+fn a_transaction_for_thousands_of_target_sets() {
+    const QUEUES: u32 = 13;
+    let mut broker = Broker::start(Options::memory());
+    let mut peer = broker.peer();
+    peer.declare_exchange(1, &Exchange::named("x", "topic"));
+    for number in 0..QUEUES {
+        let queue = format!("q{number}");
+        peer.declare(1, &Queue::named(&queue));
+        peer.bind(1, &queue, "x", &format!("#.w{number}.#"));
+    }
+    peer.send(1, &Method::TxSelect {});
+    expect_method!(peer, 1, Method::TxSelectOk {});
+    // Every set of these queues is the targets of one message: most of them have a queue in common.
+    let sets: u32 = 1 << QUEUES;
+    for set in 1..sets {
+        let words = (0..QUEUES).filter(|number| set >> number & 1 == 1);
+        let key: Vec<String> = words.map(|number| format!("w{number}")).collect();
+        peer.publish(1, "x", &key.join("."), &set.to_string());
+    }
+    peer.send(1, &Method::TxRollback {});
+    expect_method!(peer, 1, Method::TxRollbackOk {});
+    let before = broker.process().resident_bytes();
+    for set in 1..sets {
+        let words = (0..QUEUES).filter(|number| set >> number & 1 == 1);
+        let key: Vec<String> = words.map(|number| format!("w{number}")).collect();
+        peer.publish(1, "x", &key.join("."), &set.to_string());
+    }
+    peer.send(1, &Method::TxCommit {});
+    expect_method!(peer, 1, Method::TxCommitOk {});
+    let grown = broker.process().resident_bytes().saturating_sub(before);
+    assert!(grown < 40 * MIB, "{} MiB more are resident", grown / MIB);
+    // Each queue has the messages in the order in which they were published.
+    let got: Vec<u32> = peer.drain(1, "q3").iter().map(|body| body.parse().expect("a number")).collect();
+    let expected: Vec<u32> = (1..sets).filter(|set| set >> 3 & 1 == 1).collect();
+    assert!(got == expected, "{} messages, expected {} in order", got.len(), expected.len());
+    assert_well(&mut broker);
+}
+
+#[test]
+fn a_publisher_to_many_queues_keeps_little_memory_for_each() {
+    const QUEUES: usize = 400;
+    let mut broker = Broker::start(Options::memory());
+    let mut peer = broker.peer();
+    let names: Vec<String> = (0..QUEUES).map(|number| format!("q{number}")).collect();
+    for name in &names {
+        peer.declare(1, &Queue::named(name));
+    }
+    let before = broker.process().resident_bytes();
+    let body = vec![b'x'; 240_000];
+    for name in &names {
+        peer.publish_with(1, &Publish { body: &body, ..Publish::to("", name) });
+        peer.send(1, &Method::QueuePurge { queue: name, nowait: false });
+        expect_method!(peer, 1, Method::QueuePurgeOk { message_count: 1 });
+    }
+    let grown = broker.process().resident_bytes().saturating_sub(before);
+    assert!(grown < 25 * MIB, "{} MiB more are resident", grown / MIB);
     assert_well(&mut broker);
 }

@@ -204,6 +204,11 @@ impl ChunkBuilder {
         Self { bytes: room, ..Self::default() }
     }
 
+    /// Bytes of memory it holds, used or not.
+    pub fn room_bytes(&self) -> usize {
+        self.bytes.capacity() + self.index.capacity() * size_of::<(u32, u32)>()
+    }
+
     /// Forgets the records and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

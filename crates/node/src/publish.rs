@@ -1,8 +1,9 @@
 //! The publishing side of a session: messages of one read are gathered per set of target queues, outside any
 //! lock, and then appended to each queue once.
 //!
-//! Gathered messages are kept apart by target set, not by routing key, and a message for a set that overlaps
-//! another one with messages gathered first flushes that one: so each channel's order holds in every queue.
+//! Gathered messages are kept apart by target set, not by routing key. For each queue it is known which set has
+//! messages gathered for it, and a message for another set hands those over first: so each channel's order holds in
+//! every queue.
 
 use std::sync::Arc;
 
@@ -27,8 +28,14 @@ const SHARE_BYTES_MIN: usize = 16 << 10;
 /// Gathered messages are handed over at this size even within a read.
 const BATCH_BYTES_MAX: usize = BUFFER_BYTES;
 
-/// Target sets kept per session; more and the rarely used are forgotten.
+/// Target sets kept per session; with more, all are forgotten.
 const SLOTS_MAX: usize = 4096;
+
+/// Queues that they have together at most, unless a single one has more.
+const TARGETS_MAX: usize = 64 << 10;
+
+/// Memory kept for the next messages of all target sets together: as much as a few busy ones need.
+const ROOM_BYTES_MAX: usize = 16 * BUFFER_BYTES;
 
 /// A publish that a queue refused for want of room: the channel, and the publish's number there as it was noted with
 /// [`Publisher::note_origin`].
@@ -37,10 +44,18 @@ pub type Origin = (u16, u64);
 /// Index of a target set, valid until [`Publisher::forget_routes`].
 pub type SlotId = u32;
 
+/// A queue of a target set.
+#[derive(Debug)]
+struct Target {
+    queue: Arc<QueueHandle>,
+    /// Its index among the holders.
+    holder: u32,
+}
+
 /// Messages gathered for one set of queues.
 #[derive(Debug)]
 struct Slot {
-    queues: SmallVec<[Arc<QueueHandle>; 1]>,
+    targets: SmallVec<[Target; 1]>,
     any_durable: bool,
     /// Streams keep every message.
     any_stream: bool,
@@ -51,8 +66,8 @@ struct Slot {
     origins: Vec<Origin>,
     /// Whether it is on the list of slots to hand over.
     listed: bool,
-    /// Other slots that share a queue with this one, in ascending order.
-    overlaps: SmallVec<[SlotId; 2]>,
+    /// What it is counted with in [`Publisher::room_bytes`].
+    room_bytes: usize,
 }
 
 /// Gathers and hands over the messages that one connection publishes.
@@ -62,6 +77,14 @@ pub struct Publisher {
     waker: Arc<SessionWaker>,
     slots: Vec<Slot>,
     slot_by_queues: HashMap<SmallVec<[QueueId; 4]>, SlotId, foldhash::fast::RandomState>,
+    /// Queues of all slots, counted once per slot.
+    targets: usize,
+    holder_by_queue: HashMap<QueueId, u32, foldhash::fast::RandomState>,
+    /// For each queue the slot to which a message was appended last. As long as it has messages, no other slot has any
+    /// for this queue.
+    holders: Vec<SlotId>,
+    /// Memory that empty slots keep.
+    room_bytes: usize,
     dirty: Vec<SlotId>,
     handing: Handing,
     refused: Vec<Origin>,
@@ -79,6 +102,10 @@ impl Publisher {
             waker,
             slots: Vec::new(),
             slot_by_queues: HashMap::default(),
+            targets: 0,
+            holder_by_queue: HashMap::default(),
+            holders: Vec::new(),
+            room_bytes: 0,
             dirty: Vec::new(),
             handing: Handing::default(),
             refused: Vec::new(),
@@ -93,11 +120,15 @@ impl Publisher {
         self.flush();
         self.slots.clear();
         self.slot_by_queues.clear();
+        self.targets = 0;
+        self.holder_by_queue.clear();
+        self.holders.clear();
+        self.room_bytes = 0;
     }
 
-    /// Whether it is time to [`Self::forget_routes`] because there are too many target sets.
+    /// Whether to [`Self::forget_routes`] before the next [`Self::slot`], because there are too many target sets.
     pub fn is_crowded(&self) -> bool {
-        self.slots.len() >= SLOTS_MAX
+        self.slots.len() >= SLOTS_MAX || self.targets >= TARGETS_MAX
     }
 
     /// The slot for a set of queues (ascending, without repetition); `None` when none of them exists any more.
@@ -109,23 +140,18 @@ impl Publisher {
         if let Some(&slot) = self.slot_by_queues.get(ids) {
             return Some(slot);
         }
-        let queues: SmallVec<[Arc<QueueHandle>; 1]> = ids.iter().filter_map(|&id| find(id)).collect();
-        if queues.is_empty() {
+        let queues = ids.iter().filter_map(|&id| find(id));
+        let targets: SmallVec<[Target; 1]> = queues.map(|queue| self.target(queue)).collect();
+        if targets.is_empty() {
             return None;
         }
         let id = self.slots.len() as SlotId;
-        let mut overlaps = SmallVec::new();
-        for (other_id, other) in (0..).zip(&mut self.slots) {
-            if queues.iter().any(|q| other.queues.iter().any(|o| o.id == q.id)) {
-                other.overlaps.push(id);
-                overlaps.push(other_id);
-            }
-        }
-        let any_durable = queues.iter().any(|q| q.definition.durable);
-        let any_stream = queues.iter().any(|q| q.is_stream);
-        let tracked = queues.iter().any(|q| q.lock().machine.settings().refuses());
+        let any_durable = targets.iter().any(|target| target.queue.definition.durable);
+        let any_stream = targets.iter().any(|target| target.queue.is_stream);
+        let tracked = targets.iter().any(|target| target.queue.lock().machine.settings().refuses());
+        self.targets += targets.len();
         self.slots.push(Slot {
-            queues,
+            targets,
             any_durable,
             any_stream,
             persistent: false,
@@ -133,10 +159,21 @@ impl Publisher {
             tracked,
             origins: Vec::new(),
             listed: false,
-            overlaps,
+            room_bytes: 0,
         });
         self.slot_by_queues.insert(ids.into(), id);
         Some(id)
+    }
+
+    fn target(&mut self, queue: Arc<QueueHandle>) -> Target {
+        /// No slot has this number.
+        const NOBODY: SlotId = SlotId::MAX;
+        let next = self.holders.len() as u32;
+        let holder = *self.holder_by_queue.entry(queue.id).or_insert(next);
+        if holder == next {
+            self.holders.push(NOBODY);
+        }
+        Target { queue, holder }
     }
 
     /// Gathers one message. `header` and `body` are taken as they came.
@@ -146,7 +183,7 @@ impl Publisher {
         let record = record::FIXED_BYTES + route.len() + header.len() + body.len();
         let full = slot.builder.bytes().len() + record > BATCH_BYTES_MAX;
         let flips = slot.persistent != persistent && slot.any_durable;
-        if slot.builder.is_empty() || full || flips || !slot.overlaps.is_empty() {
+        if slot.builder.is_empty() || full || flips {
             self.prepare(id, persistent, full || flips);
         }
         let received_ms = self.received_ms;
@@ -222,11 +259,17 @@ impl Publisher {
         self.pressed = Some(queue);
     }
 
-    /// Readies a slot for a message: flushes what must go first, and puts the slot on the list.
+    /// Readies a slot for a message: hands over what must go first, and puts the slot on the list.
     fn prepare(&mut self, id: SlotId, persistent: bool, flush_self: bool) {
-        self.hand_over_overlapping(id);
         if flush_self {
             self.hand_over_slot(id);
+        }
+        for at in 0..self.slots[id as usize].targets.len() {
+            let queue = self.slots[id as usize].targets[at].holder as usize;
+            let before = std::mem::replace(&mut self.holders[queue], id);
+            if before != id {
+                self.hand_over_slot(before);
+            }
         }
         let slot = &mut self.slots[id as usize];
         slot.persistent = persistent;
@@ -235,26 +278,22 @@ impl Publisher {
         }
     }
 
-    /// Hands over the slots with messages that share a queue with this one, and takes them off the list: however many
-    /// share that queue, the list stays short.
-    fn hand_over_overlapping(&mut self, id: SlotId) {
-        let mut at = 0;
-        while let Some(&other) = self.dirty.get(at) {
-            // Slots are numbered as they are made, so their lists are in ascending order.
-            if self.slots[id as usize].overlaps.binary_search(&other).is_ok() {
-                self.dirty.swap_remove(at);
-                self.slots[other as usize].listed = false;
-                self.hand_over_slot(other);
-            } else {
-                at += 1;
-            }
+    fn hand_over_slot(&mut self, id: SlotId) {
+        if self.slots.get(id as usize).is_some_and(|slot| !slot.builder.is_empty()) {
+            self.hand_over(&[id]);
         }
     }
 
-    fn hand_over_slot(&mut self, id: SlotId) {
-        if !self.slots[id as usize].builder.is_empty() {
-            self.hand_over(&[id]);
+    /// Frees the memory of empty slots, all of them: those that are busy have theirs again soon.
+    fn give_up_room(&mut self) {
+        for slot in &mut self.slots {
+            if slot.builder.is_empty() {
+                slot.builder = ChunkBuilder::default();
+                slot.origins = Vec::new();
+                slot.room_bytes = 0;
+            }
         }
+        self.room_bytes = self.slots.iter().map(|slot| slot.room_bytes).sum();
     }
 
     fn hand_over(&mut self, ids: &[SlotId]) {
@@ -275,6 +314,9 @@ impl Publisher {
                 self.pressed = pressed;
             }
             self.refused.append(&mut self.handing.refused);
+            self.room_bytes -= slot.room_bytes;
+            slot.room_bytes = slot.builder.room_bytes();
+            self.room_bytes += slot.room_bytes;
         }
         if self.handing.departed.is_empty() {
             self.staged_end = stage.as_ref().map_or(self.staged_end, |stage| stage.position());
@@ -286,6 +328,9 @@ impl Publisher {
             self.staged_end = stage.position();
         }
         drop(stage);
+        if self.room_bytes > ROOM_BYTES_MAX {
+            self.give_up_room();
+        }
         broker.watch_memory();
         // Nobody is woken while the staging lock is held.
         for wake in self.handing.wakes.drain(..) {
@@ -326,7 +371,7 @@ impl Handing {
         let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
         let mut pressed = None;
         self.targets.clear();
-        for queue in &slot.queues {
+        for Target { queue, .. } in &slot.targets {
             let mut state = queue.lock();
             if state.deleted {
                 continue;

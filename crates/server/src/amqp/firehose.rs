@@ -67,7 +67,7 @@ impl Session {
         }
         let vhost = self.peer.vhost.clone();
         let queues = vhost.route_own(EXCHANGE, key, None);
-        let Some(slot) = self.publisher.slot(&queues, |id| vhost.queue_by_id(id)) else { return };
+        let Some(slot) = self.slot_for(&queues) else { return };
         let mut headers = self.traced_headers(number, message);
         headers.push((more.0.to_owned(), more.1));
         let properties = Properties { headers: Some(FieldTable(headers)), ..Properties::default() };

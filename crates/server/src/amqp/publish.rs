@@ -202,7 +202,7 @@ impl Session {
         Ok(())
     }
 
-    /// The remembered route of a `basic.publish` payload, found now if it is new.
+    /// The remembered route of a `basic.publish` payload, found now if it is new. Valid until the next one is found.
     pub(crate) fn route_of(&mut self, payload: &[u8]) -> Result<usize, ReplyError> {
         if let Some(index) = self.routes.find(payload) {
             return Ok(index);
@@ -215,6 +215,9 @@ impl Session {
         self.may_use_key(Permission::Write, view.exchange, view.routing_key)?;
         // A choice by chance is made for every message; what is found here says whether there is one.
         let found = self.peer.vhost.route(view.exchange, view.routing_key, None, &[], 0)?;
+        if self.routes.is_full() {
+            self.routes.forget();
+        }
         let slot = self.slot_for(&found.queues);
         let route = Route {
             slot,
@@ -300,7 +303,12 @@ impl Session {
         self.may(Permission::Write, ResourceKind::Exchange, exchange)
     }
 
-    pub(crate) fn slot_for(&mut self, queues: &[posthouse_model::ids::QueueId]) -> Option<u32> {
+    /// Where messages for these queues are gathered. Remembered routes may be forgotten for it.
+    pub(crate) fn slot_for(&mut self, queues: &[posthouse_model::ids::QueueId]) -> Option<SlotId> {
+        if self.publisher.is_crowded() {
+            self.publisher.forget_routes();
+            self.routes.forget();
+        }
         let vhost = self.peer.vhost.clone();
         self.publisher.slot(queues, |id| vhost.queue_by_id(id))
     }

@@ -39,7 +39,12 @@ const ROUTES_MAX: usize = 4096;
 impl Routes {
     /// Whether what is remembered was made in another epoch.
     pub(crate) fn is_stale(&self, epoch: Epoch) -> bool {
-        self.epoch != epoch || self.routes.len() >= ROUTES_MAX
+        self.epoch != epoch
+    }
+
+    /// Whether to [`Self::forget`] before another one is remembered.
+    pub(crate) fn is_full(&self) -> bool {
+        self.routes.len() >= ROUTES_MAX
     }
 
     /// Forgets everything and starts an epoch.

@@ -336,7 +336,7 @@ impl Session {
     /// Forgets cached routes when the topology or permissions changed since they were made.
     pub(crate) fn check_epoch(&mut self) {
         let epoch = (self.peer.vhost.epoch(), self.broker.authorities().generation());
-        if self.routes.is_stale(epoch) || self.publisher.is_crowded() {
+        if self.routes.is_stale(epoch) {
             self.publisher.forget_routes();
             self.routes.start(epoch);
         }

@@ -14,6 +14,9 @@ use super::unacked::Outstanding;
 /// What the transactions of one connection may hold: more is refused rather than let a client fill the memory.
 const MAX_BYTES: usize = 256 << 20;
 
+/// Gathered while a commit publishes, before it is handed over: about as much as one read brings.
+const GATHERED_BYTES_MAX: usize = 1 << 20;
+
 /// What a settled delivery becomes on commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
@@ -124,17 +127,11 @@ impl Session {
                 self.check_special(number, index, header)?;
             }
         }
-        for Publish { publish, header, body } in &publishes {
-            let index = self.route_of(publish)?;
-            if let Ok(header) = HeaderView::parse(header) {
-                self.publish(number, index, header, body)?;
-            }
-        }
-        self.publisher.flush();
+        let all_routed = self.publish_committed(number, publishes);
         self.settle_committed(number);
         // Publishes of a transaction count as their channel's number 0, which no confirm has.
         let refused = self.publisher.take_refused();
-        if refused.contains(&(number, 0)) {
+        if !all_routed || refused.contains(&(number, 0)) {
             return Err(errors::partial_tx_completion());
         }
         self.note_refused(refused);
@@ -145,6 +142,24 @@ impl Session {
         self.committing.push(number);
         self.finish_commits();
         Ok(())
+    }
+
+    /// Publishes what a transaction held; whether there was a route for everything, still.
+    fn publish_committed(&mut self, number: u16, publishes: Vec<Publish>) -> bool {
+        let (mut all_routed, mut gathered) = (true, 0);
+        for Publish { publish, header, body } in publishes {
+            let Ok(header) = HeaderView::parse(&header) else { continue };
+            let routed = self.route_of(&publish);
+            all_routed &= routed.and_then(|index| self.publish(number, index, header, &body)).is_ok();
+            gathered += publish.len() + header.payload().len() + body.len();
+            if gathered >= GATHERED_BYTES_MAX {
+                // Otherwise messages for many queues would be there twice, here and gathered.
+                self.publisher.flush();
+                gathered = 0;
+            }
+        }
+        self.publisher.flush();
+        all_routed
     }
 
     fn settle_committed(&mut self, number: u16) {

@@ -11,6 +11,7 @@
 mod bindings;
 pub mod change;
 mod consistent_hash;
+mod dense_map;
 pub mod destinations;
 #[cfg(test)]
 mod hash_tests;
@@ -34,7 +35,8 @@ use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
 use posthouse_model::reply::ReplyError;
-use smallvec::SmallVec;
+
+use dense_map::DenseMap;
 
 pub use bindings::{MAX_MANY_WILDCARDS, sorted_arguments};
 pub use change::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
@@ -66,8 +68,8 @@ enum Destination {
     Exchange(ExchangeId),
 }
 
-/// Bindings of one pair and key differ by their arguments; nearly always there is one.
-type ArgumentSets = SmallVec<[FieldTable; 1]>;
+/// Bindings of one pair and key differ by their arguments, as bytes; nearly always there is one.
+type ArgumentSets = DenseMap<Box<[u8]>, FieldTable>;
 
 #[derive(Debug)]
 struct Exchange {

@@ -28,10 +28,9 @@ impl Topology {
         let Some(exchange) = self.at_mut(source) else { return Ok(Vec::new()) };
         validate(exchange.record.kind, destination, &key, &arguments)?;
         let sets = exchange.bindings.entry((destination, key.clone())).or_default();
-        if sets.iter().any(|known| same_arguments(known, &arguments)) {
+        if !sets.insert(argument_bytes(&arguments), arguments.clone()) {
             return Ok(Vec::new());
         }
-        sets.push(arguments.clone());
         exchange.router.insert(destination, binding.destination.name(), &key, &arguments, sets.len() == 1);
         self.incoming.entry(destination).or_default().insert((source, key.clone()));
         self.epoch += 1;
@@ -55,10 +54,9 @@ impl Topology {
         let durable = self.is_durable(source, destination);
         let Some(exchange) = self.at_mut(source) else { return Ok(Vec::new()) };
         let Some(sets) = exchange.bindings.get_mut(&key) else { return Ok(Vec::new()) };
-        let Some(at) = sets.iter().position(|known| same_arguments(known, &arguments)) else {
+        if !sets.remove(&argument_bytes(&arguments)) {
             return Ok(Vec::new());
-        };
-        sets.remove(at);
+        }
         let last = sets.is_empty();
         exchange.router.remove(destination, &key.1, &arguments, last);
         if last {
@@ -94,10 +92,10 @@ impl Topology {
         for exchange in self.exchanges.iter().flatten() {
             for ((destination, key), sets) in &exchange.bindings {
                 let source = &exchange.record.name;
-                records.extend(sets.iter().filter_map(|set| self.record(source, *destination, key, set)));
+                records.extend(sets.values().filter_map(|set| self.record(source, *destination, key, set)));
             }
         }
-        // Stable: bindings that differ only by their arguments keep the order in which they were made.
+        // Stable: bindings that differ only by their arguments come in the order of their set.
         records.sort_by(|a, b| {
             (&a.source, &a.destination, &a.routing_key).cmp(&(&b.source, &b.destination, &b.routing_key))
         });
@@ -127,7 +125,7 @@ impl Topology {
         for (source, key) in ends {
             let Some(exchange) = self.at_mut(source) else { continue };
             let Some(sets) = exchange.bindings.remove(&(destination, key.clone())) else { continue };
-            for (i, set) in sets.iter().enumerate() {
+            for (i, set) in sets.values().enumerate() {
                 exchange.router.remove(destination, &key, set, i + 1 == sets.len());
             }
             self.push_deletions(source, destination, &key, sets, changes);
@@ -148,7 +146,7 @@ impl Topology {
         let Some(exchange) = self.at(source) else { return };
         if self.is_durable(source, destination) {
             let records =
-                sets.iter().filter_map(|set| self.record(&exchange.record.name, destination, key, set));
+                sets.values().filter_map(|set| self.record(&exchange.record.name, destination, key, set));
             changes.extend(records.map(TopologyChange::DeleteBinding));
         }
     }
@@ -240,12 +238,11 @@ fn validate(
     }
 }
 
-/// Compares bytes, because a float that is no number would differ from itself.
-pub(super) fn same_arguments(a: &FieldTable, b: &FieldTable) -> bool {
-    let encoded = |table: &FieldTable| {
-        let mut bytes = Vec::new();
-        table.encode(&mut bytes);
-        bytes
-    };
-    a.0.len() == b.0.len() && (a.is_empty() || encoded(a) == encoded(b))
+/// What tells sets of arguments apart: bytes, because a float that is no number would differ from itself.
+pub(super) fn argument_bytes(arguments: &FieldTable) -> Box<[u8]> {
+    let mut bytes = Vec::new();
+    if !arguments.is_empty() {
+        arguments.encode(&mut bytes);
+    }
+    bytes.into()
 }

@@ -11,6 +11,8 @@ use posthouse_model::reply::ReplyError;
 use smallvec::SmallVec;
 
 use super::Destination;
+use super::bindings::argument_bytes;
+use super::dense_map::DenseMap;
 
 /// The binding argument that says how the others are meant.
 const X_MATCH: &str = "x-match";
@@ -26,15 +28,11 @@ pub(super) struct HeadersPattern {
 /// The bindings of a headers exchange. Every message is compared with every one of them.
 #[derive(Debug, Default)]
 pub(super) struct HeadersTable {
-    bindings: HashMap<Destination, Vec<Entry>, RandomState>,
+    bindings: HashMap<Destination, Patterns, RandomState>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    key: Name,
-    arguments: FieldTable,
-    pattern: HeadersPattern,
-}
+/// One destination's bindings, by key and arguments.
+type Patterns = DenseMap<(Name, Box<[u8]>), HeadersPattern>;
 
 /// A message's headers, sorted by name for lookups.
 pub(super) struct SortedHeaders<'a>(SmallVec<[(&'a [u8], RawValue<'a>); 16]>);
@@ -71,20 +69,16 @@ impl HeadersTable {
     /// Adds a binding. Its arguments were validated.
     pub(super) fn insert(&mut self, destination: Destination, key: &Name, arguments: &FieldTable) {
         if let Ok(pattern) = HeadersPattern::parse(arguments) {
-            let entry = Entry { key: key.clone(), arguments: arguments.clone(), pattern };
-            self.bindings.entry(destination).or_default().push(entry);
+            let key = (key.clone(), argument_bytes(arguments));
+            self.bindings.entry(destination).or_default().insert(key, pattern);
         }
     }
 
     /// Removes a binding.
     pub(super) fn remove(&mut self, destination: Destination, key: &Name, arguments: &FieldTable) {
-        let Some(entries) = self.bindings.get_mut(&destination) else { return };
-        let same =
-            |entry: &Entry| entry.key == *key && super::bindings::same_arguments(&entry.arguments, arguments);
-        if let Some(at) = entries.iter().position(same) {
-            entries.swap_remove(at);
-        }
-        if entries.is_empty() {
+        let Some(patterns) = self.bindings.get_mut(&destination) else { return };
+        patterns.remove(&(key.clone(), argument_bytes(arguments)));
+        if patterns.is_empty() {
             self.bindings.remove(&destination);
         }
     }
@@ -92,10 +86,9 @@ impl HeadersTable {
     /// The destinations of matching bindings, each once, in no particular order.
     pub(super) fn matching(&self, headers: Option<RawTable<'_>>) -> impl Iterator<Item = Destination> {
         let headers = SortedHeaders::read(headers);
-        let matching = move |entries: &[Entry]| entries.iter().any(|entry| entry.pattern.matches(&headers));
         self.bindings
             .iter()
-            .filter(move |(_, entries)| matching(entries))
+            .filter(move |(_, patterns)| patterns.values().any(|pattern| pattern.matches(&headers)))
             .map(|(destination, _)| *destination)
     }
 }

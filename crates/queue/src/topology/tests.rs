@@ -413,3 +413,28 @@ fn many_bindings_of_one_key_are_removed_quickly() {
     }
     assert_eq!(route(&topology, "amq.topic", "a.b"), [0; 0]);
 }
+
+/// With a comparison of each with all others this takes minutes.
+#[test]
+fn many_sets_of_arguments_are_bound_and_removed_quickly() {
+    const COUNT: i32 = 20_000;
+    let mut topology = topology();
+    let with = |n| BindingRecord {
+        arguments: table(&[("n", FieldValue::I32(n)), ("x-match", text("all"))]),
+        ..to_queue("amq.headers", "q1", "")
+    };
+    for n in 0..COUNT {
+        topology.bind(with(n)).unwrap();
+    }
+    for n in 0..COUNT / 2 {
+        assert!(topology.bind(with(n)).unwrap().is_empty(), "it is bound already");
+        assert_eq!(topology.unbind(with(n)).unwrap().len(), 1);
+    }
+    let routed = |topology: &Topology, n| {
+        let message = table(&[("n", FieldValue::I32(n))]);
+        route_with(topology, "amq.headers", "", &message, &[])
+    };
+    assert_eq!((routed(&topology, 1), routed(&topology, COUNT - 1)), (vec![], vec![1]));
+    assert_eq!(topology.remove_queue(QueueId(1)).len(), COUNT as usize / 2);
+    assert_eq!(routed(&topology, COUNT - 1), [0; 0]);
+}

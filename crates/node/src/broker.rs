@@ -210,13 +210,21 @@ impl Broker {
     pub fn delete_vhost(&self, name: &str) -> bool {
         let removed = self.vhosts.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         let Some(vhost) = removed else { return false };
+        // From here on nothing is declared in it any more, whoever holds it.
+        vhost.change(|inner| inner.deleted = true);
         self.connections.close(|info| info.vhost == name, &errors::vhost_deleted(name));
         for queue in vhost.all_queues() {
             // Without conditions nothing is refused.
             let _ = self.remove_queue(&vhost, &queue, crate::declare::DeleteIf::default());
         }
-        let exchanges: Vec<Name> =
-            vhost.with_topology(|topology| topology.exchanges().iter().map(|e| e.name.clone()).collect());
+        let (exchanges, bindings) = vhost.with_topology(|topology| {
+            let names: Vec<Name> = topology.exchanges().iter().map(|e| e.name.clone()).collect();
+            (names, topology.bindings())
+        });
+        for binding in bindings {
+            // Those between predeclared exchanges are kept, too.
+            let _ = self.unbind(&vhost, binding);
+        }
         for exchange in exchanges {
             // Predeclared ones are refused, and are not kept anyway.
             let _ = self.delete_exchange(&vhost, &exchange, false);

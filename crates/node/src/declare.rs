@@ -97,6 +97,7 @@ impl Broker {
         // An exclusive queue goes with its connection, so it is never kept.
         let kept = durable && !exclusive;
         let outcome = vhost.change(|inner| {
+            inner.check_not_deleted(vhost.name())?;
             if let Some(queue) = inner.topology.queue_id(&name).and_then(|id| inner.queues.get(&id)) {
                 check_equivalent(queue, kept, exclusive, auto_delete, connection, arguments)?;
                 return Ok(queue.clone());
@@ -240,6 +241,7 @@ impl Broker {
     /// Declares an exchange, or checks that the one there is equivalent.
     pub fn declare_exchange(&self, vhost: &VirtualHost, exchange: ExchangeRecord) -> Result<(), ReplyError> {
         self.change_topology(vhost, |inner| {
+            inner.check_not_deleted(vhost.name())?;
             let name = exchange.name.clone();
             let changes = inner.topology.declare_exchange(exchange)?;
             inner.apply_exchange_policy(&name);
@@ -263,6 +265,7 @@ impl Broker {
         let source = binding.source.clone();
         let mut kept = Vec::new();
         self.change_topology(vhost, |inner| {
+            inner.check_not_deleted(vhost.name())?;
             let epoch = inner.topology.epoch();
             let changes = inner.topology.bind(binding)?;
             let has_history = |exchange: &ExchangeRecord| exchange.kind == ExchangeKind::RecentHistory;

@@ -43,9 +43,16 @@ pub(crate) struct Inner {
     pub(crate) limits: VhostLimits,
     /// How many of the queues are behind `amq.rabbitmq.reply-to`, and no limit counts them.
     pub(crate) reply_queues: usize,
+    /// The virtual host is gone; sessions that are about to end find this.
+    pub(crate) deleted: bool,
 }
 
 impl Inner {
+    /// Refuses (320) what would be kept, once the virtual host is deleted: its name may be another's.
+    pub(crate) fn check_not_deleted(&self, vhost: &str) -> Result<(), ReplyError> {
+        if self.deleted { Err(errors::vhost_deleted(vhost)) } else { Ok(()) }
+    }
+
     /// Refuses (406) another queue when there are as many as there may be.
     pub(crate) fn check_queue_limit(&self, vhost: &str, name: &str) -> Result<(), ReplyError> {
         let queues = self.queues.len() - self.reply_queues;
@@ -77,6 +84,7 @@ impl VirtualHost {
             metadata: VhostMetadata::default(),
             limits: VhostLimits::default(),
             reply_queues: 0,
+            deleted: false,
         };
         Self {
             name,
@@ -219,6 +227,11 @@ impl VirtualHost {
     /// All queues in no particular order.
     pub(crate) fn all_queues(&self) -> Vec<Arc<QueueHandle>> {
         self.read().queues.values().cloned().collect()
+    }
+
+    /// Refuses (320) a session that begins when the virtual host is deleted already.
+    pub fn check_not_deleted(&self) -> Result<(), ReplyError> {
+        self.read().check_not_deleted(&self.name)
     }
 
     /// Looks at the topology.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use posthouse_auth::authorities::Freshness;
 use posthouse_model::errors::{Permission, ResourceKind};
+use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::field::{FieldTable, FieldValue};
+use posthouse_model::name::Name;
+use posthouse_queue::topology::{BindingRecord, DestinationName, ExchangeRecord};
 use posthouse_storage::wal::WalOptions;
 use serde_json::json;
 
@@ -226,4 +229,56 @@ fn declare(broker: &Broker, vhost: &str, name: &str) {
     let declaration =
         QueueDeclaration { name: name.into(), durable: true, arguments, ..QueueDeclaration::default() };
     broker.declare_queue(&vhost, declaration, 1).unwrap();
+}
+
+#[test]
+fn a_deleted_vhost_takes_everything_with_it_and_nothing_comes_after() {
+    let data = tempfile::tempdir().unwrap();
+    {
+        let broker = in_directory(data.path());
+        add_vhost(&broker, "v", &json!({})).unwrap();
+        let vhost = broker.vhost("v").unwrap();
+        let queue = |name: &str| QueueDeclaration {
+            name: name.to_owned(),
+            durable: true,
+            ..QueueDeclaration::default()
+        };
+        let exchange = |name: &str| ExchangeRecord {
+            name: Name::truncated(name),
+            kind: ExchangeKind::Fanout,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            arguments: FieldTable::default(),
+        };
+        let bind = |source: &str, destination: DestinationName| BindingRecord {
+            source: Name::truncated(source),
+            destination,
+            routing_key: Name::truncated(""),
+            arguments: FieldTable::default(),
+        };
+        let to_direct = || bind("amq.fanout", DestinationName::Exchange(Name::truncated("amq.direct")));
+        broker.declare_queue(&vhost, queue("before"), 0).unwrap();
+        broker.declare_exchange(&vhost, exchange("before")).unwrap();
+        broker.bind(&vhost, to_direct()).unwrap();
+        broker.bind(&vhost, bind("before", DestinationName::Queue(Name::truncated("before")))).unwrap();
+        delete_vhost(&broker, "v").unwrap();
+        // A session that has not heard of it yet.
+        for refused in [
+            broker.declare_queue(&vhost, queue("after"), 0).unwrap_err(),
+            broker.declare_exchange(&vhost, exchange("after")).unwrap_err(),
+            broker.bind(&vhost, to_direct()).unwrap_err(),
+            vhost.check_not_deleted().unwrap_err(),
+        ] {
+            assert_eq!((refused.code as u16, &*refused.text), (320, "vhost 'v' is deleted"));
+        }
+        // Another one of that name has nothing of it, now and after a restart.
+        add_vhost(&broker, "v", &json!({})).unwrap();
+        broker.store().meta().flush().unwrap();
+    }
+    let broker = in_directory(data.path());
+    let vhost = broker.vhost("v").unwrap();
+    assert_eq!(vhost.queues().len(), 0);
+    assert_eq!(vhost.with_topology(|topology| topology.bindings()), []);
+    assert!(vhost.with_topology(|topology| topology.exchange("before").is_none()));
 }

@@ -237,6 +237,10 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
         waker: waker.clone(),
     });
     broker.connections().add(info.clone());
+    if let Err(why) = vhost.check_not_deleted() {
+        // It was when this connection was not yet on the list of those to close.
+        waker.close(why);
+    }
     if shared.is_stopping() {
         waker.close(posthouse_model::errors::broker_shutdown());
     }

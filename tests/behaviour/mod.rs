@@ -25,6 +25,7 @@ mod refusals;
 mod reply_to;
 mod routing;
 mod settling;
+mod single_active;
 mod streams;
 mod transactions;
 mod wire_errors_channel;

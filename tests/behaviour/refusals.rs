@@ -16,7 +16,6 @@ fn queue_arguments() {
         ("x-expires", number()),
         ("x-dead-letter-exchange", text("amq.fanout")),
         ("x-max-priority", FieldValue::I32(10)),
-        ("x-single-active-consumer", FieldValue::Bool(true)),
         ("x-delivery-limit", number()),
     ] {
         let mut peer = broker.peer();

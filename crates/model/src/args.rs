@@ -10,13 +10,12 @@ use crate::queue_settings::{QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 
 /// Arguments of classic queues that take effect and do not exist here yet.
-const NOT_SUPPORTED: [&str; 7] = [
+const NOT_SUPPORTED: [&str; 6] = [
     "x-message-ttl",
     "x-expires",
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-max-priority",
-    "x-single-active-consumer",
     "x-delivery-limit",
 ];
 

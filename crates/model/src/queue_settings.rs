@@ -47,10 +47,13 @@ pub struct QueueSettings {
     pub max_age_ms: Option<u64>,
     /// `x-stream-max-segment-size-bytes`: bytes of a stream that are given up at once.
     pub segment_bytes: Option<u64>,
+    /// `x-single-active-consumer`: one consumer at a time gets messages.
+    pub single_active_consumer: bool,
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 3] = ["x-max-length", "x-max-length-bytes", "x-overflow"];
+pub const SETTINGS: [&str; 4] =
+    ["x-max-length", "x-max-length-bytes", "x-overflow", "x-single-active-consumer"];
 
 /// The settings that only streams have.
 const STREAM_SETTINGS: [&str; 2] = ["x-max-age", "x-stream-max-segment-size-bytes"];
@@ -94,6 +97,7 @@ impl QueueSettings {
             overflow: policy.overflow.unwrap_or(self.overflow),
             max_age_ms: smaller(self.max_age_ms, policy.max_age_ms),
             segment_bytes: smaller(self.segment_bytes, policy.segment_bytes),
+            ..self
         }
     }
 
@@ -117,9 +121,17 @@ impl QueueSettings {
                 self.max_age_ms = Some(age.ok_or_else(|| "invalid_max_age".to_owned())?);
             }
             "x-stream-max-segment-size-bytes" => self.segment_bytes = Some(not_negative(value)?),
+            "x-single-active-consumer" => self.single_active_consumer = boolean(value)?,
             _ => {}
         }
         Ok(())
+    }
+}
+
+fn boolean(value: &FieldValue) -> Result<bool, String> {
+    match value {
+        FieldValue::Bool(flag) => Ok(*flag),
+        other => Err(format!("{{unacceptable_type,{}}}", other.type_name())),
     }
 }
 
@@ -200,6 +212,7 @@ mod tests {
             ("x-max-length-bytes", FieldValue::Bool(true), "\"expected integer, got bool\""),
             ("x-overflow", FieldValue::string("nonsense"), "invalid_overflow"),
             ("x-overflow", FieldValue::I32(1), "{unacceptable_type,signedint}"),
+            ("x-single-active-consumer", FieldValue::string("true"), "{unacceptable_type,longstr}"),
         ] {
             assert_eq!(text(name, value), invalid(name, reason));
         }

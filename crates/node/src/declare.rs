@@ -233,7 +233,7 @@ impl Broker {
             wal.stage().queue_deleted(queue.id);
         }
         for consumer in consumers {
-            consumer.session.cancelled(consumer.slot);
+            consumer.cancelled();
         }
         Ok(messages)
     }
@@ -315,7 +315,8 @@ impl Broker {
             return Err(errors::no_queue(&definition.vhost, &definition.name));
         };
         let roster = &mut machine.roster;
-        if roster.has_exclusive() || (exclusive && !roster.is_empty()) {
+        let alone = roster.is_empty() && !roster.is_single_active();
+        if roster.has_exclusive() || (exclusive && !alone) {
             return Err(errors::exclusive_consumer(Resource::queue(&definition.vhost, &definition.name)));
         }
         roster.add(consumer, waker, priority, exclusive);

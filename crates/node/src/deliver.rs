@@ -97,6 +97,7 @@ fn after_take(
 /// Settles messages that a consumer acknowledged or rejected for good.
 pub fn settle(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
     let mut persistent = false;
+    let mut wakes = Vec::new();
     {
         let mut state = queue.lock();
         if state.deleted {
@@ -107,12 +108,14 @@ pub fn settle(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
             state.counters.acknowledged += settled.count;
             persistent |= settled.persistent;
         }
+        state.machine.wake_after_settling(&mut wakes);
         residency::after_take(&mut state);
         release_segments(broker, &mut state);
     }
     if persistent && let Some(wal) = broker.wal() {
         wal.stage().settle(queue.id, ranges);
     }
+    wake_all(&mut wakes);
 }
 
 /// Gives messages back to their places.

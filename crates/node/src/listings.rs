@@ -24,6 +24,7 @@ use crate::connections::ConnectionInfo;
 use crate::policies::AppliedPolicy;
 use crate::queue_handle::QueueHandle;
 use crate::vhost::REPLY_QUEUE_PREFIX;
+use crate::waker::ConsumerWaker;
 
 pub use sessions::{ChannelRow, ConsumerRow, channels, consumers};
 
@@ -140,6 +141,10 @@ pub struct QueueRow {
     pub vhost: String,
     /// Name of the connection it belongs to, or empty.
     pub owner_connection: String,
+    /// The tag of the single active consumer, or empty.
+    pub single_active_consumer_tag: String,
+    /// The `pid` of its channel, or empty.
+    pub single_active_consumer_pid: String,
     /// Messages that arrived since the start.
     pub messages_published: u64,
     /// Messages handed out since the start, again or for the first time.
@@ -408,6 +413,7 @@ fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueR
     let owner = definition.owner.and_then(|id| connections.iter().find(|info| info.id == id));
     let state = queue.lock();
     let (ready, unacked) = (state.machine.ready(), state.machine.unacked());
+    let active = state.machine.roster().active_waker();
     QueueRow {
         name: definition.name.to_string(),
         durable: definition.durable,
@@ -424,12 +430,20 @@ fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueR
         state: "running",
         vhost: definition.vhost.to_string(),
         owner_connection: owner.map(|info| info.name.clone()).unwrap_or_default(),
+        single_active_consumer_tag: active.map(|consumer| consumer.tag().to_owned()).unwrap_or_default(),
+        single_active_consumer_pid: active.and_then(|c| consumer_pid(c, connections)).unwrap_or_default(),
         messages_published: state.counters.published,
         messages_delivered: state.counters.delivered,
         messages_redelivered: state.counters.redelivered,
         messages_acknowledged: state.counters.acknowledged,
         messages_maxlen: state.machine.departure_counts().max_length,
     }
+}
+
+/// The `pid` of a consumer's channel; none when its connection has just ended.
+fn consumer_pid(consumer: &ConsumerWaker, connections: &[Arc<ConnectionInfo>]) -> Option<String> {
+    let connection = connections.iter().find(|info| Arc::ptr_eq(&info.waker, consumer.session()))?;
+    Some(sessions::channel_pid(connection, consumer.channel()))
 }
 
 /// All exchanges of a virtual host.

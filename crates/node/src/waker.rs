@@ -1,6 +1,6 @@
 //! How the broker reaches a connection's task: a small inbox and one notification per batch of events.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use posthouse_model::ids::Lsn;
 use posthouse_model::reply::ReplyError;
@@ -114,18 +114,46 @@ impl posthouse_storage::wal::DurableWaiter for SessionWaker {
     }
 }
 
-/// Wakes one consumer of a session.
+/// One consumer of a session: how it is reached, and what it is called.
 #[derive(Clone, Debug)]
-pub struct ConsumerWaker {
-    /// The session it belongs to.
-    pub session: std::sync::Arc<SessionWaker>,
-    /// Its number within the session.
-    pub slot: u32,
+pub struct ConsumerWaker(Arc<Seat>);
+
+#[derive(Debug)]
+struct Seat {
+    session: Arc<SessionWaker>,
+    slot: u32,
+    channel: u16,
+    tag: Arc<str>,
 }
 
 impl ConsumerWaker {
+    /// The consumer with this number within the session, and its channel and tag.
+    pub fn new(session: Arc<SessionWaker>, slot: u32, channel: u16, tag: Arc<str>) -> Self {
+        Self(Arc::new(Seat { session, slot, channel, tag }))
+    }
+
     /// Its queue may have messages.
     pub fn wake(&self) {
-        self.session.ready(self.slot);
+        self.0.session.ready(self.0.slot);
+    }
+
+    /// Its queue is gone.
+    pub fn cancelled(&self) {
+        self.0.session.cancelled(self.0.slot);
+    }
+
+    /// The session it belongs to.
+    pub fn session(&self) -> &Arc<SessionWaker> {
+        &self.0.session
+    }
+
+    /// Its channel.
+    pub fn channel(&self) -> u16 {
+        self.0.channel
+    }
+
+    /// Its tag.
+    pub fn tag(&self) -> &str {
+        &self.0.tag
     }
 }

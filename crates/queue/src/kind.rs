@@ -168,6 +168,13 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         }
     }
 
+    /// Wakes the consumer that takes over because of what was settled; see [`Queue::wake_after_settling`].
+    pub fn wake_after_settling(&mut self, wakes: &mut Vec<W>) {
+        if let Self::Classic(queue) = self {
+            queue.wake_after_settling(wakes);
+        }
+    }
+
     /// Takes back `first..=last`, which were handed out and not settled. A stream has them anyway.
     pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
         if let Self::Classic(queue) = self {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use posthouse_queue::machine::single_active::Activity;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -63,8 +64,10 @@ pub struct ConsumerRow {
     pub ack_required: bool,
     /// How many deliveries may be outstanding; 0 for any number.
     pub prefetch_count: u16,
-    /// Whether its queue hands out to it, which every consumer's does.
+    /// Whether its queue hands out to it: not while another one is the single active consumer.
     pub active: bool,
+    /// `up`, `single_active` or `waiting`
+    pub activity_status: &'static str,
     /// Has the queue to itself.
     pub exclusive: bool,
     /// `x-priority`
@@ -121,6 +124,7 @@ pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
         consumers.sort_unstable_by_key(|(id, _)| *id);
         for (id, consumer) in consumers {
             let Some((info, report)) = reports.remove(&id) else { continue };
+            let activity = state.machine.roster().activity(id);
             let ConsumerReport { channel, tag, ack_required, prefetch, arguments, .. } = report;
             rows.push(ConsumerRow {
                 queue_name: queue.definition.name.to_string(),
@@ -130,7 +134,8 @@ pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
                 consumer_tag: tag,
                 ack_required,
                 prefetch_count: prefetch,
-                active: true,
+                active: activity != Activity::Waiting,
+                activity_status: activity.name(),
                 exclusive: consumer.exclusive,
                 priority: consumer.priority,
                 arguments: table_value(&arguments),
@@ -146,6 +151,6 @@ fn ask(broker: &Broker) -> Result<Vec<SessionReport>> {
     survey::ask_all(broker.connections()).map_err(AdminError::NoAnswer)
 }
 
-fn channel_pid(info: &ConnectionInfo, number: u16) -> String {
+pub(super) fn channel_pid(info: &ConnectionInfo, number: u16) -> String {
     format!("{}.{number}", info.id)
 }

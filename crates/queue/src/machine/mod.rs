@@ -17,6 +17,7 @@ mod limits;
 pub mod ranges;
 pub mod residency;
 pub mod roster;
+pub mod single_active;
 mod survey;
 mod take;
 
@@ -122,6 +123,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// Changes what the queue is to do, with effect on what is in it.
     pub fn set_settings(&mut self, settings: QueueSettings) {
+        self.roster.set_single_active(settings.single_active_consumer);
         self.settings = settings;
         self.review_details();
         self.enforce_limits();
@@ -214,6 +216,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     pub fn settle(&mut self, first: Seq, last: Seq) -> Settled {
         let settled = self.chunks.settle(first, last);
         self.unacked -= settled.count;
+        self.roster.note_back(first, last);
         settled
     }
 
@@ -229,6 +232,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             index += 1;
         }
         self.ready_bytes += self.body_bytes(first, last);
+        self.roster.note_back(first, last);
         self.roster.wake(self.ready, wakes);
         self.enforce_limits();
     }

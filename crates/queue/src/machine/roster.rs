@@ -3,10 +3,14 @@
 //! Consumers pull. A consumer that finds nothing *parks*; a push wakes parked consumers of the highest priority
 //! that can take, in the order in which they parked, which is what makes single messages go round. A consumer
 //! without credit, or whose socket does not drain, is *blocked* and leaves its turn to lower priorities.
+//!
+//! With a [single active consumer](super::single_active) all others are as if they were not there.
 
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
+
+use super::single_active::SingleActive;
 
 /// Identifies a consumer within the broker.
 pub type ConsumerId = u64;
@@ -46,13 +50,15 @@ struct Level {
 #[derive(Clone, Debug)]
 pub struct Roster<W> {
     consumers: HashMap<ConsumerId, Consumer<W>, foldhash::fast::FixedState>,
-    /// By descending priority.
+    /// By descending priority. Standings are counted of those who may take: [`Self::may_take`].
     levels: Vec<Level>,
+    /// Set where one consumer at a time may take.
+    pub(super) single: Option<Box<SingleActive>>,
 }
 
 impl<W> Default for Roster<W> {
     fn default() -> Self {
-        Self { consumers: HashMap::default(), levels: Vec::new() }
+        Self { consumers: HashMap::default(), levels: Vec::new(), single: None }
     }
 }
 
@@ -78,6 +84,11 @@ impl<W: Clone> Roster<W> {
         self.consumers.iter().map(|(&id, c)| (id, c))
     }
 
+    /// How to wake a consumer.
+    pub(super) fn waker(&self, id: ConsumerId) -> Option<&W> {
+        self.consumers.get(&id).map(|consumer| &consumer.waker)
+    }
+
     /// Adds a consumer as blocked; its first [`Self::set`] gives it a standing.
     pub fn add(&mut self, id: ConsumerId, waker: W, priority: i64, exclusive: bool) {
         self.consumers.insert(id, Consumer { waker, priority, exclusive, standing: Standing::Blocked });
@@ -87,6 +98,7 @@ impl<W: Clone> Roster<W> {
                 self.levels.insert(at, Level { priority, parked: VecDeque::new(), running: 0, members: 1 });
             }
         }
+        self.choose_active();
     }
 
     /// Removes a consumer; whether it was there.
@@ -99,6 +111,7 @@ impl<W: Clone> Roster<W> {
                 self.levels.remove(at);
             }
         }
+        self.forget_active(id);
         true
     }
 
@@ -107,19 +120,33 @@ impl<W: Clone> Roster<W> {
         let Some(consumer) = self.consumers.get_mut(&id) else { return };
         let before = std::mem::replace(&mut consumer.standing, standing);
         let priority = consumer.priority;
-        if before == standing {
-            return;
+        if before != standing && self.may_take(id) {
+            self.uncount(id, priority, before);
+            self.count(id, priority, standing);
         }
+    }
+
+    /// What a consumer is doing, and its priority.
+    pub(super) fn standing(&self, id: ConsumerId) -> Option<(i64, Standing)> {
+        self.consumers.get(&id).map(|consumer| (consumer.priority, consumer.standing))
+    }
+
+    /// Counts a consumer in its level, last in line if it is parked.
+    pub(super) fn count(&mut self, id: ConsumerId, priority: i64, standing: Standing) {
         let Some(at) = self.level_index(priority) else { return };
-        let level = &mut self.levels[at];
-        match before {
-            Standing::Parked => level.parked.retain(|&other| other != id),
-            Standing::Running => level.running -= 1,
+        match standing {
+            Standing::Parked => self.levels[at].parked.push_back(id),
+            Standing::Running => self.levels[at].running += 1,
             Standing::Blocked => {}
         }
+    }
+
+    /// The opposite of [`Self::count`].
+    pub(super) fn uncount(&mut self, id: ConsumerId, priority: i64, standing: Standing) {
+        let Some(at) = self.level_index(priority) else { return };
         match standing {
-            Standing::Parked => level.parked.push_back(id),
-            Standing::Running => level.running += 1,
+            Standing::Parked => self.levels[at].parked.retain(|&other| other != id),
+            Standing::Running => self.levels[at].running -= 1,
             Standing::Blocked => {}
         }
     }
@@ -134,6 +161,9 @@ impl<W: Clone> Roster<W> {
     /// consumer of higher priority.
     pub fn sharers(&self, id: ConsumerId) -> usize {
         let Some(consumer) = self.consumers.get(&id) else { return 0 };
+        if !self.may_take(id) {
+            return 0;
+        }
         for level in &self.levels {
             let active = level.parked.len() + level.running;
             if level.priority == consumer.priority {

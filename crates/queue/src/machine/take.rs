@@ -104,7 +104,11 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.roster.set(consumer, Standing::Running);
         let share = if sharers == 1 { u32::MAX } else { self.round.next_share(self.ready, sharers) };
         let shared = Limits { messages: limits.messages.min(share), ..limits };
+        let from = runs.len();
         let (end, settled) = self.take_any(shared, settle, runs);
+        if !settle {
+            self.roster.note_taken(&runs[from..]);
+        }
         let turn_is_over = end == TakeEnd::Limit && share < limits.messages;
         if turn_is_over {
             // Before this one is parked, so that it is not woken itself. When nobody else is parked, somebody else

@@ -72,7 +72,7 @@ impl Session {
         let resource = Resource::queue(self.peer.vhost.name(), &queue.definition.name);
         let id = self.broker.next_consumer_id();
         let slot = self.consumers.next_slot();
-        let waker = ConsumerWaker { session: self.waker.clone(), slot };
+        let waker = ConsumerWaker::new(self.waker.clone(), slot, number, tag.clone());
         if queue.is_stream {
             self.add_stream_consumer(number, &queue, *no_ack, arguments, (id, waker))?;
         } else {

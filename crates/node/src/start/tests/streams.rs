@@ -53,7 +53,7 @@ fn work(node: &Node, queue: &Arc<QueueHandle>) -> u64 {
 
 /// Reads the stream from its beginning, and compares.
 fn verify(node: &Node, queue: &Arc<QueueHandle>, synced: u64, what: &str) {
-    let waker = ConsumerWaker { session: node.waker.clone(), slot: 0 };
+    let waker = ConsumerWaker::new(node.waker.clone(), 0, 1, "t".into());
     let arguments =
         StreamConsumerArguments { offset: StreamOffset::First, filter: Vec::new(), match_unfiltered: false };
     crate::streams::add_reader(queue, READER, waker, &arguments).unwrap();

@@ -29,6 +29,8 @@ pub(super) const COMMANDS: &[Command] = &[
                 "state",
                 "vhost",
                 "owner_connection",
+                "single_active_consumer_tag",
+                "single_active_consumer_pid",
                 "messages_published",
                 "messages_delivered",
                 "messages_redelivered",

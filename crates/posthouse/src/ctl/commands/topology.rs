@@ -81,6 +81,7 @@ const CONSUMER_COLUMNS: &[&str] = &[
     "ack_required",
     "prefetch_count",
     "active",
+    "activity_status",
     "exclusive",
     "priority",
     "arguments",

@@ -1,0 +1,29 @@
+"""pika: what queues do for their consumers, used as RabbitMQ's documentation shows."""
+
+import checks
+from session import channel, count
+
+
+def single_active_consumer():
+    """The documentation's example: three consumers, one of which gets the messages until it goes."""
+    with channel() as opened:
+        queue = checks.name("single-active")
+        opened.queue_declare(queue, durable=True, arguments={"x-single-active-consumer": True})
+        got = []
+        tags = [
+            opened.basic_consume(queue, lambda _, method, __, content: got.append((method.consumer_tag, content)), auto_ack=True)
+            for _ in range(3)
+        ]
+        expected = []
+        while tags:
+            for number in range(10):
+                opened.basic_publish("", queue, b"%d" % number)
+                expected.append((tags[0], b"%d" % number))
+            checks.until(lambda: opened.connection.process_data_events(0.02) or len(got) >= len(expected), "deliveries")
+            checks.equal(got, expected, "all go to one consumer, the next when it has gone")
+            opened.basic_cancel(tags.pop(0))
+        checks.equal(count(opened, queue), 0, "messages left")
+        opened.queue_delete(queue)
+
+
+checks.run(single_active_consumer)

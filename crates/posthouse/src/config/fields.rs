@@ -90,8 +90,8 @@ pub(super) const FIELDS: &[Field] = &[
         &v.to_string()
     )),
     field!(disk.free_limit, "free disk space that blocks publishers", |g| g.size(0..=1 << 50), |v| size(*v)),
-    field!(log.file_size, "one log file", |g| g.size(1 << 20..=4 << 30), |v| size(*v)),
-    field!(log.files, "log files kept and reused", |g| small(g, 4, 4_096), |v| v.to_string()),
+    field!(log.file_size, "one log file", |g| log_file_size(g), |v| size(*v)),
+    field!(log.files, "log files kept and reused", |g| small(g, 4, LOG_FILES_MAX), |v| v.to_string()),
     field!(
         auth.loopback_users,
         "users who may connect from this machine only",
@@ -145,6 +145,21 @@ fn small<T: TryFrom<u64>>(given: &Given, low: u64, high: u64) -> Result<T, Strin
 fn heartbeat(given: &Given) -> Result<Duration, String> {
     let duration = given.duration(Duration::ZERO..=Duration::from_secs(65_535))?;
     if duration.subsec_millis() == 0 { Ok(duration) } else { Err("whole seconds, like \"60s\"".to_owned()) }
+}
+
+/// Writes to the log are aligned to this, and so must the ends of its files be.
+const LOG_ALIGN: u64 = 4_096;
+
+/// The log pauses publishing at one file more.
+const LOG_FILES_MAX: u64 = 63;
+
+fn log_file_size(given: &Given) -> Result<u64, String> {
+    let bytes = given.size(1 << 20..=2 << 30)?;
+    if bytes.is_multiple_of(LOG_ALIGN) {
+        Ok(bytes)
+    } else {
+        Err(format!("a multiple of {}, like \"64MiB\"", show_size(LOG_ALIGN)))
+    }
 }
 
 fn filter(given: &Given) -> Result<String, String> {

@@ -157,7 +157,8 @@ fn dotted(section: &str, key: &str) -> String {
 }
 
 fn variable(section: &str, key: &str) -> String {
-    format!("{ENV_PREFIX}{section}__{key}").to_ascii_uppercase()
+    let gap = if key.is_empty() { "" } else { "__" };
+    format!("{ENV_PREFIX}{section}{gap}{key}").to_ascii_uppercase()
 }
 
 fn unknown(origin: Origin, section: &str, key: &str, name: fn(&str, &str) -> String) -> ConfigError {

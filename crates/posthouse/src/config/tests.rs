@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use posthouse_storage::wal::WalOptions;
+
 use super::*;
 
 const MACHINE: Machine = Machine { memory: 10 << 30 };
@@ -72,8 +74,17 @@ fn bad_files_are_told_file_line_key_and_expectation() {
         ),
         (
             "[log]\nfile_size = \"64 megs\"",
-            "p.toml:2: log.file_size: expected a size from 1MiB to 4GiB, like \"64MiB\", got \"64 megs\"",
+            "p.toml:2: log.file_size: expected a size from 1MiB to 2GiB, like \"64MiB\", got \"64 megs\"",
         ),
+        (
+            "[log]\nfile_size = \"4GiB\"",
+            "p.toml:2: log.file_size: expected a size from 1MiB to 2GiB, like \"64MiB\", got \"4GiB\"",
+        ),
+        (
+            "[log]\nfile_size = 5000000",
+            "p.toml:2: log.file_size: expected a multiple of 4KiB, like \"64MiB\", got \"5000000\"",
+        ),
+        ("[log]\nfiles = 64", "p.toml:2: log.files: expected a whole number from 4 to 63, got \"64\""),
         (
             "[memory]\nbudget = \"140%\"",
             "p.toml:2: memory.budget: expected a share of memory like \"40%\" or a size like \"2GiB\", at least 16MiB, \
@@ -117,6 +128,11 @@ fn bad_variables_and_flags_are_named_as_they_were_given() {
              POSTHOUSE__AMQP__FRAME_MAX",
         ),
         (
+            "POSTHOUSE__FOO",
+            "1",
+            "env POSTHOUSE__FOO: POSTHOUSE__FOO is not a setting, the nearest is POSTHOUSE__LOG__FILES",
+        ),
+        (
             "POSTHOUSE__DISK__FREE_LIMIT",
             "lots",
             "env POSTHOUSE__DISK__FREE_LIMIT: disk.free_limit: expected a size from 0B to 1024TiB, like \"64MiB\", \
@@ -136,6 +152,16 @@ fn bad_variables_and_flags_are_named_as_they_were_given() {
         load_all(None, &[], vec![flag]).expect_err("must be refused").to_string(),
         "--amqp: amqp.listeners: expected IP:PORT like \"127.0.0.1:5672\" or \"[::]:5672\", got \"5672\""
     );
+}
+
+#[test]
+fn the_log_takes_whatever_the_settings_allow() {
+    for (files, file_size) in [("4", "1MiB"), ("63", "2GiB")] {
+        let env = [("POSTHOUSE__LOG__FILES", files), ("POSTHOUSE__LOG__FILE_SIZE", file_size)];
+        let log = load_all(None, &env, Vec::new()).unwrap().settings.log;
+        let (ring_files, file_bytes) = (usize::from(log.files), log.file_size);
+        WalOptions { ring_files, file_bytes, ..WalOptions::default() }.check().unwrap();
+    }
 }
 
 #[test]

@@ -86,7 +86,11 @@ impl Default for WalOptions {
 }
 
 impl WalOptions {
-    fn check(&self) -> Result<(), StorageError> {
+    /// Whether a log can be kept so.
+    ///
+    /// # Errors
+    /// [`StorageError::Setting`] names the first value that is out of range.
+    pub fn check(&self) -> Result<(), StorageError> {
         let rules: [(&'static str, &str, u64, bool); 5] = [
             (
                 "log file bytes",

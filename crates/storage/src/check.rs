@@ -11,7 +11,7 @@ use crate::checkpoint;
 use crate::datadir::DataDir;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
-use crate::engine::{OpenError, Replay, log_damage};
+use crate::engine::{OpenError, Replay};
 use crate::error::StorageError;
 use crate::meta::{self, MetaCensus};
 use crate::segment::{self, Class, SEGMENT_BYTES, SegmentStore};
@@ -101,7 +101,7 @@ fn check_messages(disk: Arc<dyn Disk>, dir: &Path, report: &mut CheckReport) -> 
     report.queues = queues.len() as u64;
     report.messages =
         queues.iter().flat_map(|queue| &queue.chunks).map(|chunk| u64::from(chunk.live())).sum();
-    report.damages.extend(log.damage.iter().map(|damage| log_damage(damage).to_string()));
+    report.damages.extend(log.damage.iter().map(|damage| damage.error().to_string()));
     let missing: Vec<_> = replay.damages.iter().map(ToString::to_string).collect();
     report.damages.extend(missing);
     report.damages.sort();

@@ -153,7 +153,7 @@ impl MessageStore {
     ///
     /// # Errors
     /// When files cannot be read, are of a newer format, or when no checkpoint is valid though there is one. Other
-    /// damage is reported in [`Recovered::damages`] (unless the log's options say strict).
+    /// damage is reported in [`Recovered::damages`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -184,7 +184,7 @@ impl MessageStore {
         recovered.next_queue_id = replay.next_queue_id();
         recovered.queues = replay.finish(recovered.clean);
         recovered.damages.append(&mut replay.damages);
-        recovered.damages.extend(report.damage.iter().map(log_damage));
+        recovered.damages.extend(report.damage.iter().map(wal::Damage::error));
         if recovered.clean {
             // Deliveries leave no record: without this one, a crash after nothing else would pass for a clean stop.
             wal.stage().queue_deleted(NO_QUEUE);
@@ -222,16 +222,6 @@ impl MessageStore {
         let report = self.checkpoint(owner, true)?;
         self.wal.close()?;
         Ok(report)
-    }
-}
-
-pub(crate) fn log_damage(damage: &wal::Damage) -> StorageError {
-    StorageError::Corrupt {
-        path: damage.path.clone(),
-        offset: damage.offset,
-        what: damage.kind.name(),
-        expected: format!("log positions {} to {}", damage.lsns.start, damage.lsns.end),
-        got: format!("{} unreadable bytes", damage.bytes),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! * An enqueue contributes the messages at or above the queue's `covered` that no earlier record brought: the ones
 //!   below are in segments or settled. The log's order is each queue's order, so "no earlier record" is one number.
-//! * Settles and purges only ever set bits and raise the floor, so applying one twice changes nothing.
+//! * Settles only ever set bits, so applying one twice changes nothing.
 //! * `next_seq` is past every number that any record names, also of messages that were never logged (transient
 //!   ones): a number is not used again while a record in the log may still speak of it.
 //! * Small runs of one queue are merged. When all that is in memory exceeds the budget it goes to segments at once,
@@ -44,7 +44,6 @@ pub(crate) struct Replay<'a> {
 #[derive(Default)]
 struct Queue {
     next_seq: Seq,
-    floor: Seq,
     delivered_below: Seq,
     /// What is below came from the checkpoint or from an earlier record.
     replayed_to: Seq,
@@ -88,13 +87,6 @@ impl<'a> Replay<'a> {
                         queue.next_seq = queue.next_seq.max(last.saturating_add(1));
                         queue.settle(first, last.saturating_add(1));
                     }
-                }
-            }
-            LogRecord::Purge { queue, below } => {
-                if let Some(queue) = self.known(queue) {
-                    queue.next_seq = queue.next_seq.max(below);
-                    queue.floor = queue.floor.max(below);
-                    queue.settle(0, below);
                 }
             }
             LogRecord::QueueDeleted { queue } => {
@@ -222,7 +214,6 @@ impl<'a> Replay<'a> {
 fn adopt(segments: &SegmentStore, state: QueueState, damages: &mut Vec<StorageError>) -> Queue {
     let mut queue = Queue {
         next_seq: state.next_seq,
-        floor: state.floor,
         delivered_below: state.delivered_below,
         replayed_to: state.covered,
         ..Queue::default()

@@ -18,9 +18,10 @@
 //! body by kind
 //! 1 enqueue        | messages u32 | targets u32 | (queue u64, first seq u64) x targets | message records |
 //! 2 settle         | queue u64 | (first seq u64, last seq u64) x n |
-//! 3 purge          | queue u64 | below seq u64 |
 //! 4 queue deleted  | queue u64 |
 //! ```
+//!
+//! (There is no kind 3.)
 //!
 //! * An lsn counts record bytes since the data directory was made, so a batch's records have the lsns from its
 //!   `first lsn` to `first lsn + length`, and a gap between two batches shows that something is missing.
@@ -56,7 +57,6 @@ pub(super) const FLAG_CLOSED: u16 = 1;
 
 pub(super) const KIND_ENQUEUE: u8 = 1;
 pub(super) const KIND_SETTLE: u8 = 2;
-pub(super) const KIND_PURGE: u8 = 3;
 pub(super) const KIND_QUEUE_DELETED: u8 = 4;
 
 const FILE_MAGIC: &[u8; 8] = b"PHWALOG\n";
@@ -228,13 +228,6 @@ pub enum LogRecord<'a> {
         /// Which ones.
         ranges: Ranges<'a>,
     },
-    /// Every message of a queue below a number is done with.
-    Purge {
-        /// The queue.
-        queue: QueueId,
-        /// The first number that stays.
-        below: Seq,
-    },
     /// A queue and everything in it is gone. Its id is never used again.
     QueueDeleted {
         /// The queue.
@@ -293,9 +286,6 @@ impl<'a> LogRecord<'a> {
                 let (queue, ranges) = body.split_at_checked(8)?;
                 let whole = ranges.len().is_multiple_of(16);
                 whole.then(|| Self::Settle { queue: QueueId(u64_at(queue, 0)), ranges: Ranges(ranges) })
-            }
-            KIND_PURGE if body.len() == 16 => {
-                Some(Self::Purge { queue: QueueId(u64_at(body, 0)), below: u64_at(body, 8) })
             }
             KIND_QUEUE_DELETED if body.len() == 8 => {
                 Some(Self::QueueDeleted { queue: QueueId(u64_at(body, 0)) })
@@ -356,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_record_verifies_only_whole_and_in_its_place() {
-        let record = sealed(KIND_PURGE, &[1; 16], 5, 40);
+        let record = sealed(KIND_SETTLE, &[1; 24], 5, 40);
         assert!(record_is_intact(&record, 5, 40));
         assert!(!record_is_intact(&record, 6, 40), "another file's salt");
         assert!(!record_is_intact(&record, 5, 41), "another position");
@@ -377,7 +367,6 @@ mod tests {
             (KIND_ENQUEUE, &[1, 0, 0, 0, 2, 0, 0, 0, 9, 9]),
             (KIND_ENQUEUE, &[1, 0, 0, 0, 255, 255, 255, 255]),
             (KIND_SETTLE, &[0; 9]),
-            (KIND_PURGE, &[0; 15]),
             (KIND_QUEUE_DELETED, &[0; 9]),
             (99, &[0; 8]),
         ] {

@@ -64,8 +64,6 @@ pub struct WalOptions {
     pub retry: Duration,
     /// Source of the files' salts.
     pub salt_seed: u64,
-    /// Refuse to open a damaged log.
-    pub strict: bool,
 }
 
 impl Default for WalOptions {
@@ -80,7 +78,6 @@ impl Default for WalOptions {
             settle_delay: Duration::from_millis(10),
             retry: Duration::from_secs(1),
             salt_seed: RandomState::new().build_hasher().finish(),
-            strict: false,
         }
     }
 }
@@ -178,7 +175,7 @@ impl Wal {
     /// reported, and passed over. An error from `replay` is passed on.
     ///
     /// # Errors
-    /// Reading fails; a file has a newer format; the first file cannot be made; with `strict`, any damage.
+    /// Reading fails; a file has a newer format; the first file cannot be made.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -189,7 +186,7 @@ impl Wal {
     ) -> Result<(Arc<Self>, ReplayReport), StorageError> {
         options.check()?;
         disk.create_dir_all(dir).map_err(|error| StorageError::io("make", dir, error))?;
-        let found = replay::recover(&*disk, dir, start, options.strict, replay)?;
+        let found = replay::recover(&*disk, dir, start, replay)?;
         let maker = Maker { disk, dir: dir.to_owned(), salt_seed: options.salt_seed };
         let position = found.report.end;
         let mut ring = found.ring;

@@ -58,13 +58,12 @@ pub(super) fn recover(
     disk: &dyn Disk,
     dir: &Path,
     start: Lsn,
-    strict: bool,
     replay: Replay<'_>,
 ) -> Result<Recovered, StorageError> {
     let survey = Survey::of(disk, dir, Access::ReadWrite)?;
     let next_number = survey.next_number;
     let mut recovery = Recovery::new(disk, dir, start, survey, replay);
-    (recovery.strict, recovery.quarantine) = (strict, true);
+    recovery.quarantine = true;
     recovery.run()?;
     recovery.note_headless()?;
     let mut ring = recovery.sort_files()?;
@@ -76,7 +75,6 @@ struct Recovery<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
     start: Lsn,
-    strict: bool,
     quarantine: bool,
     sources: Vec<Source>,
     headless: Vec<Headless>,
@@ -113,7 +111,6 @@ impl<'a> Recovery<'a> {
             disk,
             dir,
             start,
-            strict: false,
             quarantine: false,
             sources: survey.sources,
             headless: survey.headless,
@@ -321,9 +318,6 @@ impl<'a> Recovery<'a> {
         let file = &self.sources[place.source].log_file;
         let mut damage =
             Damage { path: file.path.clone(), offset: place.offset, bytes, lsns, kind, copy: None };
-        if self.strict {
-            return Err(damage.error());
-        }
         if self.quarantine && bytes > 0 {
             let to =
                 self.dir.join(QUARANTINE).join(format!("{:016}-{}.part", file.header.number, place.offset));
@@ -361,9 +355,6 @@ impl<'a> Recovery<'a> {
                 kind: DamageKind::FileHeader,
                 copy: None,
             };
-            if self.strict {
-                return Err(damage.error());
-            }
             if self.quarantine {
                 let dir = self.dir.join(QUARANTINE);
                 let to = dir.join(format!("{:016}.log", headless.number));

@@ -85,7 +85,8 @@ impl DamageKind {
 }
 
 impl Damage {
-    pub(super) fn error(&self) -> StorageError {
+    /// What an operator is told of it.
+    pub(crate) fn error(&self) -> StorageError {
         StorageError::Corrupt {
             path: self.path.clone(),
             offset: self.offset,

@@ -9,8 +9,8 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
 use super::format::{
-    KIND_ENQUEUE, KIND_PURGE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header,
-    record_length, seal_record,
+    KIND_ENQUEUE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header, record_length,
+    seal_record,
 };
 use super::{Wal, lock};
 
@@ -247,15 +247,6 @@ impl<'a> Stage<'a> {
             for &(first, last) in ranges {
                 staging.numbers([first, last]);
             }
-        })
-    }
-
-    /// Stages that the messages of `queue` numbered below `below` are done with. May be written late, as
-    /// [`Self::settle`].
-    pub fn purge(&mut self, queue: QueueId, below: Seq) -> Lsn {
-        self.stage(|staging| {
-            staging.record(KIND_PURGE, 16);
-            staging.numbers([queue.0, below]);
         })
     }
 

@@ -68,7 +68,6 @@ impl WalEvents for Recorder {
 enum Entry {
     Enqueue(Vec<(QueueId, Seq)>, u32, Vec<u8>),
     Settle(QueueId, Vec<(Seq, Seq)>),
-    Purge(QueueId, Seq),
     Deleted(QueueId),
 }
 
@@ -79,7 +78,6 @@ impl Entry {
                 Self::Enqueue(enqueue.targets().collect(), enqueue.count(), enqueue.records().to_vec())
             }
             LogRecord::Settle { queue, ranges } => Self::Settle(queue, ranges.iter().collect()),
-            LogRecord::Purge { queue, below } => Self::Purge(queue, below),
             LogRecord::QueueDeleted { queue } => Self::Deleted(queue),
         }
     }
@@ -94,7 +92,6 @@ impl Entry {
             }
             Self::Enqueue(targets, count, bytes) => stage.enqueue(targets, *count, Payload::Copy(bytes)),
             Self::Settle(queue, ranges) => stage.settle(*queue, ranges),
-            Self::Purge(queue, below) => stage.purge(*queue, *below),
             Self::Deleted(queue) => stage.queue_deleted(*queue),
         }
     }
@@ -125,7 +122,6 @@ fn small() -> WalOptions {
         settle_delay: Duration::from_millis(1),
         retry: Duration::from_millis(2),
         salt_seed: 42,
-        strict: false,
     }
 }
 

@@ -138,7 +138,10 @@ impl Owner {
         let mut queues = self.queues.lock().unwrap();
         let Some(queue) = queues.get_mut(&QueueId(id)) else { return };
         let below = queue.next_seq;
-        let lsn = stage.purge(QueueId(id), below);
+        if below == 0 {
+            return;
+        }
+        let lsn = stage.settle(QueueId(id), &[(0, below - 1)]);
         self.settle_range(queue, 0, below, lsn);
     }
 

@@ -12,7 +12,6 @@ fn entry() -> impl Strategy<Value = Entry> {
         }),
         2 => (0..5u64, prop::collection::vec((0..100u64, 0..100u64), 0..5))
             .prop_map(|(queue, ranges)| Entry::Settle(QueueId(queue), ranges)),
-        1 => (0..5u64, 0..100u64).prop_map(|(queue, below)| Entry::Purge(QueueId(queue), below)),
         1 => (0..5u64).prop_map(|queue| Entry::Deleted(QueueId(queue))),
         // Larger than a file.
         1 => (0..5u64).prop_map(|queue| Entry::Enqueue(vec![(QueueId(queue), 0)], 1, messages(1, 20_000))),

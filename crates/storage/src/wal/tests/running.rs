@@ -11,7 +11,7 @@ fn everything_staged_comes_back_in_order() {
         enqueue(1, 0, 3, 100),
         Entry::Enqueue(vec![(QueueId(1), 3), (QueueId(2), 0)], 2, messages(2, 1000)),
         Entry::Settle(QueueId(1), vec![(0, 1), (4, 4)]),
-        Entry::Purge(QueueId(2), 1),
+        Entry::Settle(QueueId(2), vec![(0, 1)]),
         Entry::Enqueue(vec![], 0, vec![]),
         Entry::Deleted(QueueId(2)),
     ];
@@ -61,12 +61,12 @@ fn waiters_are_told_once_each_and_not_before() {
     drop(wal);
     let patient = WalOptions { settle_delay: Duration::from_secs(3600), ..small() };
     let (wal, _, _, _) = open(&disk, patient, 0).unwrap();
-    let end = Entry::Purge(QueueId(1), 5).stage(&wal, false);
+    let end = Entry::Settle(QueueId(1), vec![(0, 5)]).stage(&wal, false);
     wal.notify_when_durable(end, waiter);
     assert!(told.recv().unwrap() >= end);
-    Entry::Purge(QueueId(1), 6).stage(&wal, false);
+    Entry::Settle(QueueId(1), vec![(0, 6)]).stage(&wal, false);
     wal.sync().unwrap();
-    Entry::Purge(QueueId(1), 7).stage(&wal, false);
+    Entry::Settle(QueueId(1), vec![(0, 7)]).stage(&wal, false);
     wal.close().unwrap();
     assert_eq!(wal.durable(), wal.appended());
 }
@@ -144,7 +144,7 @@ fn congestion_shows_and_its_end_is_told() {
     {
         let mut stage = wal.stage();
         for _ in 0..200 {
-            stage.purge(QueueId(1), 1);
+            stage.settle(QueueId(1), &[(0, 1)]);
         }
     }
     assert!(wal.is_congested(), "only settlements, nobody waits: all still staged");

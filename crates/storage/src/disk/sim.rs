@@ -150,6 +150,11 @@ impl SimDisk {
         state.faults.push((op, at, fault));
     }
 
+    /// Forgets the faults that were not reached.
+    pub fn heal(&self) {
+        self.lock().faults.clear();
+    }
+
     /// How many operations of kind `op` were done, failed ones included.
     pub fn count(&self, op: Op) -> u64 {
         self.lock().counts.get(&op).copied().unwrap_or(0)

@@ -16,6 +16,7 @@ mod scan;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod unproven;
 mod waiters;
 mod writer;
 

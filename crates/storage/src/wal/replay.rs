@@ -19,6 +19,7 @@ use super::format::{
 use super::report::{Damage, DamageKind, ReplayReport, TornTail};
 use super::ring::{LogFile, Ring, Sealed};
 use super::scan::{Beyond, Headless, Place, Source, Survey, Window, look_beyond};
+use super::unproven::Unproven;
 use crate::disk::{Access, Disk};
 use crate::error::StorageError;
 
@@ -53,7 +54,8 @@ pub fn verify(
     Ok(recovery.report)
 }
 
-/// Reads the log back and sorts its files: those with records from `start` on stay, others may be used again.
+/// Reads the log back, makes all that was read durable, and sorts its files: those with records from `start` on stay,
+/// others may be used again.
 pub(super) fn recover(
     disk: &dyn Disk,
     dir: &Path,
@@ -65,6 +67,7 @@ pub(super) fn recover(
     let mut recovery = Recovery::new(disk, dir, start, survey, replay);
     recovery.quarantine = true;
     recovery.run()?;
+    recovery.unproven.make_durable(&recovery.sources)?;
     recovery.note_headless()?;
     let mut ring = recovery.sort_files()?;
     ring.next_number = next_number;
@@ -85,6 +88,7 @@ struct Recovery<'a> {
     /// The next batch's position, once one was read.
     expected: Option<Lsn>,
     next_batch: u64,
+    unproven: Unproven,
     replay: Replay<'a>,
     report: ReplayReport,
 }
@@ -118,6 +122,7 @@ impl<'a> Recovery<'a> {
             ends: vec![0; files],
             expected: None,
             next_batch: 0,
+            unproven: Unproven::default(),
             replay,
             report,
         }
@@ -156,6 +161,7 @@ impl<'a> Recovery<'a> {
         self.expected = Some(header.end());
         self.ends[place.source] = header.end();
         self.next_batch = header.number + 1;
+        self.unproven.note(place, header);
     }
 
     fn read_batch(&mut self, place: Place, records: &mut Vec<u8>) -> Result<Found, StorageError> {

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb_store::RedbStore;
+pub(crate) use redb_store::exists;
 pub use redb_store::{MetaCensus, inspect};
 use writer::Writer;
 

@@ -1,9 +1,11 @@
 //! The redb file behind the metadata store: opening, one transaction per batch, scans, and a census for the check
 //! command. Knows nothing of positions and waiters.
 
-use std::fs::File;
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
@@ -31,14 +33,24 @@ pub(super) struct RedbStore {
 
 impl RedbStore {
     pub(super) fn open(path: &Path) -> Result<Self, MetaError> {
-        guarded(path, || Self::try_open(path))
+        guarded(&path.display().to_string(), || Self::try_open(path))
     }
 
     fn try_open(path: &Path) -> Result<Self, MetaError> {
         let name = path.display().to_string();
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+        if exists(path) {
+            let file = File::options().read(true).write(true).open(path);
+            // A process that was killed may have left its last commit in the kernel's memory only.
+            let file = file.and_then(|file| file.sync_all().map(|()| file)).map_err(|e| failed(&name, &e))?;
+            return Self::on(FileBackend::new(file).map_err(|e| failed(&name, &e))?, name);
+        }
+        // Under another name until it is whole: what has the name is always a store.
+        let unfinished = path.with_extension("redb.new");
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&unfinished);
         let file = FileBackend::new(file.map_err(|e| failed(&name, &e))?).map_err(|e| failed(&name, &e))?;
-        Self::on(file, name)
+        let store = Self::on(file, name)?;
+        rename_durably(&unfinished, path).map_err(|e| failed(&store.path, &e))?;
+        Ok(store)
     }
 
     /// Opens what is in a file, or makes a store of it when it is empty. From then on writes wait for room.
@@ -73,7 +85,7 @@ impl RedbStore {
     /// One durable transaction. Quick repair keeps the allocator's state in every commit, so that an unclean stop
     /// does not make the next start walk the whole file; it costs a second sync, shared by the whole batch.
     pub(super) fn commit(&self, ops: &[MetaOp]) -> Result<(), MetaError> {
-        self.try_commit(ops).map_err(|e| failed(&self.path, &*e))
+        guarded(&self.path, || self.try_commit(ops).map_err(|e| failed(&self.path, &*e)))
     }
 
     fn try_commit(&self, ops: &[MetaOp]) -> Result<(), Box<dyn std::error::Error>> {
@@ -103,7 +115,7 @@ impl RedbStore {
     }
 
     pub(super) fn scan(&self, table: MetaTable) -> Result<MetaEntries, MetaError> {
-        self.try_scan(table).map_err(|e| failed(&self.path, &*e))
+        guarded(&self.path, || self.try_scan(table).map_err(|e| failed(&self.path, &*e)))
     }
 
     fn try_scan(&self, table: MetaTable) -> Result<MetaEntries, Box<dyn std::error::Error>> {
@@ -157,7 +169,7 @@ pub struct MetaCensus {
 /// # Errors
 /// When the file cannot be read, is damaged, or has a newer format.
 pub fn inspect(path: &Path) -> Result<MetaCensus, MetaError> {
-    guarded(path, || try_inspect(path))
+    guarded(&path.display().to_string(), || try_inspect(path))
 }
 
 fn try_inspect(path: &Path) -> Result<MetaCensus, MetaError> {
@@ -187,13 +199,46 @@ fn try_inspect(path: &Path) -> Result<MetaCensus, MetaError> {
     Ok(census)
 }
 
-/// redb checks checksums, but some damage makes it panic instead of return an error.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, MetaError>) -> Result<T, MetaError> {
-    let read = std::panic::AssertUnwindSafe(read);
-    std::panic::catch_unwind(read).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(failed(&path.display().to_string(), &format_args!("the file is damaged: {text}")))
+/// Whether there is a store: an empty file is none.
+pub(crate) fn exists(path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(found) => found.len() > 0,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+thread_local! {
+    /// This thread is in [`guarded`]: a panic becomes an error, so it is not printed.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// redb checks checksums when it repairs a file; other damage makes it panic where it meets it. That is an error as any
+/// other here, in one line.
+fn guarded<T>(path: &str, call: impl FnOnce() -> Result<T, MetaError>) -> Result<T, MetaError> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !GUARDED.get() {
+                print(panic);
+            }
+        }));
+    });
+    let before = GUARDED.replace(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    GUARDED.set(before);
+    result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+        // An assertion's text goes on with the values over several lines.
+        let first_line = text.lines().next().unwrap_or_default();
+        Err(failed(path, &format_args!("the file is damaged: {first_line}")))
     })
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod kill;
 mod ledger;
 mod length_limits;
+mod missing;
 mod restart;
 mod starting;
 mod stopping;

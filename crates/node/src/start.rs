@@ -59,7 +59,20 @@ pub enum Keep {
         path: PathBuf,
         /// The log's options.
         wal: WalOptions,
+        /// What becomes of messages that no defined queue has, after an orderly stop.
+        undefined_queues: UndefinedQueues,
     },
+}
+
+/// What becomes of messages of queues that no definition names, when it is certain that the definitions are not those
+/// that the messages were kept with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum UndefinedQueues {
+    /// The broker does not start.
+    #[default]
+    Refuse,
+    /// They are deleted.
+    Discard,
 }
 
 /// Everything a broker needs to start.
@@ -89,6 +102,20 @@ pub enum StartError {
     /// A definition.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// Messages are there, after an orderly stop, whose queues are not defined.
+    #[error(
+        "data directory {dir}: meta.redb does not belong to the messages: {messages} messages are in {queues} queues that \
+         it does not define: put back the newer one, or set server.undefined_queues to \"discard\" to give these \
+         messages up"
+    )]
+    Undefined {
+        /// The data directory.
+        dir: String,
+        /// How many queues.
+        queues: usize,
+        /// How many messages they have.
+        messages: u64,
+    },
     /// A stored user or permission.
     #[error(transparent)]
     Stored(#[from] DecodeError),
@@ -129,7 +156,17 @@ fn run(
     let authorities = Arc::new(Authorities::new(options.auth));
     let first_queue_id = first_queue_id(store.meta())?.max(recovered.next_queue_id);
     let broker = Arc::new(Broker::new(options.settings, store, residency, authorities, first_queue_id));
-    restore(&broker, recovered)?;
+    let undefined_queues = match options.keep {
+        Keep::InMemory => UndefinedQueues::default(),
+        Keep::InDirectory { undefined_queues, .. } => undefined_queues,
+    };
+    let was_clean = recovered.clean;
+    restore(&broker, recovered, undefined_queues)?;
+    if let Store::Log(storage) = broker.store()
+        && was_clean
+    {
+        storage.messages.begin().map_err(OpenError::from)?;
+    }
     first_start(&broker, &options.default_user, hashing)?;
     // A failed disk is fatal; here it only means that the first definitions are not there yet.
     broker.store().meta().flush()?;
@@ -155,7 +192,7 @@ pub fn stop(broker: &Broker) -> Result<(), OpenError> {
 }
 
 fn open(options: &StartOptions, events: &Arc<Events>) -> Result<(Store, Recovered), StartError> {
-    let Keep::InDirectory { path, wal } = &options.keep else {
+    let Keep::InDirectory { path, wal, .. } = &options.keep else {
         return Ok((Store::Memory(MetaStore::in_memory()), Recovered::default()));
     };
     let on_fatal = options.on_fatal;
@@ -176,7 +213,11 @@ fn first_queue_id(meta: &MetaStore) -> Result<u64, StartError> {
     }
 }
 
-fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError> {
+fn restore(
+    broker: &Arc<Broker>,
+    recovered: Recovered,
+    undefined_queues: UndefinedQueues,
+) -> Result<(), StartError> {
     let meta = broker.store().meta();
     for (key, value) in meta.scan(MetaTable::Vhosts)? {
         let (name, metadata) = records::read_vhost(&key, &value)?;
@@ -219,10 +260,7 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
         }
     }
     if let Store::Log(storage) = broker.store() {
-        for queue in found.values() {
-            // Its deletion was kept, its last messages were not yet gone.
-            storage.messages.discard(queue);
-        }
+        orphans::give_up(storage, found.into_values().collect(), recovered.clean, undefined_queues)?;
     }
     for (key, value) in meta.scan(MetaTable::Exchanges)? {
         let (vhost, change) = records::read_exchange(&key, &value)?;
@@ -237,7 +275,13 @@ fn restore(broker: &Arc<Broker>, recovered: Recovered) -> Result<(), StartError>
             vhost.change(Inner::apply_exchange_policies);
         }
     }
-    info!(messages, replayed = recovered.replayed_records, clean = recovered.clean, "recovered");
+    match broker.store() {
+        Store::Log(_) if recovered.new => info!("nothing was kept here before"),
+        Store::Log(_) => {
+            info!(messages, replayed = recovered.replayed_records, clean = recovered.clean, "recovered");
+        }
+        Store::Memory(_) => {}
+    }
     Ok(())
 }
 
@@ -503,6 +547,7 @@ fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     Ok(())
 }
 
+mod orphans;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

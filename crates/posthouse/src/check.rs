@@ -13,10 +13,12 @@
 //! ok
 //! ```
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use posthouse_node::records;
 use posthouse_storage::check::{self, CheckReport};
 
 use crate::cli;
@@ -31,15 +33,37 @@ pub(crate) struct CheckArgs {
 
 /// Verifies the directory; exit code 1 on damage. Changes nothing.
 pub(crate) fn run(args: &CheckArgs) -> ExitCode {
-    let report = match check::check(&args.dir) {
+    let mut report = match check::check(&args.dir) {
         Ok(report) => report,
         Err(problem) => return cli::fail(cli::STATE, format_args!("{problem}")),
     };
-    let printed = cli::print(&describe(&args.dir.display().to_string(), &report));
+    let undefined = undefined(&mut report);
+    let printed = cli::print(&describe(&args.dir.display().to_string(), &report, undefined));
     if report.damages.is_empty() { printed } else { ExitCode::from(cli::STATE) }
 }
 
-fn describe(dir: &str, report: &CheckReport) -> String {
+/// How many messages are in queues that are not defined. After an orderly stop there are none, so the definitions and
+/// the messages do not belong together: that is added to the damages.
+fn undefined(report: &mut CheckReport) -> u64 {
+    let Some(meta) = &report.meta else { return 0 };
+    let mut defined = HashSet::new();
+    for (key, value) in &meta.queues {
+        match records::read_queue(key, value) {
+            Ok((id, _)) => drop(defined.insert(id)),
+            Err(problem) => report.damages.push(problem.to_string()),
+        }
+    }
+    let undefined = report.queues.iter().filter(|(id, _)| !defined.contains(id));
+    let messages = undefined.map(|(_, messages)| messages).sum();
+    if messages > 0 && report.clean {
+        let damage =
+            format!("meta.redb does not define the queues of {messages} messages, after an orderly stop");
+        report.damages.push(damage);
+    }
+    messages
+}
+
+fn describe(dir: &str, report: &CheckReport, undefined: u64) -> String {
     let mut text = format!("data directory: {dir}\n");
     let stop = if report.clean { "orderly" } else { "not orderly; the next start reads the log" };
     // Writing to a string cannot fail.
@@ -47,8 +71,11 @@ fn describe(dir: &str, report: &CheckReport) -> String {
     if let Some(meta) = &report.meta {
         let _ = writeln!(text, "definitions: {}", meta.entries.iter().sum::<u64>());
     }
-    let defined = report.meta.as_ref().map_or(report.queues, |meta| meta.queues.len() as u64);
-    let _ = writeln!(text, "durable queues: {defined}\nmessages: {}", report.messages);
+    let defined = report.meta.as_ref().map_or(report.queues.len(), |meta| meta.queues.len());
+    let _ = writeln!(text, "durable queues: {defined}\nmessages: {}", report.messages());
+    if undefined > 0 {
+        let _ = writeln!(text, "of them in undefined queues: {undefined}, which the next start deletes");
+    }
     let (files, bytes, dead) = (report.segment_files, report.segment_bytes, report.dead_bytes());
     let _ = writeln!(text, "segments: {files} files, {bytes} bytes, {dead} of them dead");
     let (records, bytes) = (report.log_records, report.log_bytes);

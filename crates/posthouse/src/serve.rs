@@ -76,6 +76,7 @@ fn start_options(settings: &Settings) -> StartOptions {
                 ring_files: usize::from(settings.log.files),
                 ..WalOptions::default()
             },
+            undefined_queues: settings.server.undefined_queues,
         },
     };
     StartOptions {

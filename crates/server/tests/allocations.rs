@@ -24,7 +24,7 @@ use posthouse_amqp::method::{Method, write_method};
 use posthouse_amqp::tune::Tune;
 use posthouse_auth::authorities::AuthSettings;
 use posthouse_node::broker::Settings;
-use posthouse_node::start::{self, Keep, StartOptions};
+use posthouse_node::start::{self, Keep, StartOptions, UndefinedQueues};
 use posthouse_server::listen::{AmqpSettings, Server};
 use posthouse_storage::wal::WalOptions;
 use posthouse_testkit::calls::persistent;
@@ -123,7 +123,11 @@ fn nothing_is_allocated_per_message() {
 fn measure(case: Case) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let keep = if case.on_disk {
-        Keep::InDirectory { path: dir.path().to_owned(), wal: WalOptions::default() }
+        Keep::InDirectory {
+            path: dir.path().to_owned(),
+            wal: WalOptions::default(),
+            undefined_queues: UndefinedQueues::default(),
+        }
     } else {
         Keep::InMemory
     };

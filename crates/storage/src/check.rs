@@ -7,11 +7,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use posthouse_model::ids::QueueId;
+
 use crate::checkpoint;
 use crate::datadir::DataDir;
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
-use crate::engine::{OpenError, Replay};
+use crate::engine::{OpenError, Presence, Replay};
 use crate::error::StorageError;
 use crate::meta::{self, MetaCensus};
 use crate::segment::{self, Class, SEGMENT_BYTES, SegmentStore};
@@ -22,10 +24,8 @@ use crate::wal;
 pub struct CheckReport {
     /// The metadata; `None` when it is damaged or was never made.
     pub meta: Option<MetaCensus>,
-    /// Queues that have messages or a state.
-    pub queues: u64,
-    /// Live durable messages.
-    pub messages: u64,
+    /// Queues that have messages or a state, in ascending order, and how many live durable messages each has.
+    pub queues: Vec<(QueueId, u64)>,
     /// Bytes of blocks that have a live message.
     pub live_bytes: u64,
     /// Bytes of all segment files.
@@ -43,6 +43,11 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    /// Live durable messages.
+    pub fn messages(&self) -> u64 {
+        self.queues.iter().map(|(_, messages)| messages).sum()
+    }
+
     /// Bytes of segment files that are in no such block.
     pub fn dead_bytes(&self) -> u64 {
         self.segment_bytes.saturating_sub(self.live_bytes)
@@ -57,11 +62,13 @@ impl CheckReport {
 pub fn check(dir: &Path) -> Result<CheckReport, OpenError> {
     let data = DataDir::open_read_only(dir)?;
     let mut report = CheckReport::default();
-    if data.meta_file().exists() {
+    if meta::exists(&data.meta_file()) {
         match meta::inspect(&data.meta_file()) {
             Ok(census) => report.meta = Some(census),
             Err(damage) => report.damages.push(damage.to_string()),
         }
+    } else if let Err(incomplete) = Presence::of(&RealDisk, dir)?.allows_no_definitions(dir) {
+        report.damages.push(incomplete.to_string());
     }
     check_messages(Arc::new(RealDisk), dir, &mut report)?;
     Ok(report)
@@ -80,6 +87,10 @@ fn check_messages(disk: Arc<dyn Disk>, dir: &Path, report: &mut CheckReport) -> 
     report.damages.extend(loaded.damages.iter().map(ToString::to_string));
     let (start, was_clean, states) =
         loaded.checkpoint.map_or((0, false, Vec::new()), |c| (c.lsn, c.clean, c.queues));
+    let names_segments = states.iter().any(|state| !state.blocks.is_empty());
+    if let Err(incomplete) = Presence::of(&*disk, dir)?.check(dir, names_segments) {
+        report.damages.push(incomplete.to_string());
+    }
     // Opening only lists the files; nothing is written or deleted below.
     let segments = SegmentStore::open(Arc::clone(&disk), dir, 0, SEGMENT_BYTES)?;
     for state in &states {
@@ -98,9 +109,7 @@ fn check_messages(disk: Arc<dyn Disk>, dir: &Path, report: &mut CheckReport) -> 
     report.log_bytes = log.bytes;
     report.clean = was_clean && log.records == 0;
     let queues = replay.finish(report.clean);
-    report.queues = queues.len() as u64;
-    report.messages =
-        queues.iter().flat_map(|queue| &queue.chunks).map(|chunk| u64::from(chunk.live())).sum();
+    report.queues = queues.iter().map(|queue| (queue.id, queue.live())).collect();
     report.damages.extend(log.damage.iter().map(|damage| damage.error().to_string()));
     let missing: Vec<_> = replay.damages.iter().map(ToString::to_string).collect();
     report.damages.extend(missing);

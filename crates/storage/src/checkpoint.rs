@@ -222,7 +222,11 @@ pub fn remove_older(disk: &dyn Disk, dir: &Path, number: u64) -> Result<(), Stor
     Ok(())
 }
 
-fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, StorageError> {
+/// The numbers of all checkpoints in `dir`, valid or not.
+///
+/// # Errors
+/// When the directory cannot be listed.
+pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, StorageError> {
     let names = disk.list(dir).map_err(io("list", dir))?;
     let number = |name: &String| {
         let digits = name.strip_prefix("checkpoint-").filter(|digits| digits.len() == 16)?;

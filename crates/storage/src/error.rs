@@ -43,6 +43,20 @@ pub enum StorageError {
         /// The version found.
         got: u32,
     },
+    /// A part of a data directory is gone that must be there, given what else is.
+    #[error(
+        "data directory {} is incomplete: {missing} is missing, found {found}: put back what belongs to it, or move \
+         these away to give up all messages",
+        dir.display()
+    )]
+    Incomplete {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is not there.
+        missing: &'static str,
+        /// What is.
+        found: String,
+    },
     /// A setting is out of range.
     #[error("setting {name}: expected {expected}, got {got}")]
     Setting {

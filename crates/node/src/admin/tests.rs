@@ -16,7 +16,7 @@ use super::*;
 use crate::connections::ConnectionInfo;
 use crate::declare::QueueDeclaration;
 use crate::listings;
-use crate::start::testing::{PLENTY_BYTES, broker};
+use crate::start::testing::{PLENTY_BYTES, broker, keep_in};
 use crate::start::{self, Keep};
 use crate::waker::{Inbox, SessionWaker};
 
@@ -25,7 +25,7 @@ fn in_memory() -> Arc<Broker> {
 }
 
 fn in_directory(path: &Path) -> Arc<Broker> {
-    broker(Keep::InDirectory { path: path.to_owned(), wal: WalOptions::default() }, PLENTY_BYTES)
+    broker(keep_in(path, WalOptions::default()), PLENTY_BYTES)
 }
 
 fn connect(broker: &Broker, user: &str, vhost: &str) -> Arc<ConnectionInfo> {

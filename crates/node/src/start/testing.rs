@@ -7,7 +7,7 @@ use posthouse_auth::authorities::AuthSettings;
 use posthouse_auth::password::HashCost;
 use posthouse_storage::wal::WalOptions;
 
-use super::{Keep, StartOptions, start};
+use super::{Keep, StartOptions, UndefinedQueues, start};
 use crate::broker::{Broker, Settings};
 
 /// Room enough for what a test publishes.
@@ -33,5 +33,10 @@ pub(crate) fn broker(keep: Keep, memory_budget_bytes: usize) -> Arc<Broker> {
 /// Keeps data in `path`, with log files so small that they are soon full.
 pub(crate) fn in_small_files(path: &Path) -> Keep {
     let wal = WalOptions { file_bytes: 1 << 20, ring_files: 4, ..WalOptions::default() };
-    Keep::InDirectory { path: path.to_owned(), wal }
+    keep_in(path, wal)
+}
+
+/// Keeps data in `path`.
+pub(crate) fn keep_in(path: &Path, wal: WalOptions) -> Keep {
+    Keep::InDirectory { path: path.to_owned(), wal, undefined_queues: UndefinedQueues::default() }
 }

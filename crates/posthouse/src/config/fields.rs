@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use posthouse_node::start::UndefinedQueues;
+
 use super::settings::{Settings, Storage};
 use super::units::{Given, Share, show_duration, show_size};
 
@@ -67,6 +69,12 @@ pub(super) const FIELDS: &[Field] = &[
         |g| filled(g, "a path or \"default\"").map(|path| (path != "default").then(|| path.into())),
         |v| quoted(&v.as_deref().map_or("default".into(), |path| path.to_string_lossy()))
     ),
+    field!(
+        server.undefined_queues,
+        "\"refuse\" to start or \"discard\" messages of queues that meta.redb does not define",
+        |g| undefined_queues(g),
+        |v| quoted(undefined_queues_name(*v))
+    ),
     field!(amqp.listeners, "addresses to listen on", |g| listeners(g), |v| list(
         v.iter().map(SocketAddr::to_string)
     )),
@@ -122,6 +130,22 @@ fn storage(given: &Given) -> Result<Storage, String> {
         "log" => Ok(Storage::Log),
         "memory" => Ok(Storage::Memory),
         _ => Err(EXPECTED.to_owned()),
+    }
+}
+
+fn undefined_queues(given: &Given) -> Result<UndefinedQueues, String> {
+    const EXPECTED: &str = "\"refuse\" or \"discard\"";
+    match given.text(EXPECTED)? {
+        "refuse" => Ok(UndefinedQueues::Refuse),
+        "discard" => Ok(UndefinedQueues::Discard),
+        _ => Err(EXPECTED.to_owned()),
+    }
+}
+
+fn undefined_queues_name(policy: UndefinedQueues) -> &'static str {
+    match policy {
+        UndefinedQueues::Refuse => "refuse",
+        UndefinedQueues::Discard => "discard",
     }
 }
 

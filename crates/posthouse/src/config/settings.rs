@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use posthouse_node::start::UndefinedQueues;
+
 use super::system::Machine;
 use super::units::Share;
 
@@ -44,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) storage: Storage,
     /// Unix socket of `posthouse ctl`; `None` for the one in the data directory, if there is one.
     pub(crate) control_socket: Option<PathBuf>,
+    /// What becomes of messages of queues that are not defined.
+    pub(crate) undefined_queues: UndefinedQueues,
 }
 
 impl Server {
@@ -143,7 +147,12 @@ impl Settings {
     /// The defaults on such a machine.
     pub(crate) fn new(machine: Machine) -> Self {
         Self {
-            server: Server { data_dir: "posthouse-data".into(), storage: Storage::Log, control_socket: None },
+            server: Server {
+                data_dir: "posthouse-data".into(),
+                storage: Storage::Log,
+                control_socket: None,
+                undefined_queues: UndefinedQueues::default(),
+            },
             amqp: Amqp {
                 listeners: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672)],
                 frame_max: 131_072,

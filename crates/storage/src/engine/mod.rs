@@ -31,6 +31,7 @@
 //! checkpoint, which syncs them.
 
 mod cycle;
+mod presence;
 mod recovered;
 mod replay;
 
@@ -48,9 +49,10 @@ use crate::datadir::{DataDir, DataDirError};
 use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 use crate::error::StorageError;
-use crate::meta::{MetaError, MetaFatal, MetaStore};
+use crate::meta::{self, MetaError, MetaFatal, MetaStore};
 use crate::segment::{SEGMENT_BYTES, SegmentStore};
 use crate::wal::{self, Wal, WalEvents, WalOptions};
+pub(crate) use presence::Presence;
 pub(crate) use replay::Replay;
 
 /// A queue that there never is.
@@ -109,6 +111,9 @@ impl Storage {
         meta_fatal: MetaFatal,
     ) -> Result<(Self, Recovered), OpenError> {
         let dir = DataDir::open(path)?;
+        if !meta::exists(&dir.meta_file()) {
+            Presence::of(&RealDisk, path)?.allows_no_definitions(path)?;
+        }
         let meta = MetaStore::open(&dir.meta_file(), meta_fatal)?;
         let (messages, recovered) = MessageStore::open(Arc::new(RealDisk), path, options, events)?;
         Ok((Self { meta, messages, dir }, recovered))
@@ -124,15 +129,14 @@ impl Storage {
         self.dir.path()
     }
 
-    /// An orderly stop: a clean checkpoint, the log closed, the metadata flushed. The owner has stopped: nothing is
-    /// staged any more.
+    /// An orderly stop: the metadata flushed, a clean checkpoint, the log closed. The owner has stopped: nothing is
+    /// staged any more. In this order, so that a clean checkpoint never has a queue that the metadata does not.
     ///
     /// # Errors
     /// When any of it fails; what was durable stays so.
     pub fn close(&self, owner: &dyn QueueOwner) -> Result<CheckpointReport, OpenError> {
-        let report = self.messages.close(owner)?;
         self.meta.close()?;
-        Ok(report)
+        Ok(self.messages.close(owner)?)
     }
 }
 
@@ -152,26 +156,31 @@ impl MessageStore {
     /// Opens what is in `dir`, making `wal` and `segments` in it when they are missing, and recovers it.
     ///
     /// # Errors
-    /// When files cannot be read, are of a newer format, or when no checkpoint is valid though there is one. Other
-    /// damage is reported in [`Recovered::damages`].
+    /// When files cannot be read, are of a newer format, when a part is missing as a whole
+    /// ([`StorageError::Incomplete`]), or when no checkpoint is valid though there is one. Other damage is reported in [`Recovered::damages`].
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: StorageOptions,
         events: Arc<dyn WalEvents>,
     ) -> Result<(Self, Recovered), StorageError> {
-        for name in ["segments", "spill"] {
+        for name in ["wal", "segments", "spill"] {
             let path = dir.join(name);
             disk.create_dir_all(&path).map_err(|e| StorageError::io("make", &path, e))?;
         }
+        let presence = Presence::of(&*disk, dir)?;
         let loaded = checkpoint::load(&*disk, dir)?;
-        let mut recovered = Recovered { damages: loaded.damages, ..Recovered::default() };
+        // A process that was killed may have renamed it and not synced that: nothing may be given up on its word yet.
+        disk.sync_dir(dir).map_err(|e| StorageError::io("sync", dir, e))?;
+        let mut recovered =
+            Recovered { new: presence.is_empty(), damages: loaded.damages, ..Recovered::default() };
         let (start, was_clean, states) = match loaded.checkpoint {
             Some(checkpoint) => (checkpoint.lsn, checkpoint.clean, checkpoint.queues),
             None => (0, false, Vec::new()),
         };
         let named = states.iter().flat_map(|state| &state.blocks).map(|block| block.location.file.0);
         let next_id = named.max().map_or(0, |id| id.saturating_add(1));
+        presence.check(dir, next_id > 0)?;
         let segments = Arc::new(SegmentStore::open(Arc::clone(&disk), dir, next_id, options.segment_bytes)?);
         let mut replay = Replay::new(&segments, options.replay_bytes, states);
         segments.delete_orphans()?;
@@ -185,14 +194,20 @@ impl MessageStore {
         recovered.queues = replay.finish(recovered.clean);
         recovered.damages.append(&mut replay.damages);
         recovered.damages.extend(report.damage.iter().map(wal::Damage::error));
-        if recovered.clean {
-            // Deliveries leave no record: without this one, a crash after nothing else would pass for a clean stop.
-            wal.stage().queue_deleted(NO_QUEUE);
-            wal.sync()?;
-        }
         let next_checkpoint = Mutex::new(loaded.next_number);
         let closed = AtomicBool::new(false);
         Ok((Self { wal, segments, disk, dir: dir.to_owned(), next_checkpoint, closed }, recovered))
+    }
+
+    /// Writes down that the store is used from now on. Deliveries leave no record: without this one, a crash after
+    /// nothing else would pass for the clean stop before. The owner calls it when it has taken what was recovered, and
+    /// before it hands anything out; a start that is given up before leaves the directory as it was.
+    ///
+    /// # Errors
+    /// The log stopped.
+    pub fn begin(&self) -> Result<(), StorageError> {
+        self.wal.stage().queue_deleted(NO_QUEUE);
+        self.wal.sync()
     }
 
     /// The log.

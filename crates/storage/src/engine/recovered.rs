@@ -18,6 +18,8 @@ pub struct Recovered {
     /// Above the identity of every queue that the checkpoint or the log names, deleted ones included. A queue with
     /// one of these would be given, or denied, another one's messages when the log is replayed again.
     pub next_queue_id: u64,
+    /// Nothing was ever kept here.
+    pub new: bool,
     /// The last stop was orderly: nothing happened after the checkpoint.
     pub clean: bool,
     /// Files and places that are damaged; what is not named here is whole, as far as opening looks.
@@ -76,6 +78,13 @@ impl PartialEq for RecoveredChunk {
         source
             && (self.first_seq, self.span) == (other.first_seq, other.span)
             && self.settled == other.settled
+    }
+}
+
+impl RecoveredQueue {
+    /// How many messages are live.
+    pub fn live(&self) -> u64 {
+        self.chunks.iter().map(|chunk| u64::from(chunk.live())).sum()
     }
 }
 

@@ -127,10 +127,9 @@ impl SegmentStore {
         file_bytes: u32,
     ) -> Result<Self, StorageError> {
         let dirs = [dir.join("segments"), dir.join("spill")];
-        let names = disk.list(&dirs[0]).map_err(io("list", &dirs[0]))?;
         let mut files = Files::default();
         let mut next = next_id;
-        for id in names.iter().filter_map(|name| parse_name(name)) {
+        for id in list(&*disk, dir)? {
             let path = dirs[0].join(file_name(id));
             let open = disk.open(&path, crate::disk::Access::Read);
             let size = open.and_then(|file| file.size()).map_err(io("open", &path))?;
@@ -446,6 +445,16 @@ pub fn is_gone(error: &StorageError) -> bool {
 
 fn stopped() -> StorageError {
     StorageError::Stopped { reason: "a sync of a segment file failed".to_owned() }
+}
+
+/// The durable files in the data directory `dir`.
+///
+/// # Errors
+/// When they cannot be listed.
+pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentId>, StorageError> {
+    let segments = dir.join("segments");
+    let names = disk.list(&segments).map_err(io("list", &segments))?;
+    Ok(names.iter().filter_map(|name| parse_name(name)).collect())
 }
 
 /// `0123456789abcdef.seg`

@@ -32,6 +32,7 @@ use posthouse_model::ids::Lsn;
 pub use format::{Enqueue, LogRecord, Ranges};
 pub use replay::verify;
 pub use report::{Damage, DamageKind, ReplayReport, TornTail};
+pub(crate) use scan::{LogCensus, census};
 pub use stage::{Payload, Stage};
 pub use waiters::DurableWaiter;
 

@@ -16,6 +16,9 @@ use crate::error::StorageError;
 /// Bytes read ahead at once.
 const WINDOW_BYTES: usize = 1024 * 1024;
 
+/// The number of the first file that a log ever has.
+const FIRST_FILE: u64 = 1;
+
 /// A log file found at start.
 pub(super) struct Source {
     pub(super) log_file: LogFile,
@@ -44,7 +47,7 @@ pub(super) struct Survey {
 
 impl Survey {
     pub(super) fn of(disk: &dyn Disk, dir: &Path, access: Access) -> Result<Self, StorageError> {
-        let mut survey = Self { sources: Vec::new(), headless: Vec::new(), next_number: 1 };
+        let mut survey = Self { sources: Vec::new(), headless: Vec::new(), next_number: FIRST_FILE };
         for name in disk.list(dir).map_err(|error| StorageError::io("list", dir, error))? {
             let Some(number) = number_of(&name) else { continue };
             survey.next_number = survey.next_number.max(number + 1);
@@ -67,6 +70,35 @@ impl Survey {
         survey.sources.sort_by_key(|source| source.log_file.header.number);
         Ok(survey)
     }
+}
+
+/// What files a log consists of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LogCensus {
+    /// Files.
+    pub(crate) files: usize,
+    /// Files that records were written to since they were made or taken into use again.
+    pub(crate) used_files: usize,
+    /// The log's first record, or the file that had it, is there: nothing was released yet.
+    pub(crate) from_the_beginning: bool,
+}
+
+/// Counts the files of the log in `dir`. Changes nothing.
+///
+/// # Errors
+/// When they cannot be read, or have a newer format.
+pub(crate) fn census(disk: &dyn Disk, dir: &Path) -> Result<LogCensus, StorageError> {
+    let survey = Survey::of(disk, dir, Access::Read)?;
+    let used = survey.sources.iter().filter(|source| !source.untouched);
+    let headless = survey.headless.iter().filter(|headless| headless.used);
+    // A file that is used again gets another number, so the first one is the first only until then.
+    let first_file = used.clone().any(|source| source.log_file.header.number == FIRST_FILE)
+        || headless.clone().any(|headless| headless.number == FIRST_FILE);
+    Ok(LogCensus {
+        files: survey.sources.len() + survey.headless.len(),
+        used_files: used.clone().count() + headless.count(),
+        from_the_beginning: first_file || used.clone().any(|source| source.first == Some(0)),
+    })
 }
 
 fn number_of(name: &str) -> Option<u64> {

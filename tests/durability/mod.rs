@@ -2,6 +2,7 @@
 
 mod backlog;
 mod check;
+mod file_limit;
 mod kill;
 mod ledger;
 mod length_limits;

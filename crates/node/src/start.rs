@@ -521,7 +521,7 @@ fn start_checkpoints(
                     }
                 }
                 // The log grows until the next cycle succeeds, or publishers are held back.
-                Err(problem) if problem.is_disk_full() => error!(%problem, "no room for a checkpoint"),
+                Err(problem) if problem.may_pass() => error!(%problem, "cannot make a checkpoint now"),
                 Err(problem) => on_fatal(&problem.to_string()),
             }
         }

@@ -12,6 +12,7 @@ use posthouse_node::broker::{self, Broker};
 use posthouse_node::start::{self, Keep, StartOptions};
 use posthouse_server::control::{Control, Facts};
 use posthouse_server::listen::{AmqpSettings, Server};
+use posthouse_storage::engine::StorageOptions;
 use posthouse_storage::wal::WalOptions;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,13 +27,13 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// of the data directory forbids starting.
 pub(crate) fn serve(settings: Settings) -> ExitCode {
     start_logging(&settings.logging.filter);
-    crate::files::allow_many();
+    let files = crate::files::allow_many();
     crate::memory::use_small_pages();
     let runtime = match Builder::new_multi_thread().enable_all().thread_name("worker").build() {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(cli::STATE, format_args!("cannot start threads: {error}")),
     };
-    match run(&runtime, &settings) {
+    match run(&runtime, &settings, files) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => cli::fail(cli::STATE, format_args!("{problem}")),
     }
@@ -46,11 +47,28 @@ fn start_logging(filter: &str) {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
-fn run(runtime: &Runtime, settings: &Settings) -> Result<(), String> {
-    let broker = start::start(start_options(settings)).map_err(|e| e.to_string())?;
+fn run(runtime: &Runtime, settings: &Settings, files: Option<u64>) -> Result<(), String> {
+    let options = start_options(settings);
+    let own_files = match &options.keep {
+        Keep::InMemory => 0,
+        Keep::InDirectory { wal, .. } => {
+            StorageOptions { wal: wal.clone(), ..StorageOptions::default() }.open_files()
+        }
+    };
+    // Twice as many sockets as connections may be in the middle of being opened.
+    let wanted = (settings.amqp.max_connections as usize).saturating_mul(2);
+    let max_sockets = crate::files::for_sockets(files, own_files, wanted);
+    if max_sockets < settings.amqp.max_connections as usize {
+        tracing::info!(
+            max_sockets,
+            files,
+            "the limit of open files allows fewer connections than the settings"
+        );
+    }
+    let broker = start::start(options).map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let mut stop = StopSignals::new().map_err(|e| format!("cannot watch for signals: {e}"))?;
-        let (server, control) = listen(&broker, settings)?;
+        let (server, control) = listen(&broker, settings, max_sockets)?;
         tokio::select! {
             () = stop.wait() => {}
             () = stop_requested(control.as_ref()) => {}
@@ -116,7 +134,11 @@ async fn stop_requested(control: Option<&Control>) {
     }
 }
 
-fn listen(broker: &Arc<Broker>, settings: &Settings) -> Result<(Server, Option<Control>), String> {
+fn listen(
+    broker: &Arc<Broker>,
+    settings: &Settings,
+    max_sockets: usize,
+) -> Result<(Server, Option<Control>), String> {
     let amqp = &settings.amqp;
     let amqp_settings = AmqpSettings {
         tune: Tune {
@@ -126,6 +148,7 @@ fn listen(broker: &Arc<Broker>, settings: &Settings) -> Result<(Server, Option<C
         },
         handshake_timeout: amqp.handshake_timeout,
         product: amqp.product.clone(),
+        max_sockets,
     };
     let mut server = Server::new(broker.clone(), amqp_settings);
     let mut greeting = String::new();

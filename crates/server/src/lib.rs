@@ -7,3 +7,4 @@ mod amqp;
 pub mod clock;
 pub mod control;
 pub mod listen;
+mod tally;

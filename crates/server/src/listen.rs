@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
-use crate::amqp;
+use crate::tally::Tally;
+use crate::{amqp, clock};
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -27,6 +28,8 @@ pub struct AmqpSettings {
     pub handshake_timeout: Duration,
     /// `product` in the server properties.
     pub product: String,
+    /// Sockets on all listeners together, those being opened included; more are closed unheard.
+    pub max_sockets: usize,
 }
 
 /// What all connections share.
@@ -38,6 +41,8 @@ pub(crate) struct Shared {
     stop_began: Notify,
     open: AtomicUsize,
     all_closed: Notify,
+    turned_away: Tally,
+    not_accepted: Tally,
 }
 
 impl Shared {
@@ -71,6 +76,8 @@ impl Server {
             stop_began: Notify::new(),
             open: AtomicUsize::new(0),
             all_closed: Notify::new(),
+            turned_away: Tally::default(),
+            not_accepted: Tally::default(),
         };
         Self { shared: Arc::new(shared), tasks: Vec::new() }
     }
@@ -122,7 +129,9 @@ async fn accept(listener: TcpListener, local: SocketAddr, shared: Arc<Shared>) {
             Ok((socket, peer)) => start(socket, peer, local, &shared),
             Err(problem) => {
                 // Out of file descriptors or memory: what is open may end and make room.
-                error!(%problem, "cannot accept a connection");
+                if let Some(times) = shared.not_accepted.count(clock::now_ms()) {
+                    error!(%problem, times, "cannot accept a connection");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -130,10 +139,11 @@ async fn accept(listener: TcpListener, local: SocketAddr, shared: Arc<Shared>) {
 }
 
 fn start(socket: TcpStream, peer: SocketAddr, local: SocketAddr, shared: &Arc<Shared>) {
-    // Twice as many sockets as connections may be in the middle of being opened; more are turned away unheard.
-    let limit = (shared.broker.settings().max_connections as usize).saturating_mul(2);
+    let limit = shared.settings.max_sockets;
     if shared.open.load(Ordering::Relaxed) >= limit {
-        warn!(%peer, limit, "turned away: too many sockets are open");
+        if let Some(times) = shared.turned_away.count(clock::now_ms()) {
+            warn!(%peer, times, limit, "turned away: too many sockets are open");
+        }
         return;
     }
     // Without it small messages wait for acknowledgements; the connection works all the same.

@@ -151,6 +151,7 @@ fn measure(case: Case) -> u64 {
         tune: Tune { channel_max: 2_047, frame_max: 131_072, heartbeat: 0 },
         handshake_timeout: Duration::from_secs(10),
         product: "test".into(),
+        max_sockets: 100,
     };
     let mut server = Server::new(broker.clone(), settings);
     let address = runtime.block_on(async { server.listen("127.0.0.1:0".parse().unwrap()) }).unwrap();

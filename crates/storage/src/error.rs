@@ -86,7 +86,19 @@ impl StorageError {
         Self::Io { action, path: path.to_owned(), offset: Some(offset), source }
     }
 
-    /// Whether the disk, or the user's share of it, is full: the one error that passes by itself.
+    /// Whether it may pass by itself and nothing was lost: there was no room on the disk, or no file descriptor.
+    pub fn may_pass(&self) -> bool {
+        self.is_disk_full() || self.is_out_of_files()
+    }
+
+    /// Whether the process, or the machine, may open no more files for now.
+    pub fn is_out_of_files(&self) -> bool {
+        use rustix::io::Errno;
+        let limits = [Errno::MFILE.raw_os_error(), Errno::NFILE.raw_os_error()];
+        matches!(self, Self::Io { source, .. } if source.raw_os_error().is_some_and(|os| limits.contains(&os)))
+    }
+
+    /// Whether the disk, or the user's share of it, is full.
     pub fn is_disk_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
@@ -115,5 +127,12 @@ mod tests {
         assert_eq!(error.to_string(), "a is damaged at offset 7: record checksum: expected 1, got 2");
         let full = StorageError::io("allocate", Path::new("x"), io::ErrorKind::StorageFull.into());
         assert!(full.is_disk_full() && !error.is_disk_full());
+        let out_of_files = |os| StorageError::io("create", Path::new("x"), io::Error::from_raw_os_error(os));
+        assert!(
+            [23, 24].into_iter().all(|os| out_of_files(os).is_out_of_files() && out_of_files(os).may_pass())
+        );
+        assert!(
+            full.may_pass() && !full.is_out_of_files() && !error.may_pass() && !out_of_files(5).may_pass()
+        );
     }
 }

@@ -39,19 +39,28 @@ pub struct Options {
     pub storage: Storage,
     /// Settings by their environment variables, such as `("POSTHOUSE__AMQP__HEARTBEAT", "1s")`.
     pub settings: Vec<(&'static str, String)>,
+    /// How many files it may have open; as many as the test itself when there is none.
+    pub open_files: Option<u32>,
 }
 
 impl Options {
     /// In memory: the quickest to start.
     pub fn memory() -> Self {
-        Self { storage: Storage::Memory, settings: Vec::new() }
+        Self { storage: Storage::Memory, settings: Vec::new(), open_files: None }
     }
 
     /// On disk, with log files so small that they are reused.
     pub fn log() -> Self {
-        Self { storage: Storage::Log, settings: Vec::new() }
+        Self { storage: Storage::Log, settings: Vec::new(), open_files: None }
             .set("POSTHOUSE__LOG__FILE_SIZE", "4MiB")
             .set("POSTHOUSE__LOG__FILES", "4")
+    }
+
+    /// With a limit of open files.
+    #[must_use]
+    pub fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
     }
 
     /// With a setting.
@@ -223,7 +232,14 @@ fn launch(options: &Options, data_dir: &TempDir) -> (Process, SocketAddr) {
         Storage::Memory => "memory",
         Storage::Log => "log",
     };
-    let mut command = program();
+    let mut command = match options.open_files {
+        None => program(),
+        Some(limit) => {
+            let mut limited = Command::new("sh");
+            limited.args(["-c", "ulimit -n $0; exec \"$@\"", &limit.to_string()]).arg(binary::posthouse());
+            limited
+        }
+    };
     command.args(["serve", "--amqp", "127.0.0.1:0", "--storage", storage, "--data-dir"]).arg(data_dir.path());
     command.envs(options.settings.iter().map(|(variable, value)| (variable, value)));
     let process = Process::spawn(&mut command);

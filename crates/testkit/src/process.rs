@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit};
 
 /// A running child process. It is killed when dropped.
 pub struct Process {
@@ -75,6 +75,14 @@ impl Process {
             collector.join().expect("reading standard error");
         }
         self.child.wait().expect("the process is a child")
+    }
+
+    /// Sets how many files it may have open from now on; how many it might before. What is open stays open.
+    pub fn limit_open_files(&self, limit: u64) -> u64 {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let new = Rlimit { current: Some(limit), maximum };
+        let before = prlimit(Some(self.pid()), Resource::Nofile, new).expect("a lower limit is allowed");
+        before.current.expect("a limit")
     }
 
     /// Its number.

@@ -254,7 +254,7 @@ fn each_operation_of_the_disk_fails_in_turn() {
     }
 }
 
-const OPERATIONS: [(Op, Fault); 7] = [
+const OPERATIONS: [(Op, Fault); 9] = [
     (Op::Write, Fault::Io),
     (Op::Write, Fault::NoSpace),
     (Op::Sync, Fault::Io),
@@ -262,4 +262,6 @@ const OPERATIONS: [(Op, Fault); 7] = [
     (Op::Create, Fault::Io),
     (Op::Rename, Fault::Io),
     (Op::SyncDir, Fault::Io),
+    (Op::SyncDir, Fault::TooManyFiles),
+    (Op::Create, Fault::TooManyFiles),
 ];

@@ -54,6 +54,8 @@ pub enum Fault {
     Io,
     /// `ENOSPC`.
     NoSpace,
+    /// `EMFILE`.
+    TooManyFiles,
 }
 
 impl Fault {
@@ -61,6 +63,7 @@ impl Fault {
         io::Error::from_raw_os_error(match self {
             Self::Io => rustix::io::Errno::IO.raw_os_error(),
             Self::NoSpace => rustix::io::Errno::NOSPC.raw_os_error(),
+            Self::TooManyFiles => rustix::io::Errno::MFILE.raw_os_error(),
         })
     }
 }

@@ -87,7 +87,7 @@ impl MessageStore {
     /// nothing, to what is durable. Only one cycle runs at a time, and none after a clean one.
     ///
     /// # Errors
-    /// When anything fails. When [`StorageError::is_disk_full`], nothing is lost and it may be tried again; any other
+    /// When anything fails. When [`StorageError::may_pass`], nothing is lost and it may be tried again; any other
     /// error is fatal.
     pub fn checkpoint(&self, owner: &dyn QueueOwner, clean: bool) -> Result<CheckpointReport, StorageError> {
         let mut next_number = self.next_checkpoint.lock().unwrap_or_else(PoisonError::into_inner);

@@ -50,7 +50,7 @@ use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 use crate::error::StorageError;
 use crate::meta::{self, MetaError, MetaFatal, MetaStore};
-use crate::segment::{SEGMENT_BYTES, SegmentStore};
+use crate::segment::{self, SEGMENT_BYTES, SegmentStore};
 use crate::wal::{self, Wal, WalEvents, WalOptions};
 pub(crate) use presence::Presence;
 pub(crate) use replay::Replay;
@@ -72,6 +72,15 @@ pub struct StorageOptions {
 impl Default for StorageOptions {
     fn default() -> Self {
         Self { wal: WalOptions::default(), replay_bytes: 64 << 20, segment_bytes: SEGMENT_BYTES }
+    }
+}
+
+impl StorageOptions {
+    /// Files that a data directory has open at most, in ordinary use: the log's, segments, and some single ones.
+    pub fn open_files(&self) -> usize {
+        /// Definitions, the lock, a checkpoint, a directory being synced.
+        const SINGLE: usize = 4;
+        self.wal.max_files + self.wal.reserve_files + 1 + segment::OPEN_FILES + SINGLE
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Class, Location, SegmentId, SegmentUsage};
 use crate::disk::DiskFile;
 
 /// Handles kept open for reading.
-const OPEN_HANDLES: usize = 64;
+pub(super) const OPEN_HANDLES: usize = 64;
 
 #[derive(Debug)]
 struct Account {

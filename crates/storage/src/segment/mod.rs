@@ -31,7 +31,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::StorageError;
 use files::{Files, Handles};
 use format::{BLOCK_HEADER, BlockHeader, FILE_HEADER};
-use writer::Appender;
+use writer::{Appender, OpenFile};
 
 /// The usual limit of a file. It is closed when it would grow beyond; only a block that is larger by itself makes a
 /// larger file.
@@ -40,6 +40,12 @@ pub const SEGMENT_BYTES: u32 = 16 << 20;
 /// The largest block, its header included. A chunk holds at most one message that is larger than a few MiB, and a
 /// message is at most 512 MiB.
 pub const MAX_BLOCK_BYTES: u32 = 1 << 30;
+
+/// Durable files that may be open because they are not synced; with more they are synced at once.
+const UNSYNCED_FILES: usize = 64;
+
+/// Files that the store has open at most: for reading, not synced, and appended to.
+pub(crate) const OPEN_FILES: usize = files::OPEN_HANDLES + UNSYNCED_FILES + 2;
 
 /// A segment file's number. Never used twice in a data directory while anything may still name it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -98,6 +104,8 @@ pub struct SegmentStore {
     appenders: [Mutex<Appender>; 2],
     files: Mutex<Files>,
     handles: Mutex<Handles>,
+    /// Held while files are synced.
+    syncing: Mutex<()>,
     /// A sync failed: no later success proves anything.
     stopped: AtomicBool,
 }
@@ -144,6 +152,7 @@ impl SegmentStore {
             appenders: [Mutex::new(Appender::new(Class::Durable)), Mutex::new(Appender::new(Class::Spill))],
             files: Mutex::new(files),
             handles: Mutex::new(Handles::default()),
+            syncing: Mutex::default(),
             stopped: AtomicBool::new(false),
         })
     }
@@ -187,8 +196,12 @@ impl SegmentStore {
         }
         let mut placed = Vec::with_capacity(blocks.len());
         let mut appender = lock(&self.appenders[class as usize]);
-        let result = appender.append(self, blocks, &mut placed);
+        let mut result = appender.append(self, blocks, &mut placed);
+        let unsynced = appender.unsynced_files();
         drop(appender);
+        if result.is_ok() && unsynced > UNSYNCED_FILES {
+            result = self.sync();
+        }
         match result {
             Ok(()) => Ok(placed),
             Err(error) => {
@@ -201,29 +214,38 @@ impl SegmentStore {
     }
 
     /// Returns when every durable block written before is on disk. After an error nothing is promised any more and
-    /// every later call fails too.
+    /// every later call fails too, but for the lack of a file descriptor ([`StorageError::is_out_of_files`]).
     ///
     /// # Errors
     /// When a sync fails now or failed before.
     pub fn sync(&self) -> Result<(), StorageError> {
+        // Whoever comes second returns when what the first one took is on disk.
+        let _syncing = lock(&self.syncing);
         if self.stopped.load(Ordering::Acquire) {
             return Err(stopped());
         }
         let (dirty, new_entries) = lock(&self.appenders[Class::Durable as usize]).take_dirty();
-        let synced = (|| {
-            for (id, file) in dirty {
-                let path = self.dirs[0].join(file_name(id));
-                file.sync_data().map_err(io("sync", &path))?;
+        let synced = self.sync_files(dirty, new_entries);
+        match &synced {
+            Ok(()) => {}
+            // The directory could not be opened, so nothing of it was synced; the files were.
+            Err(error) if error.is_out_of_files() => {
+                lock(&self.appenders[Class::Durable as usize]).entries_not_synced();
             }
-            if new_entries {
-                self.disk.sync_dir(&self.dirs[0]).map_err(io("sync", &self.dirs[0]))?;
-            }
-            Ok(())
-        })();
-        if synced.is_err() {
-            self.stopped.store(true, Ordering::Release);
+            Err(_) => self.stopped.store(true, Ordering::Release),
         }
         synced
+    }
+
+    fn sync_files(&self, files: Vec<OpenFile>, new_entries: bool) -> Result<(), StorageError> {
+        for (id, file) in files {
+            let path = self.dirs[0].join(file_name(id));
+            file.sync_data().map_err(io("sync", &path))?;
+        }
+        if new_entries {
+            self.disk.sync_dir(&self.dirs[0]).map_err(io("sync", &self.dirs[0]))?;
+        }
+        Ok(())
     }
 
     /// Reads a block and checks that it is the one wanted and whole.

@@ -13,7 +13,7 @@ use crate::error::StorageError;
 /// Blocks per write call: each gives two slices, and the kernel takes 1,024.
 const BLOCKS_PER_WRITE: usize = 256;
 
-type OpenFile = (SegmentId, Arc<dyn DiskFile>);
+pub(super) type OpenFile = (SegmentId, Arc<dyn DiskFile>);
 
 struct Current {
     id: SegmentId,
@@ -36,6 +36,16 @@ impl Appender {
     /// Durable files written, and whether any was created, since the last call.
     pub(super) fn take_dirty(&mut self) -> (Vec<OpenFile>, bool) {
         (std::mem::take(&mut self.dirty), std::mem::take(&mut self.new_entries))
+    }
+
+    /// Durable files written since they were last taken to be synced.
+    pub(super) fn unsynced_files(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// What [`Self::take_dirty`] said of created files holds on.
+    pub(super) fn entries_not_synced(&mut self) {
+        self.new_entries = true;
     }
 
     /// Appends the blocks; `placed` has the live ones also when a later one failed.

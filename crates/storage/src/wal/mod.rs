@@ -196,7 +196,10 @@ impl Wal {
         ring.next_number += 1;
         let reusable = ring.free.iter().position(|file| file.bytes == options.file_bytes);
         let file = match reusable.and_then(|at| ring.free.remove(at)) {
-            Some(file) => maker.reuse(file, number)?,
+            Some(mut file) => {
+                maker.reuse(&mut file, number)?;
+                file
+            }
             None => {
                 let bytes = options.file_bytes.min(STARTER_FILE_BYTES);
                 let file = maker.create(number, bytes, true)?;

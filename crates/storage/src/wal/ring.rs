@@ -123,15 +123,15 @@ impl Maker {
         Ok(log_file)
     }
 
-    /// Gives a file whose content is no longer needed a new number and salt.
-    pub(super) fn reuse(&self, mut file: LogFile, number: u64) -> Result<LogFile, StorageError> {
+    /// Gives a file whose content is no longer needed a new number and salt. After an error it may be tried again,
+    /// with a later number.
+    pub(super) fn reuse(&self, file: &mut LogFile, number: u64) -> Result<(), StorageError> {
         file.header = self.header(number);
         file.write_header()?;
         let path = self.dir.join(file_name(number));
         self.disk.rename(&file.path, &path).map_err(|error| StorageError::io("rename", &file.path, error))?;
-        self.sync_dir()?;
         file.path = path;
-        Ok(file)
+        self.sync_dir()
     }
 
     fn header(&self, number: u64) -> FileHeader {
@@ -309,6 +309,7 @@ impl Inner {
     }
 
     fn do_job(&self, maker: &Maker, job: Job) -> Result<(), StorageError> {
+        let reused = matches!(job, Job::Reuse { .. });
         let made = match job {
             Job::Remove(file) => {
                 self.remove(maker, &file);
@@ -317,7 +318,13 @@ impl Inner {
             Job::Create { number, bytes, prewrite } => {
                 maker.create(number, bytes, prewrite).map(|file| (file, bytes))
             }
-            Job::Reuse { file, number } => maker.reuse(file, number).map(|file| (file, 0)),
+            Job::Reuse { mut file, number } => match maker.reuse(&mut file, number) {
+                Ok(()) => Ok((file, 0)),
+                Err(error) => {
+                    lock(&self.ring).free.push_front(file);
+                    Err(error)
+                }
+            },
         };
         match made {
             Ok((file, new_bytes)) => {
@@ -330,13 +337,13 @@ impl Inner {
                 self.ring_changed.notify_all();
                 Ok(())
             }
-            Err(error) if error.is_disk_full() => {
-                tracing::warn!(%error, "no room for another log file");
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%error, "cannot make another log file now");
                 self.set_no_room(|ring| ring.no_room_for_file = true);
                 self.ring_changed.notify_all();
                 let ring = lock(&self.ring);
                 // A released file needs no room: look at once.
-                if ring.free.is_empty() && !ring.done {
+                if (ring.free.is_empty() || reused) && !ring.done {
                     drop(self.wait_ring_for(ring, self.options.retry));
                 }
                 Ok(())

@@ -269,6 +269,32 @@ fn a_failure_while_opening_loses_nothing() {
     }
 }
 
+/// Whatever there was no file descriptor for is done at the next try.
+#[test]
+fn a_lack_of_file_descriptors_passes() {
+    for op in [Op::Create, Op::SyncDir, Op::Open, Op::List] {
+        let mut nth = 1;
+        loop {
+            let mut disk = new_disk(nth);
+            let (owner, _) = start(&disk, None);
+            let before = disk.count(op);
+            disk.fail(op, nth, Fault::TooManyFiles);
+            for command in script() {
+                if let Err(error) = act(&owner, &command) {
+                    assert!(error.is_out_of_files(), "{op:?} {nth}: {error}");
+                    act(&owner, &command).unwrap();
+                }
+            }
+            let reached = disk.count(op) >= before + nth;
+            crash(&mut disk, owner);
+            if !reached {
+                break;
+            }
+            nth += 1;
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_passes() {
     let disk = new_disk(1);

@@ -35,8 +35,8 @@ fn survives(op: Op, nth: u64, fault: Fault) -> bool {
     let told: Vec<Event> = events.iter().collect();
     let fatal = told.iter().filter(|event| matches!(event, Event::Fatal(_))).count();
     assert_eq!(fatal, usize::from(closed.is_err()), "{op:?} {nth} {fault:?}: {told:?}");
-    if fault == Fault::NoSpace && op != Op::Sync && op != Op::SyncDir {
-        assert_eq!(fatal, 0, "a full disk passes: {op:?} {nth}: {told:?}");
+    if (fault == Fault::NoSpace && op != Op::Sync && op != Op::SyncDir) || fault == Fault::TooManyFiles {
+        assert_eq!(fatal, 0, "{fault:?} passes: {op:?} {nth}: {told:?}");
         assert_eq!(staged.len(), 24);
     }
     if fatal == 0 {
@@ -89,6 +89,31 @@ fn every_change_of_files_failing() {
         walk(Op::Rename, fault, 1);
     }
     walk(Op::Remove, Fault::Io, 1);
+}
+
+#[test]
+fn every_lack_of_a_file_descriptor() {
+    walk(Op::Create, Fault::TooManyFiles, 2);
+    walk(Op::SyncDir, Fault::TooManyFiles, 4);
+}
+
+/// Until there is one: publishers are told, and everything staged becomes durable in the end.
+#[test]
+fn no_file_descriptor_for_long_is_told_and_passes() {
+    let disk = SimDisk::new(1);
+    let (wal, _, _, events) = open(&disk, small(), 0).unwrap();
+    while wal.file_bytes() < 2 * 16 * 1024 {
+        std::thread::yield_now();
+    }
+    (1..=20).for_each(|nth| disk.fail(Op::Create, nth, Fault::TooManyFiles));
+    for round in 0..12 {
+        enqueue(1, round, 1, 3000).stage(&wal, false);
+    }
+    wal.sync().unwrap();
+    let told: Vec<_> = events.try_iter().filter(|event| matches!(event, Event::DiskFull(_))).collect();
+    assert_eq!(told[0], Event::DiskFull(true));
+    assert!(disk.count(Op::Create) > 20 && !told.contains(&Event::DiskFull(false)) || told.len() > 1);
+    wal.close().unwrap();
 }
 
 #[test]

@@ -108,8 +108,8 @@ impl SessionWaker {
     }
 }
 
-impl posthouse_storage::wal::DurableWaiter for SessionWaker {
-    fn durable(&self, _lsn: Lsn) {
+impl posthouse_storage::wal::LogWaiter for SessionWaker {
+    fn passed(&self, _lsn: Lsn) {
         self.synced();
     }
 }

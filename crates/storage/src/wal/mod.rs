@@ -34,13 +34,13 @@ pub use replay::verify;
 pub use report::{Damage, DamageKind, ReplayReport, TornTail};
 pub(crate) use scan::{LogCensus, census};
 pub use stage::{Payload, Stage};
-pub use waiters::DurableWaiter;
+pub use waiters::LogWaiter;
 
 use crate::disk::Disk;
 use crate::error::StorageError;
 use ring::{Maker, Ring};
 use stage::Staging;
-use waiters::Waiters;
+use waiters::Watermark;
 
 /// The file that a fresh log starts with, so that the first start need not wait for a large one.
 const STARTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -62,6 +62,8 @@ pub struct WalOptions {
     pub staging_bytes: u64,
     /// How long settlements may stay staged when nothing else is.
     pub settle_delay: Duration,
+    /// How long what need only be written may stay without being synced.
+    pub sync_delay: Duration,
     /// How long to wait on a full disk before trying again.
     pub retry: Duration,
     /// Source of the files' salts.
@@ -78,6 +80,7 @@ impl Default for WalOptions {
             batch_bytes: 4 * 1024 * 1024,
             staging_bytes: 32 * 1024 * 1024,
             settle_delay: Duration::from_millis(10),
+            sync_delay: Duration::from_millis(100),
             retry: Duration::from_secs(1),
             salt_seed: RandomState::new().build_hasher().finish(),
         }
@@ -153,12 +156,10 @@ struct Inner {
     /// Something was staged that the writer thread sleeps for.
     staged: Condvar,
     appended: AtomicU64,
-    durable: AtomicU64,
-    /// Only settlements are staged.
+    written: Watermark,
+    durable: Watermark,
+    /// See [`Staging::is_lazy`].
     lazy: AtomicBool,
-    waiters: Mutex<Waiters>,
-    /// For `Wal::sync`; goes with `waiters`.
-    synced: Condvar,
     ring: Mutex<Ring>,
     ring_changed: Condvar,
     disk_full: AtomicBool,
@@ -227,23 +228,28 @@ impl Wal {
 
     /// The position below which everything is on disk.
     pub fn durable(&self) -> Lsn {
-        self.inner.durable.load(Ordering::Acquire)
+        self.inner.durable.position()
+    }
+
+    /// The position below which everything has been handed to the operating system: it survives the end of this process,
+    /// not of the machine.
+    pub fn written(&self) -> Lsn {
+        self.inner.written.position()
+    }
+
+    /// Tells `waiter`, once, when everything below `lsn` is written: at once, on this thread, when it is. Never when
+    /// the log stops before.
+    pub fn notify_when_written(&self, lsn: Lsn, waiter: Arc<dyn LogWaiter>) {
+        self.inner.written.notify(lsn, waiter);
     }
 
     /// Tells `waiter`, once, when everything below `lsn` is durable: at once, on this thread, when it is. Never
     /// when the log stops before.
-    pub fn notify_when_durable(&self, lsn: Lsn, waiter: Arc<dyn DurableWaiter>) {
-        let mut durable = self.durable();
-        if durable < lsn {
+    pub fn notify_when_durable(&self, lsn: Lsn, waiter: Arc<dyn LogWaiter>) {
+        if self.durable() < lsn {
             self.inner.hurry();
-            let mut waiters = lock(&self.inner.waiters);
-            durable = self.durable();
-            if durable < lsn {
-                waiters.add(lsn, waiter);
-                return;
-            }
         }
-        waiter.durable(durable);
+        self.inner.durable.notify(lsn, waiter);
     }
 
     /// Blocks until everything staged so far is durable. For shutdown and tests.
@@ -253,13 +259,7 @@ impl Wal {
     pub fn sync(&self) -> Result<(), StorageError> {
         let lsn = self.appended();
         self.inner.hurry();
-        let mut waiters = lock(&self.inner.waiters);
-        waiters.blocked += 1;
-        while self.durable() < lsn && !self.inner.stopped.load(Ordering::Acquire) {
-            waiters = self.inner.synced.wait(waiters).unwrap_or_else(PoisonError::into_inner);
-        }
-        waiters.blocked -= 1;
-        drop(waiters);
+        self.inner.durable.wait(lsn, &self.inner.stopped);
         if self.durable() < lsn { self.inner.check_running() } else { Ok(()) }
     }
 
@@ -368,10 +368,9 @@ impl Inner {
             staging: Mutex::new(Staging::new(position)),
             staged: Condvar::new(),
             appended: AtomicU64::new(position),
-            durable: AtomicU64::new(position),
+            written: Watermark::new(position),
+            durable: Watermark::new(position),
             lazy: AtomicBool::new(false),
-            waiters: Mutex::default(),
-            synced: Condvar::new(),
             ring: Mutex::new(ring),
             ring_changed: Condvar::new(),
             disk_full: AtomicBool::new(false),
@@ -387,7 +386,7 @@ impl Inner {
         self.appended.store(position, Ordering::SeqCst);
     }
 
-    /// Someone waits: settlements are not held back any longer.
+    /// Someone waits: nothing is held back any longer.
     fn hurry(&self) {
         if self.lazy.load(Ordering::Relaxed) {
             let wake = lock(&self.staging).hurry();
@@ -397,22 +396,14 @@ impl Inner {
         }
     }
 
-    fn advance_durable(&self, durable: Lsn, due: &mut Vec<Arc<dyn DurableWaiter>>) {
-        self.durable.store(durable, Ordering::SeqCst);
-        {
-            let mut waiters = lock(&self.waiters);
-            waiters.take_due(durable, due);
-            if waiters.blocked > 0 {
-                self.synced.notify_all();
-            }
-        }
-        due.drain(..).for_each(|waiter| waiter.durable(durable));
+    fn advance_durable(&self, durable: Lsn, due: &mut Vec<Arc<dyn LogWaiter>>) {
+        self.durable.raise(durable, due);
         self.check_drained();
     }
 
     /// Whether more than `1 / part` of the allowed bytes is staged, or something else holds the log up.
     fn over(&self, part: u64) -> bool {
-        let durable = self.durable.load(Ordering::SeqCst);
+        let durable = self.durable.position();
         let staged = self.appended.load(Ordering::SeqCst).saturating_sub(durable);
         staged >= self.options.staging_bytes / part
             || self.over_limit.load(Ordering::SeqCst)
@@ -445,9 +436,8 @@ impl Inner {
             staging.buffer.clear();
             self.staged.notify_all();
         }
-        // Under their locks, so that nobody between a look at `stopped` and his wait misses it.
-        drop(lock(&self.waiters));
-        self.synced.notify_all();
+        self.durable.wake_blocked();
+        // Under the lock, so that nobody between a look at `stopped` and his wait misses it.
         drop(lock(&self.ring));
         self.ring_changed.notify_all();
         first

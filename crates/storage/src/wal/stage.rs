@@ -35,6 +35,10 @@ pub(super) struct Buffer {
     pub(super) first: Lsn,
     /// Holds something that must not wait for `settle_delay`.
     urgent: bool,
+    /// Holds something that must be synced as soon as it is written.
+    strict: bool,
+    /// Holds something that need only be written.
+    relaxed: bool,
 }
 
 pub(super) struct SharedPart {
@@ -64,7 +68,13 @@ impl Buffer {
         }
         self.bytes.clear();
         self.shared.clear();
-        self.urgent = false;
+        (self.urgent, self.strict, self.relaxed) = (false, false, false);
+    }
+
+    /// Whether syncing it may be left for `sync_delay`: nobody asked for more than writing. Settlements alone are synced
+    /// as soon as they are written, unless something before them is `unsynced` too.
+    pub(super) fn may_stay_unsynced(&self, unsynced: bool) -> bool {
+        !self.strict && (self.relaxed || unsynced)
     }
 
     pub(super) fn start(&self) -> Cursor {
@@ -130,7 +140,7 @@ pub(super) enum Writer {
     Awake,
     /// Sleeps until anything is staged.
     Idle,
-    /// Sleeps until something urgent is staged or the settlements have waited long enough.
+    /// Sleeps until something urgent is staged, or what was left to be written or synced has waited long enough.
     Dozing,
 }
 
@@ -144,21 +154,42 @@ pub(super) struct Staging {
     pub(super) closing: bool,
     /// The writer thread is gone after an error: what is staged is dropped.
     pub(super) stopped: bool,
+    /// Something was taken from the buffer that is not synced and may be left so for `sync_delay`.
+    pub(super) unsynced: bool,
+    /// Somebody waits for it to be synced.
+    pub(super) sync_wanted: bool,
 }
 
 impl Staging {
     pub(super) fn new(position: Lsn) -> Self {
         let buffer = Buffer { first: position, ..Buffer::default() };
-        Self { buffer, position, writer: Writer::Idle, closing: false, stopped: false }
+        Self {
+            buffer,
+            position,
+            writer: Writer::Idle,
+            closing: false,
+            stopped: false,
+            unsynced: false,
+            sync_wanted: false,
+        }
     }
 
     pub(super) fn is_urgent(&self) -> bool {
-        self.buffer.urgent || self.closing || self.buffer.bytes.len() > LAZY_BYTES
+        self.buffer.urgent || self.closing || self.sync_wanted || self.buffer.bytes.len() > LAZY_BYTES
     }
 
-    /// Asks for what is staged to be written without delay; whether the writer thread must be woken for it.
+    /// Whether something waits that becomes durable without delay only when somebody asks for it.
+    pub(super) fn is_lazy(&self) -> bool {
+        !self.buffer.strict && (self.unsynced || !self.buffer.is_empty())
+    }
+
+    /// Asks for everything up to here to be written and synced without delay; whether the writer thread must be woken
+    /// for it.
     pub(super) fn hurry(&mut self) -> bool {
-        self.buffer.urgent |= !self.buffer.is_empty();
+        let waits = !self.buffer.is_empty();
+        self.buffer.urgent |= waits;
+        self.buffer.strict |= waits;
+        self.sync_wanted |= self.unsynced;
         self.must_wake()
     }
 
@@ -212,6 +243,25 @@ impl<'a> Stage<'a> {
     /// # Panics
     /// When the record would reach 4 GiB.
     pub fn enqueue(&mut self, targets: &[(QueueId, Seq)], count: u32, payload: Payload<'_>) -> Lsn {
+        self.put_enqueue(targets, count, payload, false)
+    }
+
+    /// The same as [`Self::enqueue`] for messages that need only be written: they are synced up to `sync_delay` later,
+    /// unless someone waits for it.
+    ///
+    /// # Panics
+    /// When the record would reach 4 GiB.
+    pub fn enqueue_relaxed(&mut self, targets: &[(QueueId, Seq)], count: u32, payload: Payload<'_>) -> Lsn {
+        self.put_enqueue(targets, count, payload, true)
+    }
+
+    fn put_enqueue(
+        &mut self,
+        targets: &[(QueueId, Seq)],
+        count: u32,
+        payload: Payload<'_>,
+        relaxed: bool,
+    ) -> Lsn {
         let payload_bytes = match &payload {
             Payload::Copy(bytes) => bytes.len(),
             Payload::Shared(chunk) => chunk.bytes().len(),
@@ -232,6 +282,8 @@ impl<'a> Stage<'a> {
                 Payload::Shared(_) => {}
             }
             staging.buffer.urgent = true;
+            staging.buffer.strict |= !relaxed;
+            staging.buffer.relaxed |= relaxed;
         })
     }
 
@@ -256,6 +308,7 @@ impl<'a> Stage<'a> {
             staging.record(KIND_QUEUE_DELETED, 8);
             staging.buffer.bytes.extend_from_slice(&queue.0.to_le_bytes());
             staging.buffer.urgent = true;
+            staging.buffer.strict = true;
         })
     }
 
@@ -277,7 +330,7 @@ impl<'a> Stage<'a> {
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
         let Some(mut staging) = self.staging.take() else { return };
-        let lazy = !staging.buffer.is_empty() && !staging.is_urgent();
+        let lazy = staging.is_lazy();
         self.wal.inner.note_appended(staging.position, lazy);
         let wake = staging.must_wake();
         drop(staging);

@@ -1,7 +1,8 @@
 //! The log's one writing thread: takes what was staged, writes it, syncs it, tells who waits.
 //!
 //! There is no timer to collect batches: a batch is what was staged while the one before was being synced. Only
-//! settlements, when nothing else is staged and nobody waits, are left for up to `settle_delay`.
+//! settlements, when nothing else is staged and nobody waits, are left for up to `settle_delay`; and messages that need
+//! only be written are left without a sync for up to `sync_delay`, as long as nothing that must be synced follows.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -15,11 +16,14 @@ use super::format::{
 };
 use super::ring::{LogFile, file_bytes_for};
 use super::stage::{Buffer, Cursor, Writer};
-use super::waiters::DurableWaiter;
+use super::waiters::LogWaiter;
 use super::{Inner, lock};
 use crate::error::StorageError;
 
 static ZEROES: [u8; BATCH_ALIGN as usize] = [0; BATCH_ALIGN as usize];
+
+/// What need only be written is synced when it has come to so many bytes, so that a sync never has much to do.
+const UNSYNCED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// The writing thread's state.
 pub(super) struct LogWriter {
@@ -33,7 +37,11 @@ pub(super) struct LogWriter {
     next_batch: u64,
     /// Position after the last record written.
     written: Lsn,
-    due: Vec<Arc<dyn DurableWaiter>>,
+    /// Nothing in `buffer` must be synced at once.
+    relaxed: bool,
+    /// When what is written and not synced must be synced.
+    sync_at: Option<Instant>,
+    due: Vec<Arc<dyn LogWaiter>>,
 }
 
 impl LogWriter {
@@ -46,6 +54,8 @@ impl LogWriter {
             at: FIRST_BATCH_AT,
             next_batch,
             written: position,
+            relaxed: false,
+            sync_at: None,
             due: Vec::new(),
         }
     }
@@ -62,12 +72,19 @@ impl LogWriter {
         while self.next_buffer() {
             self.inner.check_running()?;
             self.write_buffer()?;
+            self.inner.written.raise(self.written, &mut self.due);
+            if !self.may_leave_unsynced() {
+                self.sync()?;
+            }
+        }
+        if self.is_unsynced() {
             self.sync()?;
         }
         self.write_end()
     }
 
-    /// Takes what is staged, waiting for it; `false` when the log is closed and everything is written.
+    /// Takes what is staged, waiting for it; nothing when it is time to sync what was written. `false` when the log is
+    /// closed and everything is written.
     fn next_buffer(&mut self) -> bool {
         self.buffer.clear();
         let mut staging = lock(&self.inner.staging);
@@ -77,8 +94,17 @@ impl LogWriter {
                 if staging.closing {
                     return false;
                 }
-                staging.writer = Writer::Idle;
-                staging = self.inner.wait_staged(staging);
+                let Some(sync_at) = self.sync_at else {
+                    staging.writer = Writer::Idle;
+                    staging = self.inner.wait_staged(staging);
+                    continue;
+                };
+                let left = sync_at.saturating_duration_since(Instant::now());
+                if left.is_zero() || staging.sync_wanted {
+                    break;
+                }
+                staging.writer = Writer::Dozing;
+                staging = self.inner.wait_staged_for(staging, left);
                 continue;
             }
             if staging.is_urgent() {
@@ -93,10 +119,35 @@ impl LogWriter {
             staging = self.inner.wait_staged_for(staging, until - now);
         }
         staging.writer = Writer::Awake;
-        self.inner.lazy.store(false, Ordering::Relaxed);
         std::mem::swap(&mut self.buffer, &mut staging.buffer);
         staging.buffer.first = staging.position;
+        self.relaxed = self.buffer.may_stay_unsynced(staging.unsynced);
+        staging.unsynced = self.relaxed;
+        staging.sync_wanted &= self.relaxed;
+        self.inner.lazy.store(staging.is_lazy(), Ordering::Relaxed);
         true
+    }
+
+    /// Whether what was written just now may wait for a later sync.
+    fn may_leave_unsynced(&mut self) -> bool {
+        if !self.relaxed {
+            return false;
+        }
+        let mut staging = lock(&self.inner.staging);
+        let bytes = self.written - self.inner.durable.position();
+        let now = Instant::now();
+        let sync_at = *self.sync_at.get_or_insert(now + self.inner.options.sync_delay);
+        let may = !staging.sync_wanted && bytes <= UNSYNCED_BYTES_MAX && now < sync_at;
+        if !may {
+            // From here on the sync is on its way: nobody need ask for it.
+            (staging.unsynced, staging.sync_wanted) = (false, false);
+            self.inner.lazy.store(staging.is_lazy(), Ordering::Relaxed);
+        }
+        may
+    }
+
+    fn is_unsynced(&self) -> bool {
+        self.written > self.inner.durable.position()
     }
 
     fn write_buffer(&mut self) -> Result<(), StorageError> {
@@ -113,7 +164,7 @@ impl LogWriter {
                 salt: self.file.header.salt,
                 number: self.next_batch,
                 first: from.lsn,
-                durable_before: self.inner.durable.load(Ordering::Relaxed),
+                durable_before: self.inner.durable.position(),
             };
             self.write_batch(&header, from, to)?;
             from = to;
@@ -158,7 +209,7 @@ impl LogWriter {
         if self.at + batch_file_bytes(length) <= self.file.bytes {
             return Ok(());
         }
-        if self.written > self.inner.durable.load(Ordering::Relaxed) {
+        if self.is_unsynced() {
             self.sync()?;
         }
         let next = self.inner.take_file(file_bytes_for(length))?;
@@ -171,6 +222,7 @@ impl LogWriter {
 
     fn sync(&mut self) -> Result<(), StorageError> {
         self.file.sync()?;
+        self.sync_at = None;
         self.inner.advance_durable(self.written, &mut self.due);
         Ok(())
     }

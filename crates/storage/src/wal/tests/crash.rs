@@ -33,9 +33,18 @@ enum End {
     Stopped(u64),
 }
 
+/// How a record is staged.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Copied,
+    Shared,
+    Relaxed,
+}
+
 #[derive(Clone, Debug)]
 struct Run {
-    entries: Vec<(Entry, bool, bool)>,
+    /// Each with whether everything is synced after it.
+    entries: Vec<(Entry, Way, bool)>,
     /// Releases everything durable after so many records.
     release_after: Option<usize>,
     end: End,
@@ -49,7 +58,8 @@ fn run() -> impl Strategy<Value = Run> {
         (1..30u64).prop_map(End::FailedWrite),
         (1..30u64).prop_map(End::Stopped),
     ];
-    let entries = prop::collection::vec((entry(), any::<bool>(), prop::bool::weighted(0.3)), 0..40);
+    let way = prop_oneof![Just(Way::Copied), Just(Way::Shared), Just(Way::Relaxed)];
+    let entries = prop::collection::vec((entry(), way, prop::bool::weighted(0.3)), 0..40);
     (entries, prop::option::of(0..40usize), end).prop_map(|(entries, release_after, end)| Run {
         entries,
         release_after,
@@ -100,8 +110,11 @@ fn check(seed: u64, runs: &[Run]) {
             End::FailedWrite(nth) => disk.fail(Op::Write, nth, Fault::Io),
             End::Closed | End::Crash => {}
         }
-        for (at, (entry, shared, sync)) in run.entries.iter().enumerate() {
-            let end = entry.stage(&wal, *shared);
+        for (at, (entry, way, sync)) in run.entries.iter().enumerate() {
+            let end = match way {
+                Way::Relaxed => entry.stage_relaxed(&wal),
+                Way::Copied | Way::Shared => entry.stage(&wal, matches!(way, Way::Shared)),
+            };
             model.staged.push((end, entry.clone()));
             if *sync && wal.sync().is_err() {
                 break;

@@ -35,8 +35,8 @@ fn everything_staged_comes_back_in_order() {
 
 struct Count(AtomicUsize, Mutex<Sender<Lsn>>);
 
-impl DurableWaiter for Count {
-    fn durable(&self, lsn: Lsn) {
+impl LogWaiter for Count {
+    fn passed(&self, lsn: Lsn) {
         self.0.fetch_add(1, Ordering::SeqCst);
         self.1.lock().unwrap().send(lsn).unwrap();
     }
@@ -69,6 +69,56 @@ fn waiters_are_told_once_each_and_not_before() {
     Entry::Settle(QueueId(1), vec![(0, 7)]).stage(&wal, false);
     wal.close().unwrap();
     assert_eq!(wal.durable(), wal.appended());
+}
+
+#[test]
+fn what_need_only_be_written_is_synced_when_somebody_asks_or_later() {
+    let disk = SimDisk::new(1);
+    let patient = WalOptions { sync_delay: Duration::from_secs(3600), ..small() };
+    let (wal, _, _, _) = open(&disk, patient, 0).unwrap();
+    let (sender, told) = mpsc::channel();
+    let waiter = Arc::new(Count(AtomicUsize::new(0), Mutex::new(sender)));
+    let write = |first| {
+        let end = enqueue(1, first, 1, 10).stage_relaxed(&wal);
+        wal.notify_when_written(end, waiter.clone());
+        assert!(told.recv().unwrap() >= end);
+        assert!(wal.written() >= end && wal.durable() < end);
+        end
+    };
+    // Somebody waits for it to be durable: one that is told, one that blocks.
+    let end = write(0);
+    wal.notify_when_durable(end, waiter.clone());
+    assert!(told.recv().unwrap() >= end);
+    let end = write(1);
+    wal.sync().unwrap();
+    assert!(wal.durable() >= end);
+    // Something that must be synced comes after it.
+    let end = write(2);
+    let strict = enqueue(1, 3, 1, 10).stage(&wal, false);
+    wal.notify_when_durable(strict, waiter.clone());
+    assert!(told.recv().unwrap() >= end);
+    // The log is closed.
+    write(4);
+    wal.close().unwrap();
+    assert_eq!(wal.durable(), wal.appended());
+    // It has waited long enough.
+    let (wal, report, _, _) = open(&disk, small(), 0).unwrap();
+    assert!(report.closed);
+    let end = enqueue(1, 5, 1, 10).stage_relaxed(&wal);
+    while wal.durable() < end {
+        std::thread::yield_now();
+    }
+    // It has come to too much: the last of these batches need not be synced.
+    let patient = WalOptions { sync_delay: Duration::from_secs(3600), staging_bytes: 1 << 30, ..small() };
+    drop(wal);
+    let (wal, _, _, _) = open(&disk, patient, 0).unwrap();
+    for first in 0..1000 {
+        enqueue(1, first, 1, 16_000).stage_relaxed(&wal);
+    }
+    while wal.written() < wal.appended() {
+        std::thread::yield_now();
+    }
+    assert!(wal.durable() > wal.appended() - (9 << 20));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod length_limits;
 mod limits;
 mod policies;
 mod prefetch;
+mod promises;
 mod publishing;
 mod queues;
 mod recent_history;

@@ -3,6 +3,7 @@
 //! A queue carries out a [`QueueSettings`]. It comes from the arguments of its declaration; whoever merges others into
 //! it (a policy) does so in this type.
 
+use crate::durability::Durability;
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
 use crate::policy::QueuePolicy;
@@ -49,11 +50,13 @@ pub struct QueueSettings {
     pub segment_bytes: Option<u64>,
     /// `x-single-active-consumer`: one consumer at a time gets messages.
     pub single_active_consumer: bool,
+    /// `x-durability`: when its persistent messages count as kept, if it is durable.
+    pub durability: Durability,
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 4] =
-    ["x-max-length", "x-max-length-bytes", "x-overflow", "x-single-active-consumer"];
+pub const SETTINGS: [&str; 5] =
+    ["x-max-length", "x-max-length-bytes", "x-overflow", "x-single-active-consumer", "x-durability"];
 
 /// The settings that only streams have.
 const STREAM_SETTINGS: [&str; 2] = ["x-max-age", "x-stream-max-segment-size-bytes"];
@@ -84,7 +87,7 @@ impl QueueSettings {
     }
 
     /// What the queue is to do when these settings are its arguments' and a policy applies to it: of two lengths the
-    /// smaller one, and the policy's word for what happens beyond it.
+    /// smaller one, and the policy's word for what happens beyond it and for what is promised.
     #[must_use]
     pub fn under(self, policy: &QueuePolicy) -> Self {
         let smaller = |declared: Option<u64>, said: Option<u64>| match (declared, said) {
@@ -97,6 +100,7 @@ impl QueueSettings {
             overflow: policy.overflow.unwrap_or(self.overflow),
             max_age_ms: smaller(self.max_age_ms, policy.max_age_ms),
             segment_bytes: smaller(self.segment_bytes, policy.segment_bytes),
+            durability: policy.durability.unwrap_or(self.durability),
             ..self
         }
     }
@@ -122,6 +126,14 @@ impl QueueSettings {
             }
             "x-stream-max-segment-size-bytes" => self.segment_bytes = Some(not_negative(value)?),
             "x-single-active-consumer" => self.single_active_consumer = boolean(value)?,
+            "x-durability" => {
+                let name = long_string(value)?;
+                let known = Durability::from_name(name);
+                self.durability = known.ok_or_else(|| {
+                    let got = String::from_utf8_lossy(name);
+                    format!("\"expected sync, relaxed or memory, got '{got}'\"")
+                })?;
+            }
             _ => {}
         }
         Ok(())
@@ -192,11 +204,12 @@ mod tests {
                 overflow: Some(Overflow::DropHead),
                 max_age_ms: Some(11),
                 segment_bytes: Some(9),
+                durability: Some(Durability::Relaxed),
                 ..QueuePolicy::default()
             };
             let settings = declared.clone().under(&policy);
             assert_eq!((settings.max_length, settings.max_length_bytes), (Some(expected), Some(7)));
-            assert_eq!(settings.overflow, Overflow::DropHead);
+            assert_eq!((settings.overflow, settings.durability), (Overflow::DropHead, Durability::Relaxed));
             assert_eq!((settings.max_age_ms, settings.segment_bytes), (Some(11), Some(8)));
         }
     }
@@ -213,6 +226,8 @@ mod tests {
             ("x-overflow", FieldValue::string("nonsense"), "invalid_overflow"),
             ("x-overflow", FieldValue::I32(1), "{unacceptable_type,signedint}"),
             ("x-single-active-consumer", FieldValue::string("true"), "{unacceptable_type,longstr}"),
+            ("x-durability", FieldValue::I32(1), "{unacceptable_type,signedint}"),
+            ("x-durability", FieldValue::string("no"), "\"expected sync, relaxed or memory, got 'no'\""),
         ] {
             assert_eq!(text(name, value), invalid(name, reason));
         }

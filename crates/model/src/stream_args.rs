@@ -1,6 +1,7 @@
 //! The x-arguments of streams and of their consumers, read into types, with RabbitMQ's checks and texts.
 
 use crate::args::{check_equivalent, check_leader_locator, expected_integer};
+use crate::durability::Durability;
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
 use crate::queue_settings::QueueSettings;
@@ -35,14 +36,23 @@ const OF_OTHER_QUEUE_TYPES: [&str; 21] = [
 const OF_OTHER_QUEUE_TYPES_CONSUMERS: [&str; 2] = ["x-priority", "x-consumer-timeout"];
 
 /// Arguments that two declarations of one stream must agree on.
-const COMPARED: [&str; 7] =
-    ["x-queue-type", MAX_BYTES, MAX_AGE, SEGMENT_BYTES, FILTER_BYTES, CLUSTER_SIZE, "x-queue-leader-locator"];
+const COMPARED: [&str; 8] = [
+    "x-queue-type",
+    MAX_BYTES,
+    MAX_AGE,
+    SEGMENT_BYTES,
+    FILTER_BYTES,
+    CLUSTER_SIZE,
+    "x-queue-leader-locator",
+    DURABILITY,
+];
 
 const MAX_BYTES: &str = "x-max-length-bytes";
 const MAX_AGE: &str = "x-max-age";
 const SEGMENT_BYTES: &str = "x-stream-max-segment-size-bytes";
 const FILTER_BYTES: &str = "x-stream-filter-size-bytes";
 const CLUSTER_SIZE: &str = "x-initial-cluster-size";
+const DURABILITY: &str = "x-durability";
 const OFFSET: &str = "x-stream-offset";
 const FILTER: &str = "x-stream-filter";
 const MATCH_UNFILTERED: &str = "x-stream-match-unfiltered";
@@ -102,9 +112,13 @@ impl StreamArguments {
         for (name, value) in &table.0 {
             let (name, settings) = (name.as_str(), &mut arguments.settings);
             match name {
-                MAX_BYTES | MAX_AGE | SEGMENT_BYTES => {
+                MAX_BYTES | MAX_AGE | SEGMENT_BYTES | DURABILITY => {
                     let set = settings.set(name, value);
                     set.map_err(|reason| errors::invalid_argument(name, queue, &reason))?;
+                    if settings.durability == Durability::Memory {
+                        let reason = "\"expected sync or relaxed for a stream, got 'memory'\"";
+                        return Err(errors::invalid_argument(name, queue, reason));
+                    }
                     if settings.segment_bytes.is_some_and(|bytes| bytes > SEGMENT_BYTES_MAX) {
                         return Err(errors::exceeded_max_value(SEGMENT_BYTES));
                     }

@@ -265,6 +265,7 @@ impl Broker {
     pub fn passed(&self) -> Positions {
         Positions {
             lsn: self.wal().map_or(Lsn::MAX, |wal| wal.durable()),
+            written: self.wal().map_or(Lsn::MAX, |wal| wal.written()),
             meta: self.store.meta().committed().0,
         }
     }
@@ -274,6 +275,9 @@ impl Broker {
         let passed = self.passed();
         match self.wal() {
             Some(wal) if needs.lsn > passed.lsn => wal.notify_when_durable(needs.lsn, waker.clone()),
+            Some(wal) if needs.written > passed.written => {
+                wal.notify_when_written(needs.written, waker.clone());
+            }
             _ => self.store.meta().notify_when_committed(MetaPos(needs.meta), waker.clone()),
         }
     }

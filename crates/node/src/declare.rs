@@ -5,10 +5,12 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use posthouse_model::args::{QueueArguments, QueueKind};
+use posthouse_model::durability::Durability;
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::field::FieldTable;
 use posthouse_model::name::Name;
+use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
 use posthouse_model::stream_args::StreamArguments;
 use posthouse_queue::machine::roster::ConsumerId;
@@ -108,8 +110,10 @@ impl Broker {
             inner.check_queue_limit(vhost.name(), &name)?;
             let machine = match QueueKind::of(arguments, resource)? {
                 QueueKind::Classic => {
+                    let settings = QueueArguments::parse(arguments.clone(), resource)?.settings;
+                    check_durability(arguments, &settings, kept, resource)?;
                     let mut machine = Machine::default();
-                    machine.set_settings(QueueArguments::parse(arguments.clone(), resource)?.settings);
+                    machine.set_settings(settings);
                     machine
                 }
                 QueueKind::Stream => streams::declare(&declaration, resource)?,
@@ -339,6 +343,24 @@ impl Broker {
             let _ = self.remove_queue(vhost, queue, DeleteIf { unused: true, empty: false });
         }
     }
+}
+
+/// A queue that is not durable, or goes with its connection, cannot promise to keep messages.
+fn check_durability(
+    arguments: &FieldTable,
+    settings: &QueueSettings,
+    durable: bool,
+    queue: Resource<'_>,
+) -> Result<(), ReplyError> {
+    const NAME: &str = "x-durability";
+    if durable || arguments.get(NAME).is_none() || settings.durability == Durability::Memory {
+        return Ok(());
+    }
+    let reason = format!(
+        "\"expected 'memory' for a queue that is not durable or is exclusive, got '{}'\"",
+        settings.durability.name()
+    );
+    Err(errors::invalid_argument(NAME, queue, &reason))
 }
 
 fn check_equivalent(

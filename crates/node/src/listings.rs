@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use posthouse_model::args::QueueKind;
+use posthouse_model::durability::Durability;
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::limits::UserLimits;
 use posthouse_model::name::Name;
@@ -113,6 +114,8 @@ pub struct QueueRow {
     pub name: String,
     /// Survives a restart.
     pub durable: bool,
+    /// What it promises for persistent messages: `sync`, `relaxed` or `memory`.
+    pub durability: &'static str,
     /// Deleted with its last consumer.
     pub auto_delete: bool,
     /// Belongs to one connection.
@@ -404,19 +407,22 @@ pub fn queues(broker: &Broker, vhost: &str) -> Result<Vec<QueueRow>> {
     Ok(admin::find_vhost(broker, vhost)?
         .queues()
         .iter()
-        .map(|queue| queue_row(queue, &connections))
+        .map(|queue| queue_row(broker, queue, &connections))
         .collect())
 }
 
-fn queue_row(queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueRow {
+fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueRow {
     let definition = &queue.definition;
     let owner = definition.owner.and_then(|id| connections.iter().find(|info| info.id == id));
     let state = queue.lock();
     let (ready, unacked) = (state.machine.ready(), state.machine.unacked());
     let active = state.machine.roster().active_waker();
+    // Without a log nothing is kept, whatever the queue was declared as.
+    let durability = broker.wal().map_or(Durability::Memory, |_| queue.durability(&state));
     QueueRow {
         name: definition.name.to_string(),
         durable: definition.durable,
+        durability: durability.name(),
         auto_delete: definition.auto_delete,
         exclusive: definition.owner.is_some(),
         arguments: table_value(&definition.arguments),

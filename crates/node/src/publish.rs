@@ -10,6 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use posthouse_model::buffers::BUFFER_BYTES;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
+use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::record::{self, FLAG_PERSISTENT};
 use posthouse_queue::machine::chunks::Persistence;
@@ -17,6 +18,7 @@ use posthouse_storage::wal::{Payload, Stage};
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
+use crate::positions::Positions;
 use crate::queue_handle::QueueHandle;
 use crate::residency;
 use crate::waker::{ConsumerWaker, SessionWaker};
@@ -56,8 +58,9 @@ struct Target {
 #[derive(Debug)]
 struct Slot {
     targets: SmallVec<[Target; 1]>,
-    any_durable: bool,
-    /// Streams keep every message.
+    /// The most that one of the queues promises for persistent messages.
+    durability: Durability,
+    /// One of the queues is a stream: it keeps every message.
     any_stream: bool,
     persistent: bool,
     builder: ChunkBuilder,
@@ -68,6 +71,15 @@ struct Slot {
     listed: bool,
     /// What it is counted with in [`Publisher::room_bytes`].
     room_bytes: usize,
+}
+
+impl Slot {
+    /// Whether what is gathered goes into the log.
+    fn is_logged(&self) -> bool {
+        self.durability != Durability::Memory
+            && (self.persistent || self.any_stream)
+            && !self.builder.is_empty()
+    }
 }
 
 /// Gathers and hands over the messages that one connection publishes.
@@ -88,7 +100,10 @@ pub struct Publisher {
     dirty: Vec<SlotId>,
     handing: Handing,
     refused: Vec<Origin>,
-    staged_end: Lsn,
+    /// What must be durable ends here in the log.
+    synced_end: Lsn,
+    /// What need only be written ends here.
+    written_end: Lsn,
     pressed: Option<Arc<QueueHandle>>,
     /// When the current batch was received, in milliseconds since the Unix epoch.
     pub received_ms: u64,
@@ -109,7 +124,8 @@ impl Publisher {
             dirty: Vec::new(),
             handing: Handing::default(),
             refused: Vec::new(),
-            staged_end: 0,
+            synced_end: 0,
+            written_end: 0,
             pressed: None,
             received_ms: 0,
         }
@@ -146,13 +162,17 @@ impl Publisher {
             return None;
         }
         let id = self.slots.len() as SlotId;
-        let any_durable = targets.iter().any(|target| target.queue.definition.durable);
         let any_stream = targets.iter().any(|target| target.queue.is_stream);
-        let tracked = targets.iter().any(|target| target.queue.lock().machine.settings().refuses());
+        let (mut durability, mut tracked) = (Durability::Memory, false);
+        for Target { queue, .. } in &targets {
+            let state = queue.lock();
+            durability = durability.max(queue.durability(&state));
+            tracked |= state.machine.settings().refuses();
+        }
         self.targets += targets.len();
         self.slots.push(Slot {
             targets,
-            any_durable,
+            durability,
             any_stream,
             persistent: false,
             builder: ChunkBuilder::default(),
@@ -182,7 +202,7 @@ impl Publisher {
         let Some(slot) = self.slots.get(id as usize) else { return };
         let record = record::FIXED_BYTES + route.len() + header.len() + body.len();
         let full = slot.builder.bytes().len() + record > BATCH_BYTES_MAX;
-        let flips = slot.persistent != persistent && slot.any_durable;
+        let flips = slot.persistent != persistent && slot.durability != Durability::Memory;
         if slot.builder.is_empty() || full || flips {
             self.prepare(id, persistent, full || flips);
         }
@@ -224,9 +244,9 @@ impl Publisher {
         self.dirty.clear();
     }
 
-    /// The log position after everything that was handed over and must be durable; 0 when nothing was.
-    pub fn staged_end(&self) -> Lsn {
-        self.staged_end
+    /// What everything that was handed over waits for in the log.
+    pub fn needs(&self) -> Positions {
+        Positions { lsn: self.synced_end, written: self.written_end, meta: 0 }
     }
 
     /// Whether a queue was met that has more than it should: the session stops reading until that queue says there
@@ -298,18 +318,16 @@ impl Publisher {
 
     fn hand_over(&mut self, ids: &[SlotId]) {
         let broker = self.broker.clone();
-        let logged = |slot: &Slot| {
-            (slot.any_durable && slot.persistent || slot.any_stream) && !slot.builder.is_empty()
-        };
-        let wal = broker.wal().filter(|_| ids.iter().any(|&id| logged(&self.slots[id as usize])));
+        let wal = broker.wal().filter(|_| ids.iter().any(|&id| self.slots[id as usize].is_logged()));
         let mut stage = wal.map(|wal| wal.stage());
         for &id in ids {
             let slot = &mut self.slots[id as usize];
             if slot.builder.is_empty() {
                 continue;
             }
-            let stage = stage.as_mut().filter(|_| logged(slot));
-            let pressed = self.handing.slot(&broker, slot, stage, self.received_ms);
+            let durability = slot.durability;
+            let mut stage = stage.as_mut().filter(|_| slot.is_logged());
+            let pressed = self.handing.slot(&broker, slot, stage.as_deref_mut(), self.received_ms);
             if pressed.is_some() {
                 self.pressed = pressed;
             }
@@ -317,15 +335,18 @@ impl Publisher {
             self.room_bytes -= slot.room_bytes;
             slot.room_bytes = slot.builder.room_bytes();
             self.room_bytes += slot.room_bytes;
+            match stage.map(|stage| stage.position()) {
+                Some(end) if durability == Durability::Sync => self.synced_end = end,
+                Some(end) => self.written_end = end,
+                None => {}
+            }
         }
-        if self.handing.departed.is_empty() {
-            self.staged_end = stage.as_ref().map_or(self.staged_end, |stage| stage.position());
-        } else if let Some(wal) = broker.wal() {
+        if let Some(wal) = broker.wal().filter(|_| !self.handing.departed.is_empty()) {
+            // No confirm waits for this: should it be lost, these messages leave again.
             let stage = stage.get_or_insert_with(|| wal.stage());
             for (queue, ranges) in self.handing.departed.drain(..) {
                 stage.settle(queue, &ranges);
             }
-            self.staged_end = stage.position();
         }
         drop(stage);
         if self.room_bytes > ROOM_BYTES_MAX {
@@ -376,9 +397,11 @@ impl Handing {
             if state.deleted {
                 continue;
             }
-            let durable = queue.definition.durable && (slot.persistent || queue.is_stream);
-            let persistence = if durable { Persistence::Persistent } else { Persistence::Transient };
-            let logged = durable && stage.is_some();
+            // What was gathered under a lesser promise than the queue makes by now is not in the log.
+            let logged = stage.is_some()
+                && (slot.persistent || queue.is_stream)
+                && queue.durability(&state) != Durability::Memory;
+            let persistence = if logged { Persistence::Persistent } else { Persistence::Transient };
             let first = state.machine.next_seq();
             // What is not known by its origin cannot be refused: the limit was set after it was gathered.
             if slot.tracked {
@@ -418,23 +441,34 @@ impl Handing {
             }
         }
         if let Some(stage) = stage {
-            self.stage(stage, count, shared, slot.builder.bytes());
+            self.stage(stage, slot.durability, count, shared, slot.builder.bytes());
         }
         slot.builder.clear();
         slot.origins.clear();
         pressed
     }
 
-    fn stage(&mut self, stage: &mut Stage<'_>, count: u32, shared: Option<Arc<Chunk>>, copied: &[u8]) {
+    fn stage(
+        &mut self,
+        stage: &mut Stage<'_>,
+        durability: Durability,
+        count: u32,
+        shared: Option<Arc<Chunk>>,
+        copied: &[u8],
+    ) {
+        let mut enqueue = |targets: &[(QueueId, Seq)], count, payload: Payload<'_>| match durability {
+            Durability::Sync => stage.enqueue(targets, count, payload),
+            Durability::Relaxed | Durability::Memory => stage.enqueue_relaxed(targets, count, payload),
+        };
         if !self.targets.is_empty() {
             let payload = match shared {
                 Some(chunk) => Payload::Shared(chunk),
                 None => Payload::Copy(copied),
             };
-            stage.enqueue(&self.targets, count, payload);
+            enqueue(&self.targets, count, payload);
         }
         for (queue, first, part) in self.partial.drain(..) {
-            stage.enqueue(&[(queue, first)], part.count(), Payload::Copy(part.bytes()));
+            enqueue(&[(queue, first)], part.count(), Payload::Copy(part.bytes()));
         }
     }
 

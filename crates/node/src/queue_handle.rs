@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use posthouse_model::durability::Durability;
 use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
@@ -122,6 +123,16 @@ impl QueueHandle {
         };
         drop(handle.lock());
         handle
+    }
+
+    /// What it promises for persistent messages that arrive now; `state` is its own.
+    pub fn durability(&self, state: &QueueState) -> Durability {
+        match state.machine.settings().durability {
+            _ if !self.definition.durable => Durability::Memory,
+            // What a stream is for is keeping.
+            Durability::Memory if self.is_stream => Durability::Sync,
+            durability => durability,
+        }
     }
 
     /// Locks the queue's state.

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
+use crate::durability::Durability;
 use crate::name::Name;
 use crate::queue_settings::Overflow;
 use crate::stream_args::{SEGMENT_BYTES_MAX, parse_interval};
@@ -54,6 +55,8 @@ pub struct QueuePolicy {
     pub max_age_ms: Option<u64>,
     /// Bytes of a stream that are given up at once; the smaller of this and the argument counts.
     pub segment_bytes: Option<u64>,
+    /// When its persistent messages count as kept; wins over the argument.
+    pub durability: Option<Durability>,
 }
 
 /// Of two numbers for one key, which counts.
@@ -108,6 +111,13 @@ const KEYS: &[Key] = &[
         stricter: Stricter::SmallerUnlessNegative,
         set: |to, value| put(&mut to.queue.delivery_limit, value.as_i64()),
         problem: "is not a valid delivery limit",
+    },
+    Key {
+        name: "durability",
+        operator: true,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.durability, durability(value)),
+        problem: "is not a valid durability: expected sync, relaxed or memory",
     },
     Key {
         name: "expires",
@@ -301,6 +311,10 @@ fn overflow(value: &Value) -> Option<Overflow> {
 
 fn interval(value: &Value) -> Option<u64> {
     parse_interval(value.as_str()?.as_bytes())
+}
+
+fn durability(value: &Value) -> Option<Durability> {
+    Durability::from_name(value.as_str()?.as_bytes())
 }
 
 fn is_one_of(value: &Value, known: &[&str]) -> bool {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::durability::Durability;
 use crate::queue_settings::Overflow;
 
 fn definition(value: Value) -> Definition {
@@ -69,7 +70,7 @@ fn definitions_become_typed() {
         "alternate-exchange": "ae", "message-ttl": 0, "expires": 1, "max-length": 2, "max-length-bytes": 3,
         "overflow": "reject-publish", "dead-letter-exchange": "", "dead-letter-routing-key": "k",
         "delivery-limit": -1, "queue-mode": "lazy", "queue-version": 2, "queue-leader-locator": "balanced",
-        "max-age": "1m", "stream-max-segment-size-bytes": 4,
+        "max-age": "1m", "stream-max-segment-size-bytes": 4, "durability": "relaxed",
     })));
     let expected = PolicySettings {
         exchange: ExchangePolicy { alternate_exchange: Name::new("ae").ok() },
@@ -84,6 +85,7 @@ fn definitions_become_typed() {
             delivery_limit: Some(-1),
             max_age_ms: Some(60_000),
             segment_bytes: Some(4),
+            durability: Some(Durability::Relaxed),
         },
     };
     assert_eq!(settings, expected);

@@ -349,7 +349,7 @@ impl Session {
         if self.confirming.is_empty() {
             return;
         }
-        let needs = Positions { lsn: self.publisher.staged_end(), meta: self.broker.meta_applied() };
+        let needs = Positions { meta: self.broker.meta_applied(), ..self.publisher.needs() };
         for index in 0..self.confirming.len() {
             let number = self.confirming[index];
             if let Some(confirms) = self.channel(number).and_then(|c| c.confirms.as_mut()) {

@@ -135,7 +135,11 @@ impl Session {
             return Err(errors::partial_tx_completion());
         }
         self.note_refused(refused);
-        let needs = Positions { lsn: self.broker.appended(), meta: self.broker.meta_applied() };
+        let needs = Positions {
+            lsn: self.broker.appended(),
+            meta: self.broker.meta_applied(),
+            ..Positions::default()
+        };
         if let Some(transaction) = self.channel(number).and_then(|c| c.transaction.as_mut()) {
             transaction.committing.push_back(needs);
         }

@@ -14,6 +14,7 @@ pub(super) const COMMANDS: &[Command] = &[
             columns: &[
                 "name",
                 "durable",
+                "durability",
                 "auto_delete",
                 "exclusive",
                 "arguments",

@@ -205,7 +205,8 @@ proptest! {
                 Step::Settle(_) | Step::Requeue(_) => {}
                 Step::Limit(max_length, max_length_bytes, refuse) => {
                     let overflow = if refuse { Overflow::RejectPublish } else { Overflow::DropHead };
-                    plain.settings = QueueSettings { max_length, max_length_bytes, overflow, ..QueueSettings::default() };
+                    plain.settings =
+                        QueueSettings { max_length, max_length_bytes, overflow, ..QueueSettings::default() };
                     plain.enforce();
                     queue.set_settings(plain.settings.clone());
                 }

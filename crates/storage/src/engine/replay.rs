@@ -15,6 +15,7 @@ use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{ChunkBuilder, Records};
 use posthouse_model::ids::{QueueId, Seq};
 
+use super::NO_QUEUE;
 use super::recovered::{RecoveredChunk, RecoveredQueue, Source, without_settled};
 use crate::checkpoint::QueueState;
 use crate::error::StorageError;
@@ -102,8 +103,8 @@ impl<'a> Replay<'a> {
 
     /// Above every queue that was named so far.
     pub(super) fn next_queue_id(&self) -> u64 {
-        let named = self.queues.keys().chain(&self.deleted).max();
-        named.map_or(0, |id| id.0.saturating_add(1))
+        let named = self.queues.keys().chain(&self.deleted).filter(|&&id| id != NO_QUEUE);
+        named.map(|id| id.0 + 1).max().unwrap_or(0)
     }
 
     /// The recovered queues. `clean` says that nothing happened after the checkpoint.

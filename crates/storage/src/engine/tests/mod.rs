@@ -398,3 +398,17 @@ fn identities_named_by_the_log_are_not_given_out_again() {
     drop(store);
     assert_eq!(open(&disk).unwrap().1.next_queue_id, 10);
 }
+
+#[test]
+fn the_mark_of_a_start_is_no_identity() {
+    let disk = new_disk(1);
+    let (owner, _) = start(&disk, None);
+    owner.enqueue(&[6], 1, 10, 0);
+    owner.store.close(&owner).unwrap();
+    drop(owner);
+    for _ in 0..2 {
+        let (store, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.next_queue_id, 7);
+        store.begin().unwrap();
+    }
+}

@@ -18,6 +18,7 @@ mod length_limits;
 mod limits;
 mod policies;
 mod prefetch;
+mod priorities;
 mod promises;
 mod publishing;
 mod queues;

@@ -15,7 +15,6 @@ fn queue_arguments() {
         ("x-message-ttl", number()),
         ("x-expires", number()),
         ("x-dead-letter-exchange", text("amq.fanout")),
-        ("x-max-priority", FieldValue::I32(10)),
         ("x-delivery-limit", number()),
     ] {
         let mut peer = broker.peer();

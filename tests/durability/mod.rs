@@ -7,6 +7,7 @@ mod kill;
 mod ledger;
 mod length_limits;
 mod missing;
+mod priorities;
 mod restart;
 mod starting;
 mod stopping;

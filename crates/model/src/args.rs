@@ -10,14 +10,8 @@ use crate::queue_settings::{QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 
 /// Arguments of classic queues that take effect and do not exist here yet.
-const NOT_SUPPORTED: [&str; 6] = [
-    "x-message-ttl",
-    "x-expires",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-max-priority",
-    "x-delivery-limit",
-];
+const NOT_SUPPORTED: [&str; 5] =
+    ["x-message-ttl", "x-expires", "x-dead-letter-exchange", "x-dead-letter-routing-key", "x-delivery-limit"];
 
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
 const OF_OTHER_QUEUE_TYPES: [&str; 14] = [

@@ -17,6 +17,7 @@ pub mod ids;
 pub mod limits;
 pub mod name;
 pub mod policy;
+pub mod priorities;
 pub mod props;
 pub mod queue_settings;
 pub mod raw_table;

@@ -80,8 +80,9 @@ impl<'a> HeaderView<'a> {
         };
         let end = match flags & !3 {
             0 => FIXED_BYTES,
-            // Only a delivery mode: what most publishers send.
-            0x1000 => FIXED_BYTES + 1,
+            // Only a delivery mode or a priority, or both: what most publishers send.
+            0x1000 | 0x0800 => FIXED_BYTES + 1,
+            0x1800 => FIXED_BYTES + 2,
             _ => walk(payload, 1)?,
         };
         if end == got {
@@ -170,7 +171,14 @@ impl<'a> HeaderView<'a> {
     /// 0 to 255, as the publisher sent it.
     #[inline]
     pub fn priority(&self) -> Option<u8> {
-        self.octet(Property::Priority)
+        match self.flags() {
+            flags if flags & 0x0800 == 0 => None,
+            flags if flags & 0xe000 == 0 => {
+                let after_delivery_mode = FIXED_BYTES + usize::from(flags & 0x1000 != 0);
+                self.payload.get(after_delivery_mode).copied()
+            }
+            _ => self.octet(Property::Priority),
+        }
     }
 
     /// Seconds since the Unix epoch.

@@ -7,6 +7,7 @@ use crate::durability::Durability;
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
 use crate::policy::QueuePolicy;
+use crate::priorities::{self, OverflowPriority, PriorityOrder};
 use crate::reply::ReplyError;
 use crate::stream_args::parse_interval;
 
@@ -52,11 +53,25 @@ pub struct QueueSettings {
     pub single_active_consumer: bool,
     /// `x-durability`: when its persistent messages count as kept, if it is durable.
     pub durability: Durability,
+    /// `x-max-priority`: the highest priority; 0 for a queue without priorities.
+    pub max_priority: u8,
+    /// `x-priority-order`: how the priorities share the consumers.
+    pub priority_order: PriorityOrder,
+    /// `x-overflow-priority`: which priority makes room.
+    pub overflow_priority: OverflowPriority,
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 5] =
-    ["x-max-length", "x-max-length-bytes", "x-overflow", "x-single-active-consumer", "x-durability"];
+pub const SETTINGS: [&str; 8] = [
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-max-priority",
+    "x-priority-order",
+    "x-overflow-priority",
+    "x-single-active-consumer",
+    "x-durability",
+];
 
 /// The settings that only streams have.
 const STREAM_SETTINGS: [&str; 2] = ["x-max-age", "x-stream-max-segment-size-bytes"];
@@ -101,8 +116,15 @@ impl QueueSettings {
             max_age_ms: smaller(self.max_age_ms, policy.max_age_ms),
             segment_bytes: smaller(self.segment_bytes, policy.segment_bytes),
             durability: policy.durability.unwrap_or(self.durability),
+            priority_order: policy.priority_order.unwrap_or(self.priority_order),
+            overflow_priority: policy.overflow_priority.unwrap_or(self.overflow_priority),
             ..self
         }
+    }
+
+    /// The level that messages of this priority are in: the greatest one for those above it.
+    pub fn level_for(&self, priority: u8) -> u8 {
+        priority.min(self.max_priority)
     }
 
     /// Whether messages can be refused for want of room.
@@ -134,6 +156,9 @@ impl QueueSettings {
                     format!("\"expected sync, relaxed or memory, got '{got}'\"")
                 })?;
             }
+            "x-max-priority" => self.max_priority = priorities::max_priority(not_negative(value)?)?,
+            "x-priority-order" => self.priority_order = PriorityOrder::read(long_string(value)?)?,
+            "x-overflow-priority" => self.overflow_priority = OverflowPriority::read(long_string(value)?)?,
             _ => {}
         }
         Ok(())
@@ -194,6 +219,7 @@ mod tests {
             max_length: Some(5),
             overflow: Overflow::RejectPublish,
             segment_bytes: Some(8),
+            max_priority: 4,
             ..QueueSettings::default()
         };
         assert_eq!(declared.clone().under(&QueuePolicy::default()), declared);
@@ -211,7 +237,16 @@ mod tests {
             assert_eq!((settings.max_length, settings.max_length_bytes), (Some(expected), Some(7)));
             assert_eq!((settings.overflow, settings.durability), (Overflow::DropHead, Durability::Relaxed));
             assert_eq!((settings.max_age_ms, settings.segment_bytes), (Some(11), Some(8)));
+            assert_eq!((settings.overflow, settings.max_priority), (Overflow::DropHead, 4));
         }
+        let policy = QueuePolicy {
+            priority_order: Some(PriorityOrder::Weighted),
+            overflow_priority: Some(OverflowPriority::Highest),
+            ..QueuePolicy::default()
+        };
+        let settings = declared.under(&policy);
+        assert_eq!(settings.priority_order, PriorityOrder::Weighted);
+        assert_eq!(settings.overflow_priority, OverflowPriority::Highest);
     }
 
     #[test]
@@ -228,6 +263,15 @@ mod tests {
             ("x-single-active-consumer", FieldValue::string("true"), "{unacceptable_type,longstr}"),
             ("x-durability", FieldValue::I32(1), "{unacceptable_type,signedint}"),
             ("x-durability", FieldValue::string("no"), "\"expected sync, relaxed or memory, got 'no'\""),
+            ("x-max-priority", FieldValue::I32(256), "{max_value_exceeded,256}"),
+            ("x-max-priority", FieldValue::I32(-1), "{value_negative,-1}"),
+            ("x-max-priority", FieldValue::string("5"), "\"expected integer, got longstr\""),
+            (
+                "x-priority-order",
+                FieldValue::string("fair"),
+                "\"expected 'strict' or 'weighted', got 'fair'\"",
+            ),
+            ("x-overflow-priority", FieldValue::string(""), "\"expected 'lowest' or 'highest', got ''\""),
         ] {
             assert_eq!(text(name, value), invalid(name, reason));
         }

@@ -194,6 +194,8 @@ impl Broker {
         when: DeleteIf,
     ) -> Result<u64, ReplyError> {
         let resource = Resource::queue(vhost.name(), &queue.definition.name);
+        // What the log knows the queue by.
+        let mut levels = Vec::new();
         let (messages, consumers) = vhost.change(|inner| {
             let mut state = queue.lock();
             if when.unused && !state.machine.roster().is_empty() {
@@ -209,6 +211,7 @@ impl Broker {
             let consumers: Vec<ConsumerWaker> =
                 state.machine.roster().iter().map(|(_, consumer)| consumer.waker.clone()).collect();
             let locations = state.machine.locations();
+            levels = state.machine.next_seqs().into_iter().map(|seq| queue.id.with_level_of(seq)).collect();
             if let Some(segments) = self.segments() {
                 residency::release(&mut state, segments);
                 for location in &locations {
@@ -234,7 +237,10 @@ impl Broker {
         if queue.definition.durable
             && let Some(wal) = self.wal()
         {
-            wal.stage().queue_deleted(queue.id);
+            let mut stage = wal.stage();
+            for level in levels {
+                stage.queue_deleted(level);
+            }
         }
         for consumer in consumers {
             consumer.cancelled();

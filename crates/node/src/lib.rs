@@ -16,6 +16,7 @@ pub mod metadata;
 pub mod owner;
 pub mod policies;
 pub mod positions;
+mod priorities;
 pub mod publish;
 pub mod queue_handle;
 pub mod records;

@@ -1,13 +1,13 @@
-//! The queues as the checkpoint cycle sees them.
+//! The queues as the checkpoint cycle sees them, and as a start finds them again.
 
 use std::sync::Arc;
 
-use posthouse_model::ids::{Lsn, QueueId, Seq};
-use posthouse_queue::machine::Queue;
-use posthouse_queue::machine::chunks::Persistence;
+use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
+use posthouse_queue::machine::chunks::{Held, Persistence, Residence};
+use posthouse_queue::machine::{Queue, Recovered};
 use posthouse_storage::StorageError;
 use posthouse_storage::checkpoint::{BlockRef, QueueState};
-use posthouse_storage::engine::{ChunkSink, LiveChunk, QueueOwner};
+use posthouse_storage::engine::{ChunkSink, LiveChunk, QueueOwner, RecoveredQueue, Source};
 use posthouse_storage::segment::Location;
 
 use crate::broker::Broker;
@@ -36,7 +36,7 @@ impl QueueOwner for Broker {
 
     fn relocated(&self, queue: QueueId, first_seq: Seq, location: Location) {
         let Some(segments) = self.segments() else { return };
-        match self.queue_by_id(queue) {
+        match self.queue_by_id(queue.without_level()) {
             Some(queue) => {
                 let mut state = queue.lock();
                 match &mut state.machine {
@@ -53,11 +53,13 @@ impl QueueOwner for Broker {
 
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
         for queue in self.durable_queues() {
-            let state = match &queue.lock().machine {
-                Machine::Classic(machine) => queue_state(queue.id, machine),
-                Machine::Stream(stream) => streams::state(&queue, stream),
+            let states: Vec<_> = match &queue.lock().machine {
+                Machine::Classic(machine) => {
+                    machine.levels().map(|level| level_state(queue.id, level)).collect()
+                }
+                Machine::Stream(stream) => vec![streams::state(&queue, stream)],
             };
-            sink(state);
+            states.into_iter().for_each(&mut *sink);
         }
     }
 }
@@ -71,7 +73,8 @@ impl Broker {
     }
 }
 
-fn queue_state(id: QueueId, machine: &Queue<Location, ConsumerWaker>) -> QueueState {
+/// The state of one level of a queue.
+fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>) -> QueueState {
     let covered = machine.covered();
     let blocks = machine
         .held()
@@ -83,11 +86,35 @@ fn queue_state(id: QueueId, machine: &Queue<Location, ConsumerWaker>) -> QueueSt
         })
         .collect();
     QueueState {
-        id,
+        id: queue.with_level_of(machine.next_seq()),
         next_seq: machine.next_seq(),
         floor: machine.floor().min(covered),
         covered,
         delivered_below: machine.delivered_below(),
         blocks,
     }
+}
+
+/// A queue with what a start found of each of its levels, in ascending order.
+pub(crate) fn recovered(levels: Vec<RecoveredQueue>) -> Queue<Location, ConsumerWaker> {
+    let mut machine = Queue::default();
+    for found in levels {
+        match level_of(found.next_seq) {
+            0 => machine = Queue::recover(of_level(found)),
+            level => machine.recover_level(level, of_level(found)),
+        }
+    }
+    machine
+}
+
+fn of_level(found: RecoveredQueue) -> Recovered<Location> {
+    let chunks = found.chunks.into_iter().map(|chunk| {
+        let residence = match chunk.source {
+            Source::Memory(chunk) => Residence::Memory(chunk),
+            Source::Block(location) => Residence::Stored(location),
+        };
+        Held::recovered(chunk.first_seq, chunk.span, chunk.settled, residence)
+    });
+    let (next_seq, redelivered_below) = (found.next_seq, found.delivered_below);
+    Recovered { chunks: chunks.collect(), next_seq, redelivered_below }
 }

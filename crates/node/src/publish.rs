@@ -19,13 +19,14 @@ use smallvec::SmallVec;
 
 use crate::broker::Broker;
 use crate::positions::Positions;
-use crate::queue_handle::QueueHandle;
+use crate::priorities::{self, ByLevel};
+use crate::queue_handle::{Machine, QueueHandle};
 use crate::residency;
 use crate::waker::{ConsumerWaker, SessionWaker};
 
 /// From this size on a batch is handed over by reference; below it is copied behind what the queue holds, so
 /// that slow publishers do not make a chunk per message.
-const SHARE_BYTES_MIN: usize = 16 << 10;
+pub(crate) const SHARE_BYTES_MIN: usize = 16 << 10;
 
 /// Gathered messages are handed over at this size even within a read.
 const BATCH_BYTES_MAX: usize = BUFFER_BYTES;
@@ -69,6 +70,10 @@ struct Slot {
     origins: Vec<Origin>,
     /// Whether it is on the list of slots to hand over.
     listed: bool,
+    /// How queues with priorities want its messages, by their highest one; empty where none of the queues has any.
+    by_level: Vec<ByLevel>,
+    /// Whether a queue has no priorities.
+    any_plain: bool,
     /// What it is counted with in [`Publisher::room_bytes`].
     room_bytes: usize,
 }
@@ -170,6 +175,7 @@ impl Publisher {
             tracked |= state.machine.settings().refuses();
         }
         self.targets += targets.len();
+        let (by_level, any_plain) = ByLevel::of_queues(targets.iter().map(|target| &target.queue));
         self.slots.push(Slot {
             targets,
             durability,
@@ -179,6 +185,8 @@ impl Publisher {
             tracked,
             origins: Vec::new(),
             listed: false,
+            by_level,
+            any_plain,
             room_bytes: 0,
         });
         self.slot_by_queues.insert(ids.into(), id);
@@ -310,6 +318,7 @@ impl Publisher {
             if slot.builder.is_empty() {
                 slot.builder = ChunkBuilder::default();
                 slot.origins = Vec::new();
+                slot.by_level.iter_mut().for_each(ByLevel::give_up_room);
                 slot.room_bytes = 0;
             }
         }
@@ -318,6 +327,9 @@ impl Publisher {
 
     fn hand_over(&mut self, ids: &[SlotId]) {
         let broker = self.broker.clone();
+        for &id in ids {
+            self.slots[id as usize].split();
+        }
         let wal = broker.wal().filter(|_| ids.iter().any(|&id| self.slots[id as usize].is_logged()));
         let mut stage = wal.map(|wal| wal.stage());
         for &id in ids {
@@ -333,7 +345,7 @@ impl Publisher {
             }
             self.refused.append(&mut self.handing.refused);
             self.room_bytes -= slot.room_bytes;
-            slot.room_bytes = slot.builder.room_bytes();
+            slot.room_bytes = slot.room();
             self.room_bytes += slot.room_bytes;
             match stage.map(|stage| stage.position()) {
                 Some(end) if durability == Durability::Sync => self.synced_end = end,
@@ -363,6 +375,20 @@ impl Publisher {
     }
 }
 
+impl Slot {
+    /// Takes what was gathered apart for queues with priorities.
+    fn split(&mut self) {
+        for by_level in &mut self.by_level {
+            by_level.split(self.builder.bytes());
+        }
+    }
+
+    /// Memory kept for the next messages.
+    fn room(&self) -> usize {
+        self.builder.room_bytes() + self.by_level.iter().map(ByLevel::room_bytes).sum::<usize>()
+    }
+}
+
 /// What handing over one batch brings up, and memory lent to it.
 #[derive(Debug, Default)]
 struct Handing {
@@ -388,7 +414,8 @@ impl Handing {
     ) -> Option<Arc<QueueHandle>> {
         let lsn = stage.as_ref().map_or(0, |stage| stage.position());
         let count = slot.builder.count();
-        let shared = (slot.builder.bytes().len() >= SHARE_BYTES_MIN).then(|| finish(&mut slot.builder));
+        let share = slot.builder.bytes().len() >= SHARE_BYTES_MIN && slot.any_plain;
+        let shared = share.then(|| finish(&mut slot.builder));
         let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
         let mut pressed = None;
         self.targets.clear();
@@ -402,7 +429,6 @@ impl Handing {
                 && (slot.persistent || queue.is_stream)
                 && queue.durability(&state) != Durability::Memory;
             let persistence = if logged { Persistence::Persistent } else { Persistence::Transient };
-            let first = state.machine.next_seq();
             // What is not known by its origin cannot be refused: the limit was set after it was gathered.
             if slot.tracked {
                 state.machine.refuse(records, count, &mut self.turned_away);
@@ -410,20 +436,17 @@ impl Handing {
             let pushed = if !self.turned_away.is_empty() {
                 let part = self.without_turned_away(records, &slot.origins);
                 let pushed = part.count();
-                if pushed > 0 {
-                    state.machine.push_copied(part.bytes(), pushed, persistence, lsn, &mut self.wakes);
-                }
-                if pushed > 0 && logged {
-                    self.partial.push((queue.id, first, part));
-                }
+                self.push_part(queue.id, &mut state.machine, part, (persistence, lsn), logged);
                 pushed
+            } else if let Some(parts) = slot.by_level.iter_mut().find(|parts| parts.fit(&state.machine)) {
+                parts.push(queue.id, &mut state.machine, (persistence, lsn), logged, &mut self.wakes);
+                count
             } else {
-                match &shared {
-                    Some(chunk) => {
-                        state.machine.push_shared(chunk.clone(), persistence, lsn, &mut self.wakes)
-                    }
-                    None => state.machine.push_copied(records, count, persistence, lsn, &mut self.wakes),
-                }
+                let (machine, wakes) = (&mut state.machine, &mut self.wakes);
+                let first = match &shared {
+                    Some(chunk) => machine.push_shared(0, chunk.clone(), persistence, lsn, wakes),
+                    None => machine.push_copied(0, records, count, persistence, lsn, wakes),
+                };
                 if logged {
                     self.targets.push((queue.id, first));
                 }
@@ -440,12 +463,37 @@ impl Handing {
                 pressed = Some(queue.clone());
             }
         }
+        let mut stage = stage;
+        for parts in &mut slot.by_level {
+            parts.finish(stage.as_deref_mut(), slot.durability);
+        }
         if let Some(stage) = stage {
             self.stage(stage, slot.durability, count, shared, slot.builder.bytes());
         }
         slot.builder.clear();
         slot.origins.clear();
         pressed
+    }
+
+    /// Appends a part of a batch to a queue.
+    fn push_part(
+        &mut self,
+        queue: QueueId,
+        machine: &mut Machine,
+        part: ChunkBuilder,
+        (persistence, lsn): (Persistence, Lsn),
+        logged: bool,
+    ) {
+        for (level, part) in priorities::split(part, machine.settings()) {
+            let (count, wakes) = (part.count(), &mut self.wakes);
+            if count == 0 {
+                continue;
+            }
+            let first = machine.push_copied(level, part.bytes(), count, persistence, lsn, wakes);
+            if logged {
+                self.partial.push((queue, first, part));
+            }
+        }
     }
 
     fn stage(
@@ -456,19 +504,15 @@ impl Handing {
         shared: Option<Arc<Chunk>>,
         copied: &[u8],
     ) {
-        let mut enqueue = |targets: &[(QueueId, Seq)], count, payload: Payload<'_>| match durability {
-            Durability::Sync => stage.enqueue(targets, count, payload),
-            Durability::Relaxed | Durability::Memory => stage.enqueue_relaxed(targets, count, payload),
-        };
         if !self.targets.is_empty() {
             let payload = match shared {
                 Some(chunk) => Payload::Shared(chunk),
                 None => Payload::Copy(copied),
             };
-            enqueue(&self.targets, count, payload);
+            enqueue(stage, durability, &self.targets, count, payload);
         }
         for (queue, first, part) in self.partial.drain(..) {
-            enqueue(&[(queue, first)], part.count(), Payload::Copy(part.bytes()));
+            enqueue(stage, durability, &[(queue, first)], part.count(), Payload::Copy(part.bytes()));
         }
     }
 
@@ -489,9 +533,23 @@ impl Handing {
     }
 }
 
+/// Stages messages for the log as the promise to their publishers asks.
+pub(crate) fn enqueue(
+    stage: &mut Stage<'_>,
+    durability: Durability,
+    targets: &[(QueueId, Seq)],
+    count: u32,
+    payload: Payload<'_>,
+) {
+    match durability {
+        Durability::Sync => stage.enqueue(targets, count, payload),
+        Durability::Relaxed | Durability::Memory => stage.enqueue_relaxed(targets, count, payload),
+    };
+}
+
 /// Takes the builder's records as a chunk and leaves a builder with room for a little more, but for no more than a
 /// batch: under load the buffers of all chunks are then of the size that is used again.
-fn finish(builder: &mut ChunkBuilder) -> Arc<Chunk> {
+pub(crate) fn finish(builder: &mut ChunkBuilder) -> Arc<Chunk> {
     let bytes = builder.bytes().len();
     let next = if bytes <= BATCH_BYTES_MAX {
         ChunkBuilder::with_room((bytes + bytes / 8).min(BATCH_BYTES_MAX))

@@ -5,14 +5,15 @@
 //!
 //! ```text
 //! vhosts      ["/"]                                         {"v":2, "metadata":{"description":"", "tags":[]}}
-//! queues      ["/", "orders"]                               {"v":1, "id":7, "auto_delete":false, "arguments":"AAAAAA=="}
+//! queues      ["/", "orders"]                               {"v":1 or 2, "id":7, "auto_delete":false, "arguments":"AAAAAA=="}
 //! exchanges   ["/", "logs"]                                 {"v":1, "type":"fanout", "auto_delete":.., "internal":.., "arguments":".."}
 //! bindings    ["/", "logs", "queue", "orders", "key", ".."] {"v":1}
 //! parameters  ["/", "policy", "ttl"]                        {"v":1, "value":{"pattern":"^a", ..}}
 //! system      next-queue-id                                 decimal text: no identity at or above was given out
 //! ```
 //!
-//! Everything has version 1 but virtual hosts, which have version 2; in version 1 they had no metadata.
+//! Everything has version 1 but virtual hosts, which have version 2 (in version 1 they had no metadata), and queues with
+//! priorities: they have version 2, so that a broker that would mix their levels up does not read them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +22,7 @@ use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
+use posthouse_model::queue_settings::QueueSettings;
 use posthouse_queue::topology::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::{MetaOp, MetaTable};
 use serde::{Deserialize, Serialize};
@@ -29,8 +31,10 @@ use serde_json::{Map, Value};
 use crate::metadata::{InvalidMetadata, VhostMetadata};
 use crate::queue_handle::QueueDefinition;
 
-/// The version written, and the newest read, of everything but virtual hosts.
+/// The version written, and the newest read, of everything but virtual hosts and queues with priorities.
 const VERSION: u32 = 1;
+/// The version of queues with priorities.
+const PRIORITIES_VERSION: u32 = 2;
 /// The version of virtual hosts.
 const VHOST_VERSION: u32 = 2;
 
@@ -107,8 +111,9 @@ pub fn read_vhost(raw_key: &[u8], value: &[u8]) -> Result<(Name, VhostMetadata),
 
 /// Keeps a durable queue.
 pub fn put_queue(id: QueueId, definition: &QueueDefinition) -> MetaOp {
+    let has_priorities = QueueSettings::of_declared(&definition.arguments).max_priority > 0;
     let value = QueueValue {
-        v: VERSION,
+        v: if has_priorities { PRIORITIES_VERSION } else { VERSION },
         id: id.0,
         auto_delete: definition.auto_delete,
         arguments: write_table(&definition.arguments),
@@ -124,7 +129,7 @@ pub fn delete_queue(vhost: &str, name: &str) -> MetaOp {
 /// Reads a durable queue.
 pub fn read_queue(raw_key: &[u8], value: &[u8]) -> Result<(QueueId, QueueDefinition), RecordError> {
     let table = MetaTable::Queues.name();
-    let value: QueueValue = read_value(table, value)?;
+    let value: QueueValue = read_value_up_to(PRIORITIES_VERSION, table, value)?;
     let [vhost, name] = read_key(table, raw_key)?;
     let definition = QueueDefinition {
         vhost: read_name(table, &vhost)?,
@@ -331,6 +336,21 @@ mod tests {
         assert_eq!((id, &*definition.name), (QueueId(7), "a \"b\""));
         assert_eq!(definition.arguments.get("x"), Some(&FieldValue::I32(5)));
         assert_eq!(key_and_value(put_queue(id, &definition)), (key.to_vec(), value.to_vec()));
+    }
+
+    #[test]
+    fn queues_with_priorities_have_a_version_of_their_own() {
+        let (id, mut definition) =
+            read_queue(br#"["/","q"]"#, br#"{"v":1,"id":7,"auto_delete":true,"arguments":"AAAAAA=="}"#)
+                .unwrap();
+        definition.arguments = FieldTable(vec![("x-max-priority".to_owned(), FieldValue::I32(9))]);
+        let (key, value) = key_and_value(put_queue(id, &definition));
+        let kept = br#"{"v":2,"id":7,"auto_delete":true,"arguments":"AAAAFA54LW1heC1wcmlvcml0eUkAAAAJ"}"#;
+        assert_eq!(String::from_utf8_lossy(&value), String::from_utf8_lossy(kept));
+        assert_eq!(read_queue(&key, kept).unwrap().1.arguments, definition.arguments);
+        let newer = read_queue(&key, br#"{"v":3,"id":7,"auto_delete":true,"arguments":"AAAAAA=="}"#);
+        let expected = "cannot read a definition in table queues: expected version 2 at most, got 3";
+        assert_eq!(newer.unwrap_err().to_string(), expected);
     }
 
     #[test]

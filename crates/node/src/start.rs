@@ -19,10 +19,8 @@ use posthouse_model::policy::{Policy, PolicyKind};
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
 use posthouse_model::stream_args::StreamArguments;
-use posthouse_queue::machine::chunks::{Held, Residence};
-use posthouse_queue::machine::{Queue, Recovered as RecoveredMachine};
 use posthouse_storage::StorageError;
-use posthouse_storage::engine::{OpenError, Recovered, RecoveredQueue, Source, Storage, StorageOptions};
+use posthouse_storage::engine::{OpenError, Recovered, RecoveredQueue, Storage, StorageOptions};
 use posthouse_storage::meta::{MetaError, MetaOp, MetaStore, MetaTable};
 use posthouse_storage::wal::{WalEvents, WalOptions};
 use tracing::{error, info, warn};
@@ -34,7 +32,7 @@ use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
 use crate::streams;
 use crate::vhost::{Inner, VirtualHost};
-use crate::{deliver, policies};
+use crate::{deliver, owner, policies};
 
 /// How often it is looked whether a checkpoint is due for another reason than a full log.
 const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
@@ -236,8 +234,10 @@ fn restore(
         broker.authorities().restore(AuthChange::PutTopicPermissions(record))?;
     }
     restore_parameters(broker)?;
-    let mut found: HashMap<QueueId, RecoveredQueue, foldhash::fast::RandomState> =
-        recovered.queues.into_iter().map(|queue| (queue.id, queue)).collect();
+    let mut found: HashMap<QueueId, Vec<RecoveredQueue>, foldhash::fast::RandomState> = HashMap::default();
+    for level in recovered.queues {
+        found.entry(level.id.without_level()).or_default().push(level);
+    }
     let mut messages = 0;
     for (key, value) in meta.scan(MetaTable::Queues)? {
         let (id, definition) = records::read_queue(&key, &value)?;
@@ -247,7 +247,7 @@ fn restore(
         let object = policies::object(kind == QueueKind::Stream);
         let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
         let settings = policies::effective_settings(declared, applied.as_deref());
-        let machine = machine(kind, &definition, settings.clone(), found.remove(&id))?;
+        let machine = machine(kind, &definition, settings.clone(), found.remove(&id).unwrap_or_default())?;
         messages += machine.ready();
         let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
         queue.lock().policy = applied;
@@ -260,7 +260,12 @@ fn restore(
         }
     }
     if let Store::Log(storage) = broker.store() {
-        orphans::give_up(storage, found.into_values().collect(), recovered.clean, undefined_queues)?;
+        orphans::give_up(
+            storage,
+            found.into_values().flatten().collect(),
+            recovered.clean,
+            undefined_queues,
+        )?;
     }
     for (key, value) in meta.scan(MetaTable::Exchanges)? {
         let (vhost, change) = records::read_exchange(&key, &value)?;
@@ -328,35 +333,19 @@ fn machine(
     kind: QueueKind,
     definition: &QueueDefinition,
     settings: QueueSettings,
-    found: Option<RecoveredQueue>,
+    mut found: Vec<RecoveredQueue>,
 ) -> Result<Machine, RecordError> {
-    if let Some(found) = found.as_ref().filter(|found| found.lost > 0) {
+    for found in found.iter().filter(|found| found.lost > 0) {
         error!(queue = %definition.name, messages = found.lost, "messages were lost to damage");
     }
     match kind {
-        QueueKind::Classic => Ok(found.map_or_else(Machine::default, classic_machine)),
+        QueueKind::Classic => Ok(Machine::Classic(owner::recovered(found))),
         QueueKind::Stream => {
             let resource = Resource::queue(&definition.vhost, &definition.name);
             let arguments = StreamArguments::parse(definition.arguments.clone(), resource);
-            Ok(streams::recover(&arguments.map_err(unreadable)?, settings, found))
+            Ok(streams::recover(&arguments.map_err(unreadable)?, settings, found.pop()))
         }
     }
-}
-
-fn classic_machine(found: RecoveredQueue) -> Machine {
-    let chunks = found
-        .chunks
-        .into_iter()
-        .map(|chunk| {
-            let residence = match chunk.source {
-                Source::Memory(chunk) => Residence::Memory(chunk),
-                Source::Block(location) => Residence::Stored(location),
-            };
-            Held::recovered(chunk.first_seq, chunk.span, chunk.settled, residence)
-        })
-        .collect();
-    let (next_seq, redelivered_below) = (found.next_seq, found.delivered_below);
-    Machine::Classic(Queue::recover(RecoveredMachine { chunks, next_seq, redelivered_below }))
 }
 
 /// A password being hashed on a thread of its own.

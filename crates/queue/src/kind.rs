@@ -91,11 +91,11 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         }
     }
 
-    /// The number the next message gets.
-    pub fn next_seq(&self) -> Seq {
+    /// The number the next message of each level gets that ever had one.
+    pub fn next_seqs(&self) -> Vec<Seq> {
         match self {
-            Self::Classic(queue) => queue.next_seq(),
-            Self::Stream(stream) => stream.next_seq(),
+            Self::Classic(queue) => queue.levels().map(Queue::next_seq).collect(),
+            Self::Stream(stream) => vec![stream.next_seq()],
         }
     }
 
@@ -122,26 +122,43 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         }
     }
 
-    /// Adds a chunk whose deltas are `0..count`, by reference.
-    pub fn push_shared(&mut self, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn, wakes: &mut Vec<W>) {
+    /// Adds a chunk whose deltas are `0..count`, by reference, to a level; the first message's number. A stream has level 0
+    /// only.
+    pub fn push_shared(
+        &mut self,
+        level: u8,
+        chunk: Arc<Chunk>,
+        persistence: Persistence,
+        lsn: Lsn,
+        wakes: &mut Vec<W>,
+    ) -> Seq {
         match self {
-            Self::Classic(queue) => queue.push_shared(chunk, persistence, lsn, wakes),
-            Self::Stream(stream) => stream.push_shared(chunk, lsn, wakes),
+            Self::Classic(queue) => queue.push_shared_at(level, chunk, persistence, lsn, wakes),
+            Self::Stream(stream) => {
+                let first = stream.next_seq();
+                stream.push_shared(chunk, lsn, wakes);
+                first
+            }
         }
     }
 
-    /// Adds a few records by copying them behind those that came before.
+    /// Adds a few records to a level by copying them behind those that came before; the first message's number.
     pub fn push_copied(
         &mut self,
+        level: u8,
         records: &[u8],
         count: u32,
         persistence: Persistence,
         lsn: Lsn,
         wakes: &mut Vec<W>,
-    ) {
+    ) -> Seq {
         match self {
-            Self::Classic(queue) => queue.push_copied(records, count, persistence, lsn, wakes),
-            Self::Stream(stream) => stream.push_copied(records, count, lsn, wakes),
+            Self::Classic(queue) => queue.push_copied_at(level, records, count, persistence, lsn, wakes),
+            Self::Stream(stream) => {
+                let first = stream.next_seq();
+                stream.push_copied(records, count, lsn, wakes);
+                first
+            }
         }
     }
 
@@ -253,7 +270,10 @@ impl<L: Copy, W: Clone> Machine<L, W> {
     /// The places in segments that are in use.
     pub fn locations(&self) -> Vec<L> {
         match self {
-            Self::Classic(queue) => queue.held().filter_map(|held| held.residence.location()).collect(),
+            Self::Classic(queue) => {
+                let held = queue.levels().flat_map(Queue::held);
+                held.filter_map(|held| held.residence.location()).collect()
+            }
             Self::Stream(stream) => {
                 stream.blocks().filter_map(|block| block.stored).map(|(location, _)| location).collect()
             }

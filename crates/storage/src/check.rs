@@ -4,6 +4,7 @@
 //! checkpoint, every block that it names, and the log from the checkpoint's position on. Blocks in segment files that
 //! nothing names are dead space, not damage.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,7 +110,11 @@ fn check_messages(disk: Arc<dyn Disk>, dir: &Path, report: &mut CheckReport) -> 
     report.log_bytes = log.bytes;
     report.clean = was_clean && log.records == 0;
     let queues = replay.finish(report.clean);
-    report.queues = queues.iter().map(|queue| (queue.id, queue.live())).collect();
+    let mut by_queue = BTreeMap::new();
+    for level in &queues {
+        *by_queue.entry(level.id.without_level()).or_insert(0) += level.live();
+    }
+    report.queues = by_queue.into_iter().collect();
     report.damages.extend(log.damage.iter().map(|damage| damage.error().to_string()));
     let missing: Vec<_> = replay.damages.iter().map(ToString::to_string).collect();
     report.damages.extend(missing);

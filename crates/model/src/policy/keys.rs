@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
 use crate::durability::Durability;
 use crate::name::Name;
+use crate::priorities::{OverflowPriority, PriorityOrder};
 use crate::queue_settings::Overflow;
 use crate::stream_args::{SEGMENT_BYTES_MAX, parse_interval};
 
@@ -57,6 +58,10 @@ pub struct QueuePolicy {
     pub segment_bytes: Option<u64>,
     /// When its persistent messages count as kept; wins over the argument.
     pub durability: Option<Durability>,
+    /// How priorities share the consumers; wins over the argument.
+    pub priority_order: Option<PriorityOrder>,
+    /// Which priority makes room; wins over the argument.
+    pub overflow_priority: Option<OverflowPriority>,
 }
 
 /// Of two numbers for one key, which counts.
@@ -160,6 +165,22 @@ const KEYS: &[Key] = &[
         stricter: Stricter::Operators,
         set: |to, value| put(&mut to.queue.overflow, overflow(value)),
         problem: "is not a valid overflow value",
+    },
+    // Not known to RabbitMQ.
+    Key {
+        name: "overflow-priority",
+        operator: true,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.overflow_priority, overflow_priority(value)),
+        problem: "is not a valid overflow priority: expected lowest or highest",
+    },
+    // Not known to RabbitMQ.
+    Key {
+        name: "priority-order",
+        operator: true,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.priority_order, priority_order(value)),
+        problem: "is not a valid priority order: expected strict or weighted",
     },
     // Where RabbitMQ keeps a queue and in which file format; without effect here, where there is one of each.
     Key {
@@ -315,6 +336,14 @@ fn interval(value: &Value) -> Option<u64> {
 
 fn durability(value: &Value) -> Option<Durability> {
     Durability::from_name(value.as_str()?.as_bytes())
+}
+
+fn overflow_priority(value: &Value) -> Option<OverflowPriority> {
+    OverflowPriority::read(value.as_str()?.as_bytes()).ok()
+}
+
+fn priority_order(value: &Value) -> Option<PriorityOrder> {
+    PriorityOrder::read(value.as_str()?.as_bytes()).ok()
 }
 
 fn is_one_of(value: &Value, known: &[&str]) -> bool {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::durability::Durability;
+use crate::priorities::{OverflowPriority, PriorityOrder};
 use crate::queue_settings::Overflow;
 
 fn definition(value: Value) -> Definition {
@@ -33,6 +34,8 @@ fn values_are_refused_with_rabbitmqs_texts() {
         (json!({"max-length": -1}), "-1 is not a valid maximum length"),
         (json!({"max-length": u64::MAX}), "18446744073709551615 is not a valid maximum length"),
         (json!({"max-length-bytes": "q"}), "<<\"q\">> is not a valid maximum length in bytes"),
+        (json!({"priority-order": "fair"}), "<<\"fair\">> is not a valid priority order: expected strict or weighted"),
+        (json!({"overflow-priority": 1}), "1 is not a valid overflow priority: expected lowest or highest"),
         (json!({"overflow": "x"}), "<<\"x\">> is not a valid overflow value"),
         (json!({"dead-letter-exchange": 3}), "3 is not a valid dead letter exchange name"),
         (json!({"dead-letter-routing-key": true}), "true is not a valid dead letter routing key"),
@@ -71,6 +74,7 @@ fn definitions_become_typed() {
         "overflow": "reject-publish", "dead-letter-exchange": "", "dead-letter-routing-key": "k",
         "delivery-limit": -1, "queue-mode": "lazy", "queue-version": 2, "queue-leader-locator": "balanced",
         "max-age": "1m", "stream-max-segment-size-bytes": 4, "durability": "relaxed",
+        "priority-order": "weighted", "overflow-priority": "highest",
     })));
     let expected = PolicySettings {
         exchange: ExchangePolicy { alternate_exchange: Name::new("ae").ok() },
@@ -86,6 +90,8 @@ fn definitions_become_typed() {
             max_age_ms: Some(60_000),
             segment_bytes: Some(4),
             durability: Some(Durability::Relaxed),
+            priority_order: Some(PriorityOrder::Weighted),
+            overflow_priority: Some(OverflowPriority::Highest),
         },
     };
     assert_eq!(settings, expected);

@@ -1,7 +1,7 @@
 //! Looking at messages without taking them: no place, flag or count changes.
 
 use posthouse_model::bitmap::SeqBitmap;
-use posthouse_model::ids::Seq;
+use posthouse_model::ids::{Seq, first_of_level, level_of};
 
 use super::Queue;
 use super::chunks::{Held, Residence};
@@ -32,8 +32,19 @@ pub struct Ready {
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// The number of the ready message that `skip` others precede; `None` when there are not so many.
     pub fn nth_ready(&mut self, skip: u64) -> Option<Seq> {
+        let (mut left, mut found) = (skip, None);
+        self.in_levels(|queue| {
+            if found.is_none() && left >= queue.ready {
+                left -= queue.ready;
+            } else if found.is_none() {
+                found = queue.nth_ready_of_line(left);
+            }
+        });
+        found.or_else(|| self.nth_ready_of_line(left))
+    }
+
+    fn nth_ready_of_line(&mut self, mut left: u64) -> Option<Seq> {
         self.close_tail();
-        let mut left = skip;
         for held in self.held() {
             let untouched = held.first_seq >= self.cursor;
             if untouched && u64::from(held.live) <= left {
@@ -51,12 +62,30 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         None
     }
 
-    /// The next chunks with ready messages numbered `from` or above, until their records exceed `most` bytes, where
-    /// `bytes_of` tells a place's size; at least one, unless no such message is left.
+    /// The next chunks with ready messages numbered `from` or above in its level, or of lower levels, until their records
+    /// exceed `most` bytes, where `bytes_of` tells a place's size; at least one, unless no such message is left.
     pub fn glimpse(&mut self, from: Seq, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<Glimpse<L>> {
+        let (mut glimpses, mut bytes) = (Vec::new(), 0);
+        for level in self.used_levels().filter(|&level| level <= level_of(from)) {
+            let from = if level == level_of(from) { from } else { first_of_level(level) };
+            self.in_level(level, |queue| {
+                queue.glimpse_of_line(from, most, &bytes_of, &mut bytes, &mut glimpses);
+            });
+        }
+        let from = if level_of(from) == 0 { from } else { 0 };
+        self.glimpse_of_line(from, most, &bytes_of, &mut bytes, &mut glimpses);
+        glimpses
+    }
+
+    fn glimpse_of_line(
+        &mut self,
+        from: Seq,
+        most: usize,
+        bytes_of: &impl Fn(L) -> usize,
+        bytes: &mut usize,
+        glimpses: &mut Vec<Glimpse<L>>,
+    ) {
         self.close_tail();
-        let mut glimpses = Vec::new();
-        let mut bytes = 0;
         let mut index = self.chunks.index_at_or_after(from);
         while let Some(held) = self.chunks.get(index) {
             index += 1;
@@ -64,19 +93,18 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             ready.retain(|run| run.last >= from);
             if let Some(first) = ready.first_mut() {
                 first.first = first.first.max(from);
-                bytes += match (held.residence.chunk(), held.residence.location()) {
+                *bytes += match (held.residence.chunk(), held.residence.location()) {
                     (Some(chunk), _) => chunk.bytes().len(),
                     (None, Some(location)) => bytes_of(location),
                     (None, None) => 0,
                 };
-                if bytes > most && !glimpses.is_empty() {
+                if *bytes > most && !glimpses.is_empty() {
                     break;
                 }
                 let (first_seq, residence) = (held.first_seq, held.residence.clone());
                 glimpses.push(Glimpse { first_seq, residence, ready });
             }
         }
-        glimpses
     }
 
     /// A chunk's ready messages, in order.

@@ -171,6 +171,14 @@ pub struct Settled {
     pub persistent: bool,
 }
 
+impl Settled {
+    /// Counts what another range changed.
+    pub(super) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.persistent |= other.persistent;
+    }
+}
+
 /// A queue's chunks in order of sequence numbers. Chunks without a live message are removed at once.
 #[derive(Clone, Debug)]
 pub struct Chunks<L> {
@@ -310,6 +318,11 @@ impl<L: Copy> Chunks<L> {
     /// Notes a place in a segment that no chunk uses any more.
     pub fn release(&mut self, location: L) {
         self.released.push(location);
+    }
+
+    /// Exchanges the places in segments that no chunk uses any more with another's.
+    pub(super) fn swap_released(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.released, &mut other.released);
     }
 
     /// Takes the places in segments that no chunk uses any more.

@@ -50,13 +50,26 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let most = settings.max_length.unwrap_or(u64::MAX);
         let most_bytes = settings.max_length_bytes.unwrap_or(u64::MAX);
         while self.ready > most || (self.ready_bytes > most_bytes && self.is_surveyed()) {
-            let Some((first, last)) = self.head() else { return };
             let by_count = self.ready.saturating_sub(most);
             let excess = self.ready_bytes.saturating_sub(most_bytes);
-            let by_bytes = if excess > 0 { self.messages_of_bytes(first, excess) } else { 0 };
-            let count = by_count.max(by_bytes).clamp(1, last - first + 1);
-            self.drop_head(first, count);
+            let dropped = match self.level_to_drop() {
+                0 => self.drop_some(by_count, excess),
+                level => self.in_level(level, |queue| queue.drop_some(by_count, excess)),
+            };
+            if !dropped {
+                return;
+            }
         }
+    }
+
+    /// Drops some of the messages that are next in line, `by_count` or what has `excess` bytes of bodies; false when
+    /// there is none.
+    fn drop_some(&mut self, by_count: u64, excess: u64) -> bool {
+        let Some((first, last)) = self.head() else { return false };
+        let by_bytes = if excess > 0 { self.messages_of_bytes(first, excess) } else { 0 };
+        let count = by_count.max(by_bytes).clamp(1, last - first + 1);
+        self.drop_head(first, count);
+        true
     }
 
     /// How many messages from `first` on have `bytes` of bodies.

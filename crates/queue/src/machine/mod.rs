@@ -7,13 +7,18 @@
 //! The machine knows no lock, no log and no socket: `L` is where a chunk lies in a segment, `W` is how a consumer
 //! is woken; both are opaque here.
 //!
+//! With priorities there are several such runs, see [priorities]; everything below speaks of one of them unless it says
+//! otherwise.
+//!
 //! What holds at all times: `ready + unacked` is the number of messages that are not settled.
 
 pub mod browse;
 pub mod chunks;
 pub mod departures;
 pub mod details;
+mod level_set;
 mod limits;
+mod priorities;
 pub mod ranges;
 pub mod residency;
 pub mod roster;
@@ -30,6 +35,7 @@ use posthouse_model::queue_settings::QueueSettings;
 use chunks::{Chunks, Held, Persistence, Residence, Settled};
 use departures::{Departed, DepartureCounts};
 use details::Details;
+use priorities::Levels;
 use ranges::SeqRanges;
 use roster::Roster;
 pub use take::{Limits, Run, TakeEnd};
@@ -60,6 +66,7 @@ pub struct Queue<L, W> {
     departed: Departed,
     departure_counts: DepartureCounts,
     round: take::Round,
+    levels: Option<Box<Levels<L, W>>>,
     /// Who may consume.
     pub roster: Roster<W>,
 }
@@ -96,13 +103,14 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             departed: Departed::default(),
             departure_counts: DepartureCounts::default(),
             round: take::Round::default(),
+            levels: None,
             roster: Roster::default(),
         }
     }
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// A queue with what a restart found.
+    /// A queue with what a restart found of level 0; [`Self::recover_level`] adds the others.
     pub fn recover(found: Recovered<L>) -> Self {
         let mut queue =
             Self { next_seq: found.next_seq, redelivered_below: found.redelivered_below, ..Self::default() };
@@ -126,20 +134,21 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.roster.set_single_active(settings.single_active_consumer);
         self.settings = settings;
         self.review_details();
+        self.review_levels();
         self.enforce_limits();
     }
 
-    /// Messages that can be handed out.
+    /// Messages of all levels that can be handed out.
     pub fn ready(&self) -> u64 {
         self.ready
     }
 
-    /// Messages handed out and not settled.
+    /// Messages of all levels handed out and not settled.
     pub fn unacked(&self) -> u64 {
         self.unacked
     }
 
-    /// The number the next message gets.
+    /// The number the next message of level 0 gets.
     pub fn next_seq(&self) -> Seq {
         self.next_seq
     }
@@ -158,17 +167,20 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.cursor.max(self.redelivered_below)
     }
 
-    /// Bytes of memory taken by messages.
+    /// Bytes of memory taken by messages of all levels.
     pub fn memory_bytes(&self) -> usize {
-        self.chunks.memory_bytes() + self.tail.bytes().len()
+        let above = self.levels.as_ref().map_or(0, |levels| levels.totals.memory_bytes);
+        above + self.chunks.memory_bytes() + self.tail.bytes().len()
     }
 
-    /// Bytes of memory taken by what is known of messages that are on disk or in memory: [`Chunks::descriptor_bytes`].
+    /// Bytes of memory taken by what is known of messages that are on disk or in memory: [`Chunks::descriptor_bytes`],
+    /// and what the levels themselves take.
     pub fn descriptor_bytes(&self) -> usize {
-        self.chunks.descriptor_bytes()
+        let above = self.levels.as_ref().map_or(0, |levels| levels.descriptor_bytes());
+        above + self.chunks.descriptor_bytes()
     }
 
-    /// Adds a chunk whose deltas are `0..count`, by reference.
+    /// Adds a chunk whose deltas are `0..count`, by reference, to level 0.
     pub fn push_shared(&mut self, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn, wakes: &mut Vec<W>) {
         self.close_tail();
         let count = chunk.count();
@@ -188,7 +200,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.arrived(count, body_bytes, wakes);
     }
 
-    /// Adds a few records by copying them behind those that came before.
+    /// Adds a few records to level 0 by copying them behind those that came before.
     pub fn push_copied(
         &mut self,
         records: &[u8],
@@ -212,17 +224,35 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.arrived(count, body_bytes, wakes);
     }
 
-    /// Settles `first..=last`, which were handed out.
+    /// Settles `first..=last`, which were handed out and are of one level.
     pub fn settle(&mut self, first: Seq, last: Seq) -> Settled {
-        let settled = self.chunks.settle(first, last);
-        self.unacked -= settled.count;
+        let settled = match self.level_of(first) {
+            Some(level) => self.in_level(level, |queue| queue.settle_line(first, last)),
+            None => self.settle_line(first, last),
+        };
         self.roster.note_back(first, last);
         settled
     }
 
-    /// Takes back `first..=last`, which were handed out and not settled; they keep their places. Those that were in
-    /// a chunk that is lost stay lost.
+    fn settle_line(&mut self, first: Seq, last: Seq) -> Settled {
+        let settled = self.chunks.settle(first, last);
+        self.unacked -= settled.count;
+        settled
+    }
+
+    /// Takes back `first..=last`, which were handed out and not settled and are of one level; they keep their places.
+    /// Those that were in a chunk that is lost stay lost.
     pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
+        match self.level_of(first) {
+            Some(level) => self.in_level(level, |queue| queue.take_back(first, last)),
+            None => self.take_back(first, last),
+        }
+        self.roster.note_back(first, last);
+        self.roster.wake(self.ready, wakes);
+        self.enforce_limits();
+    }
+
+    fn take_back(&mut self, first: Seq, last: Seq) {
         let mut index = self.chunks.index_at_or_after(first);
         while let Some(held) = self.chunks.get(index).filter(|held| held.first_seq <= last) {
             let (from, to) = (first.max(held.first_seq), last.min(held.end_seq() - 1));
@@ -232,24 +262,20 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             index += 1;
         }
         self.ready_bytes += self.body_bytes(first, last);
-        self.roster.note_back(first, last);
-        self.roster.wake(self.ready, wakes);
-        self.enforce_limits();
     }
 
-    /// Settles every ready message and appends the settled ranges to `ranges`.
+    /// Settles every ready message of all levels and appends the settled ranges to `ranges`.
     pub fn purge(&mut self, ranges: &mut Vec<(Seq, Seq)>) -> Settled {
+        let mut outcome = Settled::default();
+        self.in_levels(|queue| outcome.add(queue.purge(ranges)));
         self.close_tail();
         let from = ranges.len();
         ranges.extend(self.returned.iter());
         if self.cursor < self.next_seq {
             ranges.push((self.cursor, self.next_seq - 1));
         }
-        let mut outcome = Settled::default();
         for &(first, last) in &ranges[from..] {
-            let settled = self.chunks.settle(first, last);
-            outcome.count += settled.count;
-            outcome.persistent |= settled.persistent;
+            outcome.add(self.chunks.settle(first, last));
         }
         self.returned.clear();
         self.cursor = self.next_seq;

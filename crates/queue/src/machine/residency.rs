@@ -33,16 +33,30 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// Frees memory beyond `keep` bytes of what is next to be handed out: chunks that are in a segment already
     /// lose their copy in memory at once, others are appended to `writes`, up to `most` bytes, in queue order.
     pub fn plan_spill(&mut self, keep: usize, most: usize, writes: &mut Vec<ToWrite>) {
-        if self.tail.bytes().len() >= keep / 4 {
+        if self.has_levels() {
+            return self.plan_spill_of_levels(keep, most, writes);
+        }
+        let (mut keep, mut most) = (keep, most);
+        self.plan_spill_of_line(keep / 4, &mut keep, &mut most, writes);
+    }
+
+    /// The same of one level: an open tail of `tail_most` bytes is closed, `keep` and `most` are what is left of them.
+    pub(super) fn plan_spill_of_line(
+        &mut self,
+        tail_most: usize,
+        keep: &mut usize,
+        most: &mut usize,
+        writes: &mut Vec<ToWrite>,
+    ) {
+        if self.tail.bytes().len() >= tail_most {
             self.close_tail();
         }
         let cursor = self.cursor;
-        let (mut kept, mut planned) = (0, 0);
         for index in 0..self.chunks.len() {
             let Some(held) = self.chunks.get(index) else { break };
             let bytes = held.residence.memory_bytes();
-            if held.end_seq() > cursor && kept < keep {
-                kept += bytes;
+            if held.end_seq() > cursor && *keep > 0 {
+                *keep = keep.saturating_sub(bytes);
                 continue;
             }
             match &held.residence {
@@ -50,8 +64,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                     let residence = Residence::Stored(*location);
                     self.chunks.set_residence(index, residence);
                 }
-                Residence::Memory(chunk) if planned < most => {
-                    planned += bytes;
+                Residence::Memory(chunk) if *most > 0 => {
+                    *most = most.saturating_sub(bytes);
                     writes.push(ToWrite::new(held, chunk));
                 }
                 _ => {}
@@ -65,11 +79,21 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let newest_first = self.chunks.iter().rev();
         let waiting =
             newest_first.take_while(|held| held.end_seq() > self.cursor && held.residence.chunk().is_some());
-        waiting.map(|held| held.residence.memory_bytes()).sum::<usize>() + self.tail.bytes().len()
+        let here = waiting.map(|held| held.residence.memory_bytes()).sum::<usize>() + self.tail.bytes().len();
+        here + self.levels_above().map(Self::waiting_bytes).sum::<usize>()
     }
 
     /// A chunk was written. With `evict` its copy in memory goes. A chunk that died meanwhile releases its place.
     pub fn written(&mut self, first_seq: Seq, location: L, evict: bool) {
+        match self.level_of(first_seq) {
+            // What is written for a level that is not there was deleted with its queue.
+            Some(level) if self.level(level).is_none() => self.chunks.release(location),
+            Some(level) => self.in_level(level, |queue| queue.written_in_line(first_seq, location, evict)),
+            None => self.written_in_line(first_seq, location, evict),
+        }
+    }
+
+    fn written_in_line(&mut self, first_seq: Seq, location: L, evict: bool) {
         let held = self.chunks.index_of(first_seq).and_then(|index| Some((index, self.chunks.get(index)?)));
         let Some((index, held)) = held else { return self.chunks.release(location) };
         let residence = match &held.residence {
@@ -92,26 +116,50 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// The chunks to read so that the next messages can be handed out, up to `most` bytes of records where
     /// `bytes_of` tells a place's size. They count as being read until [`Self::loaded`] or [`Self::lost`].
     pub fn plan_load(&mut self, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<(Seq, L)> {
+        let (mut plan, mut left) = (Vec::new(), most);
+        if self.has_levels() {
+            for level in self.serving_order() {
+                match level {
+                    0 => self.plan_load_of_line(&mut left, &bytes_of, &mut plan),
+                    _ => {
+                        self.in_level(level, |queue| {
+                            queue.plan_load_of_line(&mut left, &bytes_of, &mut plan)
+                        });
+                    }
+                }
+            }
+        } else {
+            self.plan_load_of_line(&mut left, &bytes_of, &mut plan);
+        }
+        plan
+    }
+
+    /// The same of one level; `left` is how many bytes are left of `most`.
+    fn plan_load_of_line(
+        &mut self,
+        left: &mut usize,
+        bytes_of: &impl Fn(L) -> usize,
+        plan: &mut Vec<(Seq, L)>,
+    ) {
         let next = self.returned.first().map_or(self.cursor, |(first, _)| first);
-        let (mut plan, mut planned) = (Vec::new(), 0);
         let mut index = self.chunks.index_at_or_after(next);
         self.evict_before(index);
         while let Some(held) = self.chunks.get(index) {
-            if planned >= most {
+            if *left == 0 {
                 break;
             }
-            match held.residence {
+            let bytes = match held.residence {
                 Residence::Stored(location) => {
-                    planned += bytes_of(location);
                     plan.push((held.first_seq, location));
                     self.chunks.set_residence(index, Residence::Loading(location));
+                    bytes_of(location)
                 }
-                Residence::Loading(location) => planned += bytes_of(location),
-                _ => planned += held.residence.memory_bytes(),
-            }
+                Residence::Loading(location) => bytes_of(location),
+                _ => held.residence.memory_bytes(),
+            };
+            *left = left.saturating_sub(bytes);
             index += 1;
         }
-        plan
     }
 
     /// Frees the memory of chunks before `end` that are in a segment: all of them were handed out, and a consumer
@@ -136,6 +184,16 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     where
         L: PartialEq,
     {
+        if let Some(level) = self.level_of(first_seq) {
+            return self.in_level(level, |queue| queue.not_loaded_in_line(first_seq, location));
+        }
+        self.not_loaded_in_line(first_seq, location)
+    }
+
+    fn not_loaded_in_line(&mut self, first_seq: Seq, location: L) -> bool
+    where
+        L: PartialEq,
+    {
         let Some(index) = self.chunks.index_of(first_seq) else { return false };
         match self.chunks.get(index).map(|held| &held.residence) {
             Some(Residence::Loading(current)) if *current == location => {
@@ -151,27 +209,46 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     where
         L: PartialEq,
     {
-        let held = self.chunks.index_of(first_seq).and_then(|index| self.chunks.get(index));
+        let line = self.level_of(first_seq).map_or(Some(self), |level| self.level(level));
+        let held = line.and_then(|line| line.chunks.get(line.chunks.index_of(first_seq)?));
         held.is_some_and(|held| held.residence.location() == Some(location))
     }
 
     /// A chunk was read; consumers that wait for it are woken.
     pub fn loaded(&mut self, first_seq: Seq, chunk: Arc<Chunk>, wakes: &mut Vec<W>) {
-        let Some(index) = self.chunks.index_of(first_seq) else { return };
-        // A rewritten chunk may have other offsets.
-        self.cursor_place = None;
-        self.surveyed(first_seq, &chunk);
-        if let Some(Residence::Loading(location)) = self.chunks.get(index).map(|held| &held.residence) {
-            let residence = Residence::Both(chunk, *location);
-            self.chunks.set_residence(index, residence);
+        match self.level_of(first_seq) {
+            Some(level) => self.in_level(level, |queue| queue.loaded_in_line(first_seq, chunk)),
+            None => self.loaded_in_line(first_seq, chunk),
         }
         if self.ready > 0 {
             self.roster.wake(self.ready, wakes);
         }
     }
 
+    fn loaded_in_line(&mut self, first_seq: Seq, chunk: Arc<Chunk>) {
+        let Some(index) = self.chunks.index_of(first_seq) else { return };
+        // A rewritten chunk may have other offsets.
+        self.cursor_place = None;
+        self.surveyed_in_line(first_seq, &chunk);
+        if let Some(Residence::Loading(location)) = self.chunks.get(index).map(|held| &held.residence) {
+            let residence = Residence::Both(chunk, *location);
+            self.chunks.set_residence(index, residence);
+        }
+    }
+
     /// A chunk could not be read and is given up; how many messages were lost with it.
     pub fn lost(&mut self, first_seq: Seq, wakes: &mut Vec<W>) -> u64 {
+        let lost = match self.level_of(first_seq) {
+            Some(level) => self.in_level(level, |queue| queue.lost_in_line(first_seq)),
+            None => self.lost_in_line(first_seq),
+        };
+        if self.ready > 0 {
+            self.roster.wake(self.ready, wakes);
+        }
+        lost
+    }
+
+    fn lost_in_line(&mut self, first_seq: Seq) -> u64 {
         let Some(index) = self.chunks.index_of(first_seq) else { return 0 };
         let Some(held) = self.chunks.get(index) else { return 0 };
         let (first, last, live) = (held.first_seq, held.end_seq() - 1, u64::from(held.live));
@@ -185,15 +262,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.ready -= live - unacked;
         self.chunks.remove(index);
         self.cursor_place = None;
-        if self.ready > 0 {
-            self.roster.wake(self.ready, wakes);
-        }
         live
     }
 
     /// Closes the tail if it begins below `lsn`, and appends every persistent chunk that does and is not in a
     /// segment.
     pub fn plan_migration(&mut self, lsn: Lsn, writes: &mut Vec<ToWrite>) {
+        self.in_levels(|queue| queue.plan_migration(lsn, writes));
         if !self.tail.is_empty() && self.tail_lsn < lsn {
             self.close_tail();
         }
@@ -220,12 +295,12 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
-    /// All chunks in order, without the open tail.
+    /// All chunks of level 0 in order, without the open tail.
     pub fn held(&self) -> impl Iterator<Item = &Held<L>> {
         self.chunks.iter()
     }
 
-    /// Takes the places in segments that are no longer used.
+    /// Takes the places in segments that are no longer used by any level.
     pub fn take_released(&mut self) -> Vec<L> {
         self.chunks.take_released()
     }

@@ -12,14 +12,15 @@ use super::details::Details;
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// Whether details are known of every chunk that needs them.
     pub fn is_surveyed(&self) -> bool {
-        !self.needs_details() || self.chunks.without_details() == 0
+        !self.needs_details() || self.levels().all(|level| level.chunks.without_details() == 0)
     }
 
     /// The chunks in segments whose details are to be read, up to `most` bytes of records where `bytes_of` tells a
     /// place's size. Answered by [`Self::surveyed`].
     pub fn plan_survey(&self, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<(Seq, L)> {
         let mut planned = 0;
-        let unknown = self.chunks.iter().filter(|held| held.details.is_none());
+        let held = self.levels().flat_map(|level| level.chunks.iter());
+        let unknown = held.filter(|held| held.details.is_none());
         let places = unknown.filter_map(|held| Some((held.first_seq, held.residence.location()?)));
         let wanted = places.take_while(|&(_, location)| {
             let wanted = planned < most;
@@ -31,6 +32,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// A chunk's bytes are known.
     pub fn surveyed(&mut self, first_seq: Seq, chunk: &Chunk) {
+        match self.level_of(first_seq) {
+            Some(level) => self.in_level(level, |queue| queue.surveyed_in_line(first_seq, chunk)),
+            None => self.surveyed_in_line(first_seq, chunk),
+        }
+    }
+
+    pub(super) fn surveyed_in_line(&mut self, first_seq: Seq, chunk: &Chunk) {
         if !self.needs_details() {
             return;
         }

@@ -1,4 +1,4 @@
-//! Handing out messages: given-back ones first, then on from the cursor.
+//! Handing out messages: of the level whose turn it is, given-back ones first, then on from the cursor.
 
 use std::sync::Arc;
 
@@ -123,16 +123,30 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// Takes messages for nobody in particular (`basic.get`, drains).
     pub fn take_any(&mut self, limits: Limits, settle: bool, runs: &mut Vec<Run>) -> (TakeEnd, Settled) {
-        let from = runs.len();
-        let mut left = limits;
+        if self.has_levels() {
+            return self.take_by_level(limits, settle, runs);
+        }
+        let (mut left, from) = (limits, runs.len());
+        self.take_line(&mut left, from, settle, runs)
+    }
+
+    /// Takes messages of this level until nothing is `left` to be taken. The runs from `from` on count as taken before.
+    pub(super) fn take_line(
+        &mut self,
+        left: &mut Limits,
+        from: usize,
+        settle: bool,
+        runs: &mut Vec<Run>,
+    ) -> (TakeEnd, Settled) {
+        let here = runs.len();
         let end = loop {
             if left.messages == 0 || (left.bytes == 0 && runs.len() > from) {
                 break TakeEnd::Limit;
             }
             let step = if self.returned.is_empty() {
-                self.take_at_cursor(&mut left, runs)
+                self.take_at_cursor(left, runs)
             } else {
-                self.take_returned(&mut left, runs)
+                self.take_returned(left, runs)
             };
             match step {
                 Step::Took => {}
@@ -140,7 +154,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 Step::NeedsLoad => break TakeEnd::NeedsLoad,
             }
         };
-        (end, self.account(&runs[from..], settle))
+        (end, self.account(&runs[here..], settle))
     }
 
     fn account(&mut self, runs: &[Run], settle: bool) -> Settled {
@@ -149,9 +163,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.ready -= u64::from(run.count);
             self.ready_bytes -= self.body_bytes(run.first_seq, run.last_seq());
             if settle {
-                let one = self.chunks.settle(run.first_seq, run.last_seq());
-                settled.count += one.count;
-                settled.persistent |= one.persistent;
+                settled.add(self.chunks.settle(run.first_seq, run.last_seq()));
             } else {
                 self.unacked += u64::from(run.count);
             }

@@ -10,6 +10,7 @@ use super::roster::Standing;
 use super::*;
 
 mod limits;
+mod priorities;
 mod single_active;
 
 type TestQueue = Queue<u32, u32>;

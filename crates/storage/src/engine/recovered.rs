@@ -12,10 +12,10 @@ use crate::segment::Location;
 /// Everything that was recovered.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Queues that have a state, in ascending order of id. A durable queue that is not here never had a message. One
+    /// Queues that have a state, in ascending order of id; of a queue with priorities each level. A durable queue that is not here never had a message. One
     /// that the metadata does not know is to be dropped: see `MessageStore::discard`.
     pub queues: Vec<RecoveredQueue>,
-    /// Above the identity of every queue that the checkpoint or the log names, deleted ones included. A queue with
+    /// Above the identity, its level left out, of every queue that the checkpoint or the log names, deleted ones included. A queue with
     /// one of these would be given, or denied, another one's messages when the log is replayed again.
     pub next_queue_id: u64,
     /// Nothing was ever kept here.

@@ -104,7 +104,7 @@ impl<'a> Replay<'a> {
     /// Above every queue that was named so far.
     pub(super) fn next_queue_id(&self) -> u64 {
         let named = self.queues.keys().chain(&self.deleted).filter(|&&id| id != NO_QUEUE);
-        named.map(|id| id.0 + 1).max().unwrap_or(0)
+        named.map(|id| id.without_level().0 + 1).max().unwrap_or(0)
     }
 
     /// The recovered queues. `clean` says that nothing happened after the checkpoint.

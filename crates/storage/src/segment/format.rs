@@ -9,7 +9,7 @@
 //! file:         file header | block | block | ...
 //! ```
 //!
-//! `count` is the number of records. A summary is what a stream needs to know of a block without reading its records
+//! `count` is the number of records; the queue's level is in the first seq only. A summary is what a stream needs to know of a block without reading its records
 //! (`queue/src/stream/filter.rs`); a block without one is of version 1, with zero for its bytes. A file is appended to only by the process that made it; what
 //! follows its last whole block was never named by a checkpoint.
 

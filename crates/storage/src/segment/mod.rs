@@ -426,6 +426,7 @@ fn check_owner(
     path: &Path,
 ) -> Result<(), StorageError> {
     let offset = u64::from(location.offset);
+    let queue = queue.without_level();
     if (header.queue, header.first_seq) != (queue, first_seq) {
         let named = |queue, seq| format!("queue {queue} from message {seq}");
         let (expected, got) = (named(queue, first_seq), named(header.queue, header.first_seq));

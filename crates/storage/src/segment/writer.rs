@@ -172,7 +172,7 @@ fn write_blocks(
 fn header(block: &BlockIn) -> Vec<u8> {
     let bytes = block.chunk.bytes();
     let header = BlockHeader {
-        queue: block.queue,
+        queue: block.queue.without_level(),
         first_seq: block.first_seq,
         count: block.chunk.count(),
         length: bytes.len() as u32,

@@ -30,6 +30,7 @@
 //!   twice, so what an earlier use of a recycled file left behind does not verify.
 //! * `durable lsn before` is what was known to be on disk when the batch was written: evidence, for recovery, that
 //!   everything below it must be readable.
+//! * A queue with priorities is here one queue per level: the level is the top byte of its number and of the seqs.
 //! * Group, index and term are zero until groups are replicated. The message records are those of
 //!   `posthouse_model::record`, their deltas counting from 0 without holes.
 //! * Flag 1 on a batch without records: the log was closed in good order there.

@@ -6,7 +6,7 @@
 use std::sync::{Arc, MutexGuard};
 
 use posthouse_model::chunk::Chunk;
-use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 
 use super::format::{
     KIND_ENQUEUE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header, record_length,
@@ -237,7 +237,8 @@ impl<'a> Stage<'a> {
         Self { wal, staging: Some(lock(&wal.inner.staging)) }
     }
 
-    /// Stages `count` messages that enter each of `targets` (a queue, and its number for the first of them).
+    /// Stages `count` messages that enter each of `targets` (a queue, and its number for the first of them, which also
+    /// says the level).
     /// `payload` holds their records end to end, deltas from 0 without holes.
     ///
     /// # Panics
@@ -271,7 +272,7 @@ impl<'a> Stage<'a> {
             staging.buffer.bytes.extend_from_slice(&count.to_le_bytes());
             staging.buffer.bytes.extend_from_slice(&(targets.len() as u32).to_le_bytes());
             for &(queue, first) in targets {
-                staging.numbers([queue.0, first]);
+                staging.numbers([queue.with_level_of(first).0, first]);
             }
             match payload {
                 Payload::Copy(bytes) => staging.buffer.bytes.extend_from_slice(bytes),
@@ -287,22 +288,25 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Stages that the messages of `queue` in `ranges` (first, last; inclusive) are done with. May be written up to
-    /// `settle_delay` later, unless someone waits for it.
+    /// Stages that the messages of `queue` in `ranges` (first, last; inclusive, of one level each) are done with, with a
+    /// record for each run of ranges of one level. May be written up to `settle_delay` later, unless someone waits for it.
     ///
     /// # Panics
     /// When the record would reach 4 GiB.
     pub fn settle(&mut self, queue: QueueId, ranges: &[(Seq, Seq)]) -> Lsn {
         self.stage(|staging| {
-            staging.record(KIND_SETTLE, 8 + 16 * ranges.len());
-            staging.buffer.bytes.extend_from_slice(&queue.0.to_le_bytes());
-            for &(first, last) in ranges {
-                staging.numbers([first, last]);
+            for of_level in ranges.chunk_by(|a, b| level_of(a.0) == level_of(b.0)) {
+                let queue = queue.with_level_of(of_level[0].0);
+                staging.record(KIND_SETTLE, 8 + 16 * of_level.len());
+                staging.buffer.bytes.extend_from_slice(&queue.0.to_le_bytes());
+                for &(first, last) in of_level {
+                    staging.numbers([first, last]);
+                }
             }
         })
     }
 
-    /// Stages that `queue` is gone.
+    /// Stages that `queue`, which is one level of a queue, is gone.
     pub fn queue_deleted(&mut self, queue: QueueId) -> Lsn {
         self.stage(|staging| {
             staging.record(KIND_QUEUE_DELETED, 8);

@@ -59,7 +59,8 @@ fn verify(node: &Node, queue: &Arc<QueueHandle>, synced: u64, what: &str) {
     crate::streams::add_reader(queue, READER, waker, &arguments).unwrap();
     let (floor, end) = {
         let state = queue.lock();
-        (state.machine.next_seq() - state.machine.ready(), state.machine.next_seq())
+        let next = state.machine.next_seqs()[0];
+        (next - state.machine.ready(), next)
     };
     assert!(end >= synced, "{what}: {end} messages, {synced} were synced");
     // What retention leaves never goes below what is to be kept less a segment.

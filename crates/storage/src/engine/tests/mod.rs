@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::sim::{Fault, Op, SimDisk};
 use crate::segment::Class;
+use crate::wal::Payload;
 use owner::Owner;
+use posthouse_model::chunk::ChunkBuilder;
+use posthouse_model::ids::first_of_level;
 
 const DIR: &str = "/data";
 
@@ -411,4 +414,37 @@ fn the_mark_of_a_start_is_no_identity() {
         assert_eq!(recovered.next_queue_id, 7);
         store.begin().unwrap();
     }
+}
+
+#[test]
+fn levels_of_a_queue_are_recovered_apart() {
+    let disk = SimDisk::new(1);
+    let (store, _) = open(&disk).unwrap();
+    let mut builder = ChunkBuilder::default();
+    (0..4).for_each(|_| builder.push(1, 0, b"\0\0", b"h", 1, b"x"));
+    let chunk = Arc::new(builder.finish());
+    let (queue, level) = (QueueId(5), first_of_level(255));
+    let mut stage = store.wal().stage();
+    for first in [0, level, level + 4] {
+        stage.enqueue(&[(queue, first)], 4, Payload::Shared(Arc::clone(&chunk)));
+    }
+    stage.settle(queue, &[(level + 1, level + 1), (level + 7, level + 7), (0, 1)]);
+    drop(stage);
+    store.wal().sync().unwrap();
+    drop(store);
+    let (store, recovered) = open(&disk).unwrap();
+    let found: Vec<_> = recovered.queues.iter().map(|q| (q.id, q.floor, q.next_seq)).collect();
+    assert_eq!(found, [(queue, 2, 4), (queue.with_level_of(level), level, level + 8)]);
+    let live: Vec<u32> =
+        recovered.queues.iter().map(|q| q.chunks.iter().map(RecoveredChunk::live).sum()).collect();
+    assert_eq!((live, recovered.next_queue_id), (vec![2, 6], 6));
+    let mut stage = store.wal().stage();
+    for level in &recovered.queues {
+        stage.queue_deleted(level.id);
+    }
+    drop(stage);
+    store.wal().sync().unwrap();
+    drop(store);
+    let recovered = open(&disk).unwrap().1;
+    assert_eq!((recovered.queues, recovered.next_queue_id), (vec![], 6));
 }

@@ -10,7 +10,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             let targets = targets.into_iter().map(|(queue, seq)| (QueueId(queue), seq)).collect();
             Entry::Enqueue(targets, count, messages(count, body))
         }),
-        2 => (0..5u64, prop::collection::vec((0..100u64, 0..100u64), 0..5))
+        2 => (0..5u64, prop::collection::vec((0..100u64, 0..100u64), 1..5))
             .prop_map(|(queue, ranges)| Entry::Settle(QueueId(queue), ranges)),
         1 => (0..5u64).prop_map(|queue| Entry::Deleted(QueueId(queue))),
         // Larger than a file.

@@ -1,0 +1,389 @@
+//! Priorities: a queue with `x-max-priority` keeps the messages of each priority in a *level* of its own.
+//!
+//! A level is a [`Queue`] without consumers: its own chunks, cursor and numbers, which have the level in their top byte.
+//! Level 0 is the queue itself, the others are made with their first message. The queue counts what all of them have,
+//! knows which have ready messages, and decides whose turn it is; whatever is done with a message is done in its level.
+//! So no operation depends on how many messages wait, and the few that look at every level see used ones only.
+
+use std::sync::Arc;
+
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, Seq, first_of_level, level_of};
+use posthouse_model::priorities::{OverflowPriority, PriorityOrder};
+use posthouse_model::queue_settings::{Overflow, QueueSettings};
+
+use super::chunks::{Persistence, Settled};
+use super::level_set::LevelSet;
+use super::residency::ToWrite;
+use super::{Limits, Queue, Recovered, Run, TakeEnd};
+
+/// The levels above 0 of one queue.
+#[derive(Debug)]
+pub(super) struct Levels<L, W> {
+    /// By level less 1; none where there was never a message.
+    above: Vec<Option<Box<Queue<L, W>>>>,
+    /// Which of them have ready messages.
+    filled: LevelSet,
+    /// What all of them have.
+    pub(super) totals: Totals,
+    turns: Turns,
+}
+
+/// Counts of one level, or of several.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Totals {
+    pub(super) ready: u64,
+    pub(super) unacked: u64,
+    pub(super) ready_bytes: u64,
+    pub(super) memory_bytes: usize,
+    pub(super) descriptor_bytes: usize,
+}
+
+impl Totals {
+    fn of<L: Copy, W: Clone>(level: &Queue<L, W>) -> Self {
+        Self {
+            ready: level.ready,
+            unacked: level.unacked,
+            ready_bytes: level.ready_bytes,
+            memory_bytes: level.memory_bytes(),
+            descriptor_bytes: level.descriptor_bytes() + size_of::<Queue<L, W>>(),
+        }
+    }
+
+    /// Counts a level whose counts were `before` and are `after`.
+    fn change(&mut self, before: Self, after: Self) {
+        self.ready = self.ready + after.ready - before.ready;
+        self.unacked = self.unacked + after.unacked - before.unacked;
+        self.ready_bytes = self.ready_bytes + after.ready_bytes - before.ready_bytes;
+        self.memory_bytes = self.memory_bytes + after.memory_bytes - before.memory_bytes;
+        self.descriptor_bytes = self.descriptor_bytes + after.descriptor_bytes - before.descriptor_bytes;
+    }
+}
+
+/// Weighted turns: in a round each level may hand out as many messages as its priority plus 1. The highest level that
+/// may and can is served; when none of those with messages may any more, a round begins.
+#[derive(Default, Debug)]
+struct Turns {
+    round: u64,
+    /// Which levels may hand out no more in this round.
+    spent: LevelSet,
+    /// By level: a round, and how many messages it handed out in that one.
+    handed: Vec<(u64, u32)>,
+}
+
+impl Turns {
+    /// Whose turn it is among levels with messages, and for how many.
+    fn next(&mut self, filled: LevelSet) -> Option<(u8, u32)> {
+        let level = filled.without(self.spent).highest().or_else(|| {
+            let level = filled.highest()?;
+            self.round += 1;
+            self.spent = LevelSet::default();
+            Some(level)
+        })?;
+        let handed = match self.handed.get(usize::from(level)) {
+            Some(&(round, handed)) if round == self.round => handed,
+            _ => 0,
+        };
+        Some((level, u32::from(level) + 1 - handed))
+    }
+
+    /// A level handed out some of what [`Self::next`] said.
+    fn note(&mut self, level: u8, count: u32) {
+        let at = usize::from(level);
+        if self.handed.len() <= at {
+            self.handed.resize(at + 1, (0, 0));
+        }
+        let (round, handed) = &mut self.handed[at];
+        *handed = count + if *round == self.round { *handed } else { 0 };
+        *round = self.round;
+        if *handed > u32::from(level) {
+            self.spent.set(level, true);
+        }
+    }
+}
+
+impl<L: Copy, W: Clone> Default for Levels<L, W> {
+    fn default() -> Self {
+        Self {
+            above: Vec::new(),
+            filled: LevelSet::default(),
+            totals: Totals::default(),
+            turns: Turns::default(),
+        }
+    }
+}
+
+impl<L: Copy, W: Clone> Levels<L, W> {
+    fn get(&self, level: u8) -> Option<&Queue<L, W>> {
+        self.above.get(usize::from(level).checked_sub(1)?)?.as_deref()
+    }
+
+    /// Bytes that all of them take besides messages.
+    pub(super) fn descriptor_bytes(&self) -> usize {
+        self.totals.descriptor_bytes + self.above.capacity() * size_of::<Option<Box<Queue<L, W>>>>()
+    }
+
+    /// The used ones, the highest first.
+    fn iter(&self) -> impl Iterator<Item = &Queue<L, W>> {
+        self.above.iter().rev().filter_map(|level| level.as_deref())
+    }
+
+    /// The numbers of the used ones, the highest first.
+    fn used(&self) -> impl Iterator<Item = u8> + use<L, W> {
+        let mut used = LevelSet::default();
+        for (level, queue) in (1..=u8::MAX).zip(&self.above) {
+            used.set(level, queue.is_some());
+        }
+        used.into_iter()
+    }
+}
+
+/// What a level is told of what its queue is to do: what to know of its messages, but no limit of its own.
+fn settings_of_level(settings: &QueueSettings) -> QueueSettings {
+    QueueSettings {
+        max_length: None,
+        overflow: Overflow::RejectPublish,
+        max_priority: 0,
+        single_active_consumer: false,
+        ..settings.clone()
+    }
+}
+
+impl<L: Copy, W: Clone> Queue<L, W> {
+    /// Adds a chunk to a level as [`Self::push_shared`] does; the first message's number.
+    pub fn push_shared_at(
+        &mut self,
+        level: u8,
+        chunk: Arc<Chunk>,
+        persistence: Persistence,
+        lsn: Lsn,
+        wakes: &mut Vec<W>,
+    ) -> Seq {
+        let first = self.next_seq_at(level);
+        if level == 0 {
+            self.push_shared(chunk, persistence, lsn, wakes);
+        } else {
+            self.make_level(level);
+            self.in_level(level, |queue| queue.push_shared(chunk, persistence, lsn, &mut Vec::new()));
+            self.roster.wake(self.ready, wakes);
+            self.enforce_limits();
+        }
+        first
+    }
+
+    /// Adds records to a level as [`Self::push_copied`] does; the first message's number.
+    pub fn push_copied_at(
+        &mut self,
+        level: u8,
+        records: &[u8],
+        count: u32,
+        persistence: Persistence,
+        lsn: Lsn,
+        wakes: &mut Vec<W>,
+    ) -> Seq {
+        let first = self.next_seq_at(level);
+        if level == 0 {
+            self.push_copied(records, count, persistence, lsn, wakes);
+        } else {
+            self.make_level(level);
+            self.in_level(level, |queue| {
+                queue.push_copied(records, count, persistence, lsn, &mut Vec::new());
+            });
+            self.roster.wake(self.ready, wakes);
+            self.enforce_limits();
+        }
+        first
+    }
+
+    /// Gives an empty level what a restart found of it.
+    pub fn recover_level(&mut self, level: u8, found: Recovered<L>) {
+        if level > 0 {
+            self.make_level(level);
+            self.in_level(level, |queue| {
+                *queue = Self { settings: queue.settings.clone(), ..Self::recover(found) };
+            });
+        }
+    }
+
+    /// Every level that ever had a message, this queue as level 0 among them, the highest first.
+    pub fn levels(&self) -> impl Iterator<Item = &Self> {
+        self.levels_above().chain(std::iter::once(self))
+    }
+
+    /// The same without this queue itself.
+    pub(super) fn levels_above(&self) -> impl Iterator<Item = &Self> {
+        self.levels.iter().flat_map(|levels| levels.iter())
+    }
+
+    /// The number the next message of a level gets.
+    fn next_seq_at(&self, level: u8) -> Seq {
+        match &self.levels {
+            _ if level == 0 => self.next_seq,
+            Some(levels) => levels.get(level).map_or(first_of_level(level), |queue| queue.next_seq),
+            None => first_of_level(level),
+        }
+    }
+
+    fn make_level(&mut self, level: u8) {
+        let levels = self.levels.get_or_insert_default();
+        let (at, settings) = (usize::from(level) - 1, &self.settings);
+        if levels.above.len() <= at {
+            levels.above.resize_with(at + 1, || None);
+        }
+        levels.above[at].get_or_insert_with(|| {
+            let first = first_of_level(level);
+            let settings = settings_of_level(settings);
+            Box::new(Self { next_seq: first, cursor: first, settings, ..Self::default() })
+        });
+    }
+
+    /// Whether any level above 0 was ever used.
+    pub(super) fn has_levels(&self) -> bool {
+        self.levels.is_some()
+    }
+
+    /// Whether a message is in a level above 0, and in which.
+    pub(super) fn level_of(&self, seq: Seq) -> Option<u8> {
+        Some(level_of(seq)).filter(|&level| level > 0)
+    }
+
+    /// Looks at a level above 0.
+    pub(super) fn level(&self, level: u8) -> Option<&Self> {
+        self.levels.as_ref()?.get(level)
+    }
+
+    /// Does something in a level above 0, and counts what that changed. Nothing where there is no such level.
+    pub(super) fn in_level<T: Default>(&mut self, level: u8, act: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(levels) = self.levels.as_deref_mut() else { return T::default() };
+        let at = usize::from(level).checked_sub(1).and_then(|at| levels.above.get_mut(at));
+        let Some(queue) = at.and_then(Option::as_deref_mut) else { return T::default() };
+        let before = Totals::of(queue);
+        // What leaves a level leaves the queue.
+        std::mem::swap(&mut self.departed, &mut queue.departed);
+        std::mem::swap(&mut self.departure_counts, &mut queue.departure_counts);
+        self.chunks.swap_released(&mut queue.chunks);
+        let result = act(queue);
+        std::mem::swap(&mut self.departed, &mut queue.departed);
+        std::mem::swap(&mut self.departure_counts, &mut queue.departure_counts);
+        self.chunks.swap_released(&mut queue.chunks);
+        let after = Totals::of(queue);
+        levels.totals.change(before, after);
+        levels.filled.set(level, after.ready > 0);
+        self.ready = self.ready + after.ready - before.ready;
+        self.unacked = self.unacked + after.unacked - before.unacked;
+        self.ready_bytes = self.ready_bytes + after.ready_bytes - before.ready_bytes;
+        result
+    }
+
+    /// Does something in every used level above 0, the highest first.
+    pub(super) fn in_levels(&mut self, mut act: impl FnMut(&mut Self)) {
+        for level in self.used_levels() {
+            self.in_level(level, &mut act);
+        }
+    }
+
+    /// The used levels above 0, the highest first.
+    pub(super) fn used_levels(&self) -> impl Iterator<Item = u8> + use<L, W> {
+        self.levels.as_ref().map(|levels| levels.used()).into_iter().flatten()
+    }
+
+    /// The levels with ready messages, 0 among them.
+    fn filled_levels(&self) -> LevelSet {
+        let mut filled = LevelSet::default();
+        let mut above = 0;
+        if let Some(levels) = &self.levels {
+            (filled, above) = (levels.filled, levels.totals.ready);
+        }
+        filled.set(0, self.ready > above);
+        filled
+    }
+
+    /// The levels with ready messages in the order in which they are served as things are.
+    pub(super) fn serving_order(&mut self) -> impl Iterator<Item = u8> + use<L, W> {
+        let mut rest = self.filled_levels();
+        let next = self.next_turn().map(|(level, _)| level);
+        if let Some(level) = next {
+            rest.set(level, false);
+        }
+        next.into_iter().chain(rest)
+    }
+
+    /// Tells every level what its queue is to do now.
+    pub(super) fn review_levels(&mut self) {
+        let settings = settings_of_level(&self.settings);
+        if let Some(levels) = self.levels.as_deref() {
+            // Counted anew by the levels below.
+            self.ready_bytes += levels.totals.ready_bytes;
+        }
+        self.in_levels(|queue| queue.set_settings(settings.clone()));
+    }
+
+    /// The level that makes room when there is too much.
+    pub(super) fn level_to_drop(&self) -> u8 {
+        if !self.has_levels() {
+            return 0;
+        }
+        let filled = self.filled_levels();
+        let level = match self.settings.overflow_priority {
+            OverflowPriority::Lowest => filled.lowest(),
+            OverflowPriority::Highest => filled.highest(),
+        };
+        level.unwrap_or(0)
+    }
+
+    /// Takes messages from the levels whose turn it is; see [`Self::take_any`].
+    pub(super) fn take_by_level(
+        &mut self,
+        limits: Limits,
+        settle: bool,
+        runs: &mut Vec<Run>,
+    ) -> (TakeEnd, Settled) {
+        let (from, mut left, mut settled) = (runs.len(), limits, Settled::default());
+        while left.messages > 0 && (left.bytes > 0 || runs.len() == from) {
+            let Some((level, most)) = self.next_turn() else { return (TakeEnd::Parked, settled) };
+            let turn = left.messages.min(most);
+            let mut part = Limits { messages: turn, ..left };
+            let (end, one) = match level {
+                0 => self.take_line(&mut part, from, settle, runs),
+                level => self
+                    .in_level(level, |queue| Some(queue.take_line(&mut part, from, settle, runs)))
+                    .unwrap_or((TakeEnd::Parked, Settled::default())),
+            };
+            let took = turn - part.messages;
+            self.note_turn(level, took);
+            settled.add(one);
+            left = Limits { messages: left.messages - took, bytes: part.bytes };
+            match end {
+                TakeEnd::NeedsLoad => return (end, settled),
+                TakeEnd::Parked if took == 0 => return (end, settled),
+                TakeEnd::Parked | TakeEnd::Limit => {}
+            }
+        }
+        (TakeEnd::Limit, settled)
+    }
+
+    /// Whose turn it is to hand out messages, and how many at most.
+    fn next_turn(&mut self) -> Option<(u8, u32)> {
+        let filled = self.filled_levels();
+        match (self.settings.priority_order, &mut self.levels) {
+            (PriorityOrder::Weighted, Some(levels)) => levels.turns.next(filled),
+            _ => Some((filled.highest()?, u32::MAX)),
+        }
+    }
+
+    fn note_turn(&mut self, level: u8, count: u32) {
+        if self.settings.priority_order == PriorityOrder::Weighted
+            && let Some(levels) = &mut self.levels
+        {
+            levels.turns.note(level, count);
+        }
+    }
+
+    /// As [`Self::plan_spill`], of all levels: what is next to be handed out is first of all that of the highest.
+    pub(super) fn plan_spill_of_levels(&mut self, keep: usize, most: usize, writes: &mut Vec<ToWrite>) {
+        let used = self.used_levels().count() + 1;
+        let (tail_most, mut keep, mut left) = (keep / 4 / used, keep, most);
+        self.in_levels(|queue| queue.plan_spill_of_line(tail_most, &mut keep, &mut left, writes));
+        self.plan_spill_of_line(tail_most, &mut keep, &mut left, writes);
+    }
+}

@@ -1,12 +1,12 @@
 //! Stored passwords.
 //!
 //! New passwords are hashed with Argon2id, which makes guessing expensive: with the default cost 19 MiB of memory
-//! and about 20 ms of one core. RabbitMQ's salted SHA-256 and SHA-512 hashes are verified too, so that
-//! definitions can be imported; its legacy MD5 is refused. As text, version 1:
+//! and about 20 ms of one core. RabbitMQ's salted SHA-256, SHA-512 and (legacy) MD5 hashes are verified too, so that
+//! definitions can be imported. As text, version 1:
 //!
 //! ```text
-//! argon2id          $argon2id$v=19$m=<KiB>,t=<passes>,p=<lanes>$<base64 salt>$<base64 hash>   (unpadded)
-//! sha256, sha512    base64(salt of 4 bytes, H(salt, password))                                (padded)
+//! argon2id               $argon2id$v=19$m=<KiB>,t=<passes>,p=<lanes>$<base64 salt>$<base64 hash>   (unpadded)
+//! sha256, sha512, md5    base64(salt of 4 bytes, H(salt, password))                                (padded)
 //! ```
 
 use std::fmt;
@@ -14,6 +14,7 @@ use std::fmt;
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
@@ -55,6 +56,7 @@ enum Hash {
     Argon2id { cost: HashCost, lanes: u32, salt: Vec<u8>, hash: Vec<u8> },
     Sha256 { salted: Vec<u8> },
     Sha512 { salted: Vec<u8> },
+    Md5 { salted: Vec<u8> },
 }
 
 /// How a hash is stored and exported: RabbitMQ's two fields.
@@ -71,7 +73,7 @@ pub enum PasswordError {
     #[error("expected a password, got a blank one")]
     Blank,
     /// The hash is of a kind that is not verified here.
-    #[error("expected the hashing algorithm argon2id, sha256 or sha512, got '{0}'")]
+    #[error("expected the hashing algorithm argon2id, sha256, sha512 or md5, got '{0}'")]
     UnknownAlgorithm(String),
     /// The hash's text is damaged or too expensive to verify.
     #[error("expected {expected} as {algorithm} password hash")]
@@ -111,6 +113,9 @@ impl PasswordHash {
             "sha512" | "rabbit_password_hashing_sha512" => {
                 salted(text, "sha512", 64).map(|salted| Self(Hash::Sha512 { salted }))
             }
+            "md5" | "rabbit_password_hashing_md5" => {
+                salted(text, "md5", 16).map(|salted| Self(Hash::Md5 { salted }))
+            }
             other => Err(PasswordError::UnknownAlgorithm(other.to_owned())),
         }
     }
@@ -121,6 +126,17 @@ impl PasswordHash {
             Hash::Argon2id { .. } => "argon2id",
             Hash::Sha256 { .. } => "sha256",
             Hash::Sha512 { .. } => "sha512",
+            Hash::Md5 { .. } => "md5",
+        }
+    }
+
+    /// The algorithm's name in definitions, which is RabbitMQ's where it has the algorithm.
+    pub fn exported_algorithm(&self) -> &'static str {
+        match self.0 {
+            Hash::Argon2id { .. } => "argon2id",
+            Hash::Sha256 { .. } => "rabbit_password_hashing_sha256",
+            Hash::Sha512 { .. } => "rabbit_password_hashing_sha512",
+            Hash::Md5 { .. } => "rabbit_password_hashing_md5",
         }
     }
 
@@ -132,7 +148,9 @@ impl PasswordHash {
                 let HashCost { memory_kib, passes } = cost;
                 format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${hash}")
             }
-            Hash::Sha256 { salted } | Hash::Sha512 { salted } => STANDARD.encode(salted),
+            Hash::Sha256 { salted } | Hash::Sha512 { salted } | Hash::Md5 { salted } => {
+                STANDARD.encode(salted)
+            }
         }
     }
 
@@ -148,6 +166,7 @@ impl PasswordHash {
             }
             Hash::Sha256 { salted } => verify_salted::<Sha256>(salted, password),
             Hash::Sha512 { salted } => verify_salted::<Sha512>(salted, password),
+            Hash::Md5 { salted } => verify_salted::<Md5>(salted, password),
         }
     }
 
@@ -284,17 +303,24 @@ mod tests {
         let hash =
             PasswordHash::from_text("rabbit_password_hashing_sha512", &STANDARD.encode(salted)).unwrap();
         assert!(hash.verify(b"pw") && !hash.verify(b"pv"));
+        let mut salted = vec![1, 2, 3, 4];
+        salted.extend_from_slice(&Md5::digest(b"\x01\x02\x03\x04pw"));
+        let text = STANDARD.encode(salted);
+        let hash = PasswordHash::from_text("rabbit_password_hashing_md5", &text).unwrap();
+        assert!(hash.verify(b"pw") && !hash.verify(b"pv"));
+        assert!(PasswordHash::from_text(hash.exported_algorithm(), &hash.to_text()).unwrap() == hash);
     }
 
     #[test]
     fn refuses_blank_passwords_and_bad_hashes() {
         assert_eq!(PasswordHash::new(b"", CHEAP), Err(PasswordError::Blank));
-        let md5 = PasswordHash::from_text("md5", "AAAA").unwrap_err();
-        let expected = "expected the hashing algorithm argon2id, sha256 or sha512, got 'md5'";
-        assert_eq!(md5.to_string(), expected);
+        let unknown = PasswordHash::from_text("sha1", "AAAA").unwrap_err();
+        let expected = "expected the hashing algorithm argon2id, sha256, sha512 or md5, got 'sha1'";
+        assert_eq!(unknown.to_string(), expected);
         for (algorithm, text) in [
             ("sha256", ""),
             ("sha256", "AAAA"),
+            ("md5", "AAAA"),
             ("sha512", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"),
             ("argon2id", ""),
             ("argon2id", "$argon2id$v=19$m=8,t=1,p=1$c29tZXNhbHQ"),

@@ -17,6 +17,8 @@ from install import Problem
 LISTENING = re.compile(r"listening for AMQP 0-9-1 on (\S+:\d+)")
 RABBITMQ_BIN = pathlib.Path("/usr/lib/rabbitmq/bin")
 RABBITMQ_START_SECONDS = 120
+# What rabbitmqctl needs to find the RabbitMQ that was started last.
+_rabbitmq_environment = {}
 RABBITMQ_PLUGINS = (
     "rabbitmq_consistent_hash_exchange",
     "rabbitmq_jms_topic_exchange",
@@ -118,12 +120,28 @@ def rabbitmq():
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(amqp),
         }
+        _rabbitmq_environment.update(environment)
         pathlib.Path(f"{directory}/plugins").write_text(f"[{','.join(RABBITMQ_PLUGINS)}].")
         log = stack.enter_context(open(f"{directory}/output", "w+"))
         stack.enter_context(_group(["epmd", "-port", str(epmd), "-address", "127.0.0.1"], environment, log))
         server = stack.enter_context(_group([RABBITMQ_BIN / "rabbitmq-server"], environment, log))
         _wait_for_amqp(server, amqp, log)
         yield f"amqp://guest:guest@127.0.0.1:{amqp}/"
+
+
+def rabbitmqctl(*words):
+    """What a command to the RabbitMQ that was started here says."""
+    done = subprocess.run(
+        [RABBITMQ_BIN / "rabbitmqctl", *words],
+        env=_rabbitmq_environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise Problem(f"rabbitmqctl {words[0]} failed with exit code {done.returncode}: {done.stdout}")
+    return done.stdout
 
 
 @contextlib.contextmanager

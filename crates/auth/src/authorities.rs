@@ -159,6 +159,11 @@ impl Authorities {
         }
     }
 
+    /// What hashing a new password costs.
+    pub fn hash_cost(&self) -> HashCost {
+        self.settings.hash_cost
+    }
+
     /// Rises with every change.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
@@ -550,6 +555,14 @@ fn permission_record(user: &Name, vhost: &Name, permissions: &Permissions) -> Pe
         write: pattern(errors::Permission::Write),
         read: pattern(errors::Permission::Read),
     }
+}
+
+/// Checks two patterns on keys, as [`Authorities::set_topic_permissions`] does.
+///
+/// # Errors
+/// When one is no regular expression.
+pub fn check_topic_patterns(user: &str, vhost: &str, write: &str, read: &str) -> Result<(), InvalidPattern> {
+    TopicPatterns::new(user, vhost, write, read).map(drop)
 }
 
 fn topic_record(

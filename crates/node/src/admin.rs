@@ -18,6 +18,7 @@ use posthouse_storage::meta::MetaError;
 
 use crate::broker::Broker;
 use crate::declare::DeleteIf;
+use crate::definitions::DefinitionsError;
 use crate::deliver;
 use crate::metadata::InvalidMetadata;
 use crate::vhost::VirtualHost;
@@ -55,6 +56,15 @@ pub enum AdminError {
     /// The policy, parameter or limit does not exist.
     #[error("Parameter does not exist")]
     NoSuchParameter,
+    /// A parameter's value.
+    #[error("JSON decoding error. Reason: {0}")]
+    NotJson(String),
+    /// A policy is set or cleared as a parameter.
+    #[error("policies may not be {0} using this method")]
+    PolicyAsParameter(&'static str),
+    /// Definitions that are imported.
+    #[error(transparent)]
+    Definitions(#[from] DefinitionsError),
     /// A client would have been answered so.
     #[error("{}", .0.text)]
     Reply(ReplyError),
@@ -249,10 +259,14 @@ fn change_auth(
     Ok(broker.store().meta().flush()?)
 }
 
+mod parameters;
 mod policies;
 #[cfg(test)]
 mod tests;
 mod vhosts;
 
+pub use parameters::{clear_global_parameter, clear_parameter, set_global_parameter, set_parameter};
+pub(crate) use policies::put_policy;
 pub use policies::{clear_policy, set_policy};
 pub use vhosts::{add_vhost, clear_vhost_limits, delete_vhost, set_vhost_limits, update_vhost_metadata};
+pub(crate) use vhosts::{put_metadata, put_vhost_limits};

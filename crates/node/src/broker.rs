@@ -1,5 +1,6 @@
 //! One running broker: what all its sessions share.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -15,6 +16,7 @@ use posthouse_storage::engine::{MessageStore, Storage};
 use posthouse_storage::meta::{MetaOp, MetaPos, MetaStore, MetaWaiter};
 use posthouse_storage::segment::SegmentStore;
 use posthouse_storage::wal::Wal;
+use serde_json::Value;
 
 use crate::alarms::Alarms;
 use crate::connections::{ConnectionInfo, Connections};
@@ -94,6 +96,7 @@ pub struct Broker {
     meta_applied: AtomicU64,
     consumer_ids: AtomicU64,
     queue_ids: Mutex<QueueIds>,
+    parameters: Mutex<BTreeMap<String, Value>>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -130,6 +133,7 @@ impl Broker {
             meta_applied: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
             queue_ids: Mutex::new(QueueIds { next: first_queue_id, reserved: first_queue_id }),
+            parameters: Mutex::default(),
         }
     }
 
@@ -232,10 +236,53 @@ impl Broker {
         let changes = self.authorities.forget_vhost(name);
         self.keep_auth(&changes);
         let mut ops = vhost.look(|inner| inner.policies.forget(name));
+        let others = vhost.look(|inner| inner.parameters.keys().cloned().collect::<Vec<_>>());
+        let forget = |(component, key): &(String, String)| records::delete_parameter(name, component, key);
+        ops.extend(others.iter().map(forget));
         ops.push(records::delete_parameter(name, VHOST_LIMITS, LIMITS));
         ops.push(records::delete_vhost(name));
         self.keep(ops);
         true
+    }
+
+    /// Parameters of the broker as a whole, by name.
+    pub fn global_parameters(&self) -> BTreeMap<String, Value> {
+        self.lock_parameters().clone()
+    }
+
+    /// Sets a parameter of the broker as a whole.
+    pub(crate) fn put_global_parameter(&self, name: &str, value: Value) {
+        let mut parameters = self.lock_parameters();
+        // Under the lock, so that changes are kept in the order in which they were made.
+        self.keep(vec![records::put_global_parameter(name, &value)]);
+        parameters.insert(name.to_owned(), value);
+    }
+
+    /// Removes one; false when there is none of that name.
+    pub(crate) fn remove_global_parameter(&self, name: &str) -> bool {
+        let mut parameters = self.lock_parameters();
+        let removed = parameters.remove(name).is_some();
+        if removed {
+            self.keep(vec![records::delete_global_parameter(name)]);
+        }
+        removed
+    }
+
+    /// Makes one known that was read back.
+    pub(crate) fn restore_global_parameter(&self, name: String, value: Value) {
+        self.lock_parameters().insert(name, value);
+    }
+
+    fn lock_parameters(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Value>> {
+        self.parameters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets a parameter of a virtual host that means nothing here.
+    pub(crate) fn put_parameter(&self, vhost: &VirtualHost, component: String, name: String, value: Value) {
+        vhost.change(|inner| {
+            self.keep(vec![records::put_parameter(vhost.name(), &component, &name, &value)]);
+            inner.parameters.insert((component, name), value);
+        });
     }
 
     /// The durable queue of that identity.

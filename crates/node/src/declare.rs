@@ -108,16 +108,7 @@ impl Broker {
                 return Err(errors::reserved_prefix(resource));
             }
             inner.check_queue_limit(vhost.name(), &name)?;
-            let machine = match QueueKind::of(arguments, resource)? {
-                QueueKind::Classic => {
-                    let settings = QueueArguments::parse(arguments.clone(), resource)?.settings;
-                    check_durability(arguments, &settings, kept, resource)?;
-                    let mut machine = Machine::default();
-                    machine.set_settings(settings);
-                    machine
-                }
-                QueueKind::Stream => streams::declare(&declaration, resource)?,
-            };
+            let machine = new_machine(&declaration, resource)?;
             let definition = QueueDefinition {
                 vhost: vhost.name().clone(),
                 name: Name::truncated(&name),
@@ -129,6 +120,33 @@ impl Broker {
             Ok(self.add_queue(inner, definition, machine))
         });
         Ok(Declared::of(outcome?))
+    }
+
+    /// Makes a queue that definitions ask for, or checks that the one there is equivalent. Its name may be one that only
+    /// the broker gives, and the virtual host's limit is looked at before.
+    pub(crate) fn import_queue(
+        &self,
+        vhost: &VirtualHost,
+        declaration: &QueueDeclaration,
+    ) -> Result<(), ReplyError> {
+        let QueueDeclaration { name, durable, auto_delete, arguments, .. } = declaration;
+        vhost.change(|inner| {
+            inner.check_not_deleted(vhost.name())?;
+            if let Some(queue) = inner.topology.queue_id(name).and_then(|id| inner.queues.get(&id)) {
+                return check_equivalent(queue, *durable, false, *auto_delete, 0, arguments);
+            }
+            let machine = new_machine(declaration, Resource::queue(vhost.name(), name))?;
+            let definition = QueueDefinition {
+                vhost: vhost.name().clone(),
+                name: Name::truncated(name),
+                durable: *durable,
+                auto_delete: *auto_delete,
+                owner: None,
+                arguments: arguments.clone(),
+            };
+            self.add_queue(inner, definition, machine);
+            Ok(())
+        })
     }
 
     /// Makes the queue behind `amq.rabbitmq.reply-to` of one channel.
@@ -351,6 +369,25 @@ impl Broker {
     }
 }
 
+/// An empty queue of the type and with the settings that a declaration asks for.
+pub(crate) fn new_machine(
+    declaration: &QueueDeclaration,
+    resource: Resource<'_>,
+) -> Result<Machine, ReplyError> {
+    let arguments = &declaration.arguments;
+    match QueueKind::of(arguments, resource)? {
+        QueueKind::Classic => {
+            let settings = QueueArguments::parse(arguments.clone(), resource)?.settings;
+            let kept = declaration.durable && !declaration.exclusive;
+            check_durability(arguments, &settings, kept, resource)?;
+            let mut machine = Machine::default();
+            machine.set_settings(settings);
+            Ok(machine)
+        }
+        QueueKind::Stream => streams::declare(declaration, resource),
+    }
+}
+
 /// A queue that is not durable, or goes with its connection, cannot promise to keep messages.
 fn check_durability(
     arguments: &FieldTable,
@@ -369,7 +406,8 @@ fn check_durability(
     Err(errors::invalid_argument(NAME, queue, &reason))
 }
 
-fn check_equivalent(
+/// Checks that a queue is what a declaration asks for.
+pub(crate) fn check_equivalent(
     queue: &QueueHandle,
     durable: bool,
     exclusive: bool,

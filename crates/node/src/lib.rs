@@ -7,6 +7,7 @@ pub mod broker;
 pub mod browse;
 pub mod connections;
 pub mod declare;
+pub mod definitions;
 pub mod deliver;
 pub mod draws;
 pub mod history;

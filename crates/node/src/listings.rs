@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use posthouse_model::args::QueueKind;
 use posthouse_model::durability::Durability;
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::limits::UserLimits;
@@ -27,8 +26,10 @@ use crate::queue_handle::QueueHandle;
 use crate::vhost::REPLY_QUEUE_PREFIX;
 use crate::waker::ConsumerWaker;
 
+pub use parameters::{GlobalParameterRow, ParameterRow, global_parameters, parameters};
 pub use sessions::{ChannelRow, ConsumerRow, channels, consumers};
 
+mod parameters;
 mod sessions;
 
 type Result<T> = std::result::Result<T, AdminError>;
@@ -432,7 +433,7 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         messages_unacknowledged: unacked,
         consumers: state.machine.roster().len(),
         memory: state.machine.memory_bytes() + state.machine.descriptor_bytes(),
-        kind: if queue.is_stream { QueueKind::Stream } else { QueueKind::Classic }.name(),
+        kind: queue.kind().name(),
         state: "running",
         vhost: definition.vhost.to_string(),
         owner_connection: owner.map(|info| info.name.clone()).unwrap_or_default(),

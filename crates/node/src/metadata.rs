@@ -18,6 +18,8 @@ pub struct VhostMetadata {
     pub default_queue_type: Option<String>,
     /// Refuses to be deleted.
     pub protected_from_deletion: bool,
+    /// What nobody here knows, kept because a definitions file had it.
+    pub others: Map<String, Value>,
 }
 
 /// Keys of the JSON form.
@@ -34,7 +36,7 @@ impl VhostMetadata {
     /// mention stays.
     ///
     /// # Errors
-    /// When a key is unknown, a value has a wrong type, or the queue type does not exist (yet).
+    /// When a value has a wrong type, or the queue type does not exist (yet).
     pub fn update(&mut self, value: &Value) -> Result<(), InvalidMetadata> {
         let wrong = |key: &str, expected: &str, got: &Value| {
             Err(InvalidMetadata(format!("metadata '{key}': expected {expected}, got {got}")))
@@ -50,12 +52,14 @@ impl VhostMetadata {
                     let Some(texts) = texts else { return wrong(key, "a list of texts", value) };
                     self.tags = texts;
                 }
+                (DESCRIPTION, Value::Null) => self.description.clear(),
+                (DEFAULT_QUEUE_TYPE, Value::Null) => self.default_queue_type = None,
                 (DEFAULT_QUEUE_TYPE, Value::String(name)) => self.default_queue_type = queue_type(name)?,
                 (PROTECTED, Value::Bool(protected)) => self.protected_from_deletion = *protected,
                 (DESCRIPTION | DEFAULT_QUEUE_TYPE, _) => return wrong(key, "a text", value),
                 (TAGS, _) => return wrong(key, "a list of texts", value),
                 (PROTECTED, _) => return wrong(key, "true or false", value),
-                _ => return Err(InvalidMetadata(format!("metadata '{key}' is not known"))),
+                _ => drop(self.others.insert(key.clone(), value.clone())),
             }
         }
         Ok(())
@@ -63,7 +67,7 @@ impl VhostMetadata {
 
     /// The form that [`Self::update`] reads.
     pub fn to_value(&self) -> Map<String, Value> {
-        let mut fields = Map::new();
+        let mut fields = self.others.clone();
         fields.insert(DESCRIPTION.to_owned(), json!(self.description));
         fields.insert(TAGS.to_owned(), json!(self.tags));
         if let Some(name) = &self.default_queue_type {
@@ -96,21 +100,20 @@ mod tests {
         let mut metadata = VhostMetadata::default();
         let full = json!({
             "description": "d", "tags": ["a", "b"], "default_queue_type": "classic",
-            "protected_from_deletion": true,
+            "protected_from_deletion": true, "x": {"y": 1},
         });
         metadata.update(&full).unwrap();
         metadata.update(&json!({})).unwrap();
         assert_eq!(Value::Object(metadata.to_value()), full);
-        metadata.update(&json!({"tags": [], "default_queue_type": "undefined"})).unwrap();
+        metadata.update(&json!({"tags": [], "default_queue_type": "undefined", "x": 2})).unwrap();
         metadata.update(&json!({"protected_from_deletion": false})).unwrap();
-        assert_eq!(Value::Object(metadata.to_value()), json!({"description": "d", "tags": []}));
+        assert_eq!(Value::Object(metadata.to_value()), json!({"description": "d", "tags": [], "x": 2}));
     }
 
     #[test]
     fn what_is_not_understood_is_refused() {
         for (value, text) in [
             (json!([]), "expected metadata to be an object, got []"),
-            (json!({"x": 1}), "metadata 'x' is not known"),
             (json!({"description": 1}), "metadata 'description': expected a text, got 1"),
             (json!({"tags": "a"}), "metadata 'tags': expected a list of texts, got \"a\""),
             (json!({"tags": [1]}), "metadata 'tags': expected a list of texts, got [1]"),

@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use posthouse_model::args::QueueKind;
 use posthouse_model::durability::Durability;
 use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
@@ -123,6 +124,11 @@ impl QueueHandle {
         };
         drop(handle.lock());
         handle
+    }
+
+    /// What kind of queue it is.
+    pub fn kind(&self) -> QueueKind {
+        if self.is_stream { QueueKind::Stream } else { QueueKind::Classic }
     }
 
     /// What it promises for persistent messages that arrive now; `state` is its own.

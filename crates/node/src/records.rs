@@ -9,6 +9,7 @@
 //! exchanges   ["/", "logs"]                                 {"v":1, "type":"fanout", "auto_delete":.., "internal":.., "arguments":".."}
 //! bindings    ["/", "logs", "queue", "orders", "key", ".."] {"v":1}
 //! parameters  ["/", "policy", "ttl"]                        {"v":1, "value":{"pattern":"^a", ..}}
+//! global_parameters  ["cluster_name"]                       {"v":1, "value":"a"}
 //! system      next-queue-id                                 decimal text: no identity at or above was given out
 //! ```
 //!
@@ -231,6 +232,24 @@ pub fn read_parameter(raw_key: &[u8], value: &[u8]) -> Result<([String; 3], Valu
     Ok((read_key(table, raw_key)?, value.value))
 }
 
+/// Keeps a global parameter.
+pub fn put_global_parameter(name: &str, value: &Value) -> MetaOp {
+    put(MetaTable::GlobalParameters, &[name], &ParameterValue { v: VERSION, value: value.clone() })
+}
+
+/// Forgets a global parameter.
+pub fn delete_global_parameter(name: &str) -> MetaOp {
+    MetaOp::Delete { table: MetaTable::GlobalParameters, key: key(&[name]) }
+}
+
+/// Reads a global parameter: name and value.
+pub fn read_global_parameter(raw_key: &[u8], value: &[u8]) -> Result<(String, Value), RecordError> {
+    let table = MetaTable::GlobalParameters.name();
+    let value: ParameterValue = read_value(table, value)?;
+    let [name] = read_key(table, raw_key)?;
+    Ok((name, value.value))
+}
+
 /// Keeps the lowest queue identity that was not given out.
 pub fn put_next_queue_id(next: u64) -> MetaOp {
     MetaOp::Put {
@@ -374,6 +393,9 @@ mod tests {
         assert_eq!(key_and_value(put), (key.to_vec(), value.to_vec()));
         assert!(read_parameter(key, br#"{"v":2,"value":1}"#).is_err());
         assert!(read_parameter(br#"["/","policy"]"#, value).is_err());
+        let (key, value) = (br#"["cluster_name"]"#, br#"{"v":1,"value":"a"}"#);
+        let (name, read) = read_global_parameter(key, value).unwrap();
+        assert_eq!(key_and_value(put_global_parameter(&name, &read)), (key.to_vec(), value.to_vec()));
     }
 
     #[test]

@@ -25,7 +25,9 @@ use posthouse_storage::meta::{MetaError, MetaOp, MetaStore, MetaTable};
 use posthouse_storage::wal::{WalEvents, WalOptions};
 use tracing::{error, info, warn};
 
+use crate::admin::AdminError;
 use crate::broker::{Broker, Settings, Store};
+use crate::definitions;
 use crate::metadata::VhostMetadata;
 use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::records::{self, RecordError};
@@ -82,6 +84,9 @@ pub struct StartOptions {
     pub auth: AuthSettings,
     /// Made, with its password, when there is no user.
     pub default_user: (String, String),
+    /// A document of definitions to be imported before anything else happens. With one, a new broker gets neither the
+    /// default virtual host nor the default user.
+    pub definitions: Option<Vec<u8>>,
     /// Where everything is kept.
     pub keep: Keep,
     /// Called once when the disk failed: nothing can be promised any more, the process must end.
@@ -97,6 +102,9 @@ pub enum StartError {
     /// The metadata store.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// A document of definitions.
+    #[error("cannot import definitions: {0}")]
+    Definitions(#[from] AdminError),
     /// A definition.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -165,7 +173,10 @@ fn run(
     {
         storage.messages.begin().map_err(OpenError::from)?;
     }
-    first_start(&broker, &options.default_user, hashing)?;
+    match &options.definitions {
+        Some(document) => import(&broker, document)?,
+        None => first_start(&broker, &options.default_user, hashing)?,
+    }
     // A failed disk is fatal; here it only means that the first definitions are not there yet.
     broker.store().meta().flush()?;
     if events.broker.set(Arc::downgrade(&broker)).is_ok()
@@ -292,6 +303,10 @@ fn restore(
 
 /// Reads limits and policies back, before the queues that they are for.
 fn restore_parameters(broker: &Broker) -> Result<(), StartError> {
+    for (key, value) in broker.store().meta().scan(MetaTable::GlobalParameters)? {
+        let (name, value) = records::read_global_parameter(&key, &value)?;
+        broker.restore_global_parameter(name, value);
+    }
     let table = MetaTable::Parameters;
     for (key, value) in broker.store().meta().scan(table)? {
         let ([vhost_name, component, name], value) = records::read_parameter(&key, &value)?;
@@ -306,7 +321,11 @@ fn restore_parameters(broker: &Broker) -> Result<(), StartError> {
             continue;
         }
         let kind = PolicyKind::ALL.into_iter().find(|kind| kind.component() == component);
-        let kind = kind.ok_or_else(|| bad("no such component is known".to_owned()))?;
+        let Some(kind) = kind else {
+            // It means nothing here and is kept for who exports it again.
+            vhost.change(|inner| inner.parameters.insert((component, name), value));
+            continue;
+        };
         let policy = Policy::from_value(&name, &value, kind).map_err(|e| bad(e.to_string()))?;
         vhost.change(|inner| inner.policies.set(kind, policy)).map_err(|e| bad(e.to_string()))?;
     }
@@ -357,12 +376,22 @@ fn hash_ahead(options: &StartOptions) -> Result<Option<Hashing>, StartError> {
         Keep::InMemory => true,
         Keep::InDirectory { path, .. } => !path.exists(),
     };
-    if !is_new {
+    if !is_new || options.definitions.is_some() {
         return Ok(None);
     }
     let (password, cost) = (options.default_user.1.clone(), options.auth.hash_cost);
     let hash = move || PasswordHash::new(password.as_bytes(), cost);
     Ok(Some(std::thread::Builder::new().name("hash".into()).spawn(hash)?))
+}
+
+/// Imports the definitions that the broker is started with.
+fn import(broker: &Broker, document: &[u8]) -> Result<(), StartError> {
+    let imported = definitions::import(broker, document)?;
+    for left_out in &imported.left_out {
+        warn!(left_out, "definitions");
+    }
+    info!(counts = ?imported.counts, "definitions are imported");
+    Ok(())
 }
 
 /// Gives a new broker its virtual host and its user.

@@ -1,5 +1,6 @@
 //! A virtual host: its exchanges, bindings and queues by name.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -12,6 +13,7 @@ use posthouse_model::props::HeaderView;
 use posthouse_model::raw_table::{RawTable, RawValue};
 use posthouse_model::reply::ReplyError;
 use posthouse_queue::topology::{RouteResult, Routed, Topology};
+use serde_json::Value;
 use smallvec::SmallVec;
 
 use crate::history::{Histories, Kept, Publication};
@@ -41,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) policies: Policies,
     pub(crate) metadata: VhostMetadata,
     pub(crate) limits: VhostLimits,
+    /// Runtime parameters that mean nothing here, by component and name.
+    pub(crate) parameters: BTreeMap<(String, String), Value>,
     /// How many of the queues are behind `amq.rabbitmq.reply-to`, and no limit counts them.
     pub(crate) reply_queues: usize,
     /// The virtual host is gone; sessions that are about to end find this.
@@ -83,6 +87,7 @@ impl VirtualHost {
             policies: Policies::default(),
             metadata: VhostMetadata::default(),
             limits: VhostLimits::default(),
+            parameters: BTreeMap::new(),
             reply_queues: 0,
             deleted: false,
         };

@@ -1,7 +1,9 @@
 //! Running the broker from its settings until it is told to stop.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use posthouse_amqp::tune::Tune;
 use posthouse_auth::authorities::AuthSettings;
 use posthouse_node::broker::{self, Broker};
+use posthouse_node::definitions::MAX_BYTES;
 use posthouse_node::start::{self, Keep, StartOptions};
 use posthouse_server::control::{Control, Facts};
 use posthouse_server::listen::{AmqpSettings, Server};
@@ -48,7 +51,10 @@ fn start_logging(filter: &str) {
 }
 
 fn run(runtime: &Runtime, settings: &Settings, files: Option<u64>) -> Result<(), String> {
-    let options = start_options(settings);
+    let mut options = start_options(settings);
+    if let Some(path) = &settings.server.load_definitions {
+        options.definitions = Some(read_definitions(path)?);
+    }
     let own_files = match &options.keep {
         Keep::InMemory => 0,
         Keep::InDirectory { wal, .. } => {
@@ -84,6 +90,19 @@ fn run(runtime: &Runtime, settings: &Settings, files: Option<u64>) -> Result<(),
     start::stop(&broker).map_err(|e| format!("the last checkpoint was not written: {e}"))
 }
 
+/// Reads the file of definitions that every start imports.
+fn read_definitions(path: &Path) -> Result<Vec<u8>, String> {
+    let shown = || format!("server.load_definitions: {}", path.display());
+    let mut document = Vec::new();
+    let opened = File::open(path);
+    let read = opened.and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut document));
+    read.map_err(|error| format!("{}: {error}", shown()))?;
+    if document.len() > MAX_BYTES {
+        return Err(format!("{}: expected at most {MAX_BYTES} bytes, got more", shown()));
+    }
+    Ok(document)
+}
+
 fn start_options(settings: &Settings) -> StartOptions {
     let keep = match settings.server.storage {
         Storage::Memory => Keep::InMemory,
@@ -111,6 +130,7 @@ fn start_options(settings: &Settings) -> StartOptions {
             anonymous_user: settings.auth.anonymous_user.clone(),
             ..AuthSettings::default()
         },
+        definitions: None,
         default_user: (settings.auth.default_user.clone(), settings.auth.default_pass.clone()),
         keep,
         on_fatal: die,

@@ -24,9 +24,15 @@ struct Broker {
 
 impl Broker {
     fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, "none")
+    }
+
+    /// Starts one that imports a file of definitions.
+    fn start_with(data_dir: &Path, definitions: &str) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_posthouse"))
             .args(["serve", "--amqp", "127.0.0.1:0", "--log", "warn", "--data-dir"])
             .arg(data_dir)
+            .env("POSTHOUSE__SERVER__LOAD_DEFINITIONS", definitions)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -394,6 +400,92 @@ fn channels_show_what_they_hold() {
     assert_eq!(broker.ok(&["list_consumers"]), "");
     guest.close().unwrap();
     assert_eq!(broker.ok(&["list_channels"]), "");
+    broker.stop();
+}
+
+#[test]
+fn definitions_go_from_broker_to_broker() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("definitions.json");
+    let file = file.to_str().unwrap();
+    let first = Broker::start(&dir.path().join("first"));
+    first.ok(&["add_user", "bob", "pw"]);
+    first.ok(&["set_permissions", "bob", ".*", ".*", ".*"]);
+    first.ok(&["set_global_parameter", "g", r#"{"a":[1]}"#]);
+    let mut guest = first.connect("guest");
+    guest.open_channel(1).unwrap();
+    guest.call(1, &declare("q")).unwrap();
+    guest.call(1, &declare_exchange("e")).unwrap();
+    guest.call(1, &bind("q", "e")).unwrap();
+    guest.close().unwrap();
+    assert_eq!(first.ok(&["export_definitions", file]), "");
+    assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(file).unwrap();
+    assert_eq!(first.ok(&["export_definitions", "-"]), text);
+    first.stop();
+
+    let second = Broker::start_with(&dir.path().join("second"), file);
+    let mut bob = second.connect("bob");
+    bob.open_channel(1).unwrap();
+    bob.call(1, &passive("q")).unwrap();
+    bob.publish(1, ("e", ""), true, &Properties::default(), b"m").unwrap();
+    assert!(bob.get(1, "q", true).unwrap().is_some());
+    bob.close().unwrap();
+    assert_eq!(second.ok(&["export_definitions", "-"]), text);
+    let mut import = second.command();
+    let import = import.args(["import_definitions"]).stdin(std::fs::File::open(file).unwrap());
+    assert!(import.status().unwrap().success());
+    assert_eq!(second.ok(&["export_definitions", "-"]), text);
+
+    std::fs::write(file, r#"{"future":1,"queues":[]}"#).unwrap();
+    assert_eq!(second.ok(&["import_definitions", file]), "left out: the section 'future' is not known\n");
+    std::fs::write(file, r#"{"queues":[{"name":"n"}]}"#).unwrap();
+    let wrong = (1, "queues[0]: expected a field 'vhost', got none".to_owned());
+    assert_eq!(second.fails(&["import_definitions", file]), wrong);
+    let erlang = (2, "--format: expected json, got \"erlang\"".to_owned());
+    assert_eq!(second.fails(&["import_definitions", file, "--format", "erlang"]), erlang);
+    assert_eq!(second.fails(&["export_definitions", "/nowhere/file"]).0, 1);
+    assert_eq!(second.fails(&["import_definitions", "/nowhere/file"]).0, 2);
+    second.stop();
+}
+
+#[test]
+fn parameters_are_set_listed_and_cleared() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&dir.path().join("data"));
+    for (words, expected) in [
+        (&["set_parameter", "foo", "n", "1"][..], "Validation failed: component foo not found"),
+        (&["set_parameter", "policy", "n", "1"], "policies may not be set using this method"),
+        (&["clear_parameter", "policy", "n"], "policies may not be cleared using this method"),
+        (&["clear_parameter", "foo", "n"], "Parameter does not exist"),
+        (&["clear_parameter", "vhost-limits", "limits"], "Parameter does not exist"),
+        (&["clear_global_parameter", "n"], "Parameter does not exist"),
+        (
+            &["set_parameter", "vhost-limits", "n", "{}"],
+            "Validation failed: expected the name 'limits' for vhost-limits, got 'n'",
+        ),
+        (&["list_parameters", "-p", "nope"], "virtual host 'nope' does not exist"),
+    ] {
+        assert_eq!(broker.fails(words), (1, expected.to_owned()), "{words:?}");
+    }
+    let not_json = broker.fails(&["set_global_parameter", "n", "{"]).1;
+    assert!(not_json.starts_with("JSON decoding error. Reason: EOF while parsing an object"), "{not_json}");
+    broker.ok(&["set_parameter", "vhost-limits", "limits", r#"{"max-queues":5}"#]);
+    broker.ok(&["set_parameter", "operator_policy", "o", r#"{"pattern":"a","definition":{"max-length":1}}"#]);
+    broker.ok(&["set_global_parameter", "n", "\"text\""]);
+    assert_eq!(broker.ok(&["list_vhost_limits", "-s"]), "/\t{\"max-queues\":5}\n");
+    assert_eq!(
+        broker.ok(&["list_parameters", "-s", "component", "name"]),
+        "operator_policy\to\nvhost-limits\tlimits\n"
+    );
+    assert_eq!(broker.ok(&["list_global_parameters"]), "name\tvalue\nn\t\"text\"\n");
+    broker.ok(&["clear_parameter", "vhost-limits", "limits"]);
+    broker.ok(&["clear_parameter", "operator_policy", "o"]);
+    broker.ok(&["clear_global_parameter", "n"]);
+    assert_eq!(broker.ok(&["list_parameters"]), "");
+    assert_eq!(broker.ok(&["list_global_parameters"]), "");
     broker.stop();
 }
 

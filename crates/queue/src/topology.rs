@@ -157,22 +157,30 @@ impl Topology {
         &mut self,
         declaration: ExchangeRecord,
     ) -> Result<Vec<TopologyChange>, ReplyError> {
-        let ExchangeRecord { name, arguments, .. } = &declaration;
+        let Some(arguments) = self.check_declaration(&declaration)? else { return Ok(Vec::new()) };
+        let change = declaration.durable.then(|| TopologyChange::PutExchange(declaration.clone()));
+        self.insert_exchange(declaration, arguments);
+        Ok(Vec::from_iter(change))
+    }
+
+    /// The checks of [`Self::declare_exchange`], and nothing else; the arguments when the exchange is a new one.
+    pub fn check_declaration(
+        &self,
+        declaration: &ExchangeRecord,
+    ) -> Result<Option<ExchangeArguments>, ReplyError> {
+        let ExchangeRecord { name, arguments, .. } = declaration;
         if name.is_empty() {
             return Err(errors::default_exchange_not_permitted());
         }
         let resource = Resource::exchange(&self.vhost, name);
         if let Some(existing) = self.exchange_id(name).and_then(|id| self.at(id)) {
-            check_equivalent(existing, &declaration, resource)?;
-            return Ok(Vec::new());
+            check_equivalent(existing, declaration, resource)?;
+            return Ok(None);
         }
         if name.starts_with(RESERVED_PREFIX) {
             return Err(errors::reserved_prefix(resource));
         }
-        let arguments = ExchangeArguments::parse(declaration.kind, arguments.clone(), resource)?;
-        let change = declaration.durable.then(|| TopologyChange::PutExchange(declaration.clone()));
-        self.insert_exchange(declaration, arguments);
-        Ok(Vec::from_iter(change))
+        ExchangeArguments::parse(declaration.kind, arguments.clone(), resource).map(Some)
     }
 
     /// A passive declaration: 404 when there is no such exchange, and nothing else is compared.

@@ -142,6 +142,7 @@ fn measure(case: Case) -> u64 {
         },
         auth: AuthSettings::default(),
         default_user: ("guest".into(), "guest".into()),
+        definitions: None,
         keep,
         on_fatal: |problem| panic!("{problem}"),
     })

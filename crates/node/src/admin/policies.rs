@@ -4,20 +4,31 @@ use posthouse_model::policy::{InvalidPolicy, Policy, PolicyKind};
 
 use super::{AdminError, Result, find_vhost};
 use crate::broker::Broker;
+use crate::vhost::VirtualHost;
 use crate::{policies, records};
 
 /// Adds a policy to a virtual host or replaces the one of that name, and applies it to what is there.
 pub fn set_policy(broker: &Broker, vhost: &str, kind: PolicyKind, policy: Policy) -> Result<()> {
     let vhost = find_vhost(broker, vhost)?;
+    put_policy(broker, &vhost, kind, policy)?;
+    policies::apply(broker, &vhost);
+    Ok(broker.store().meta().flush()?)
+}
+
+/// Adds a policy or replaces the one of that name. It has no effect before [`policies::apply`].
+pub(crate) fn put_policy(
+    broker: &Broker,
+    vhost: &VirtualHost,
+    kind: PolicyKind,
+    policy: Policy,
+) -> std::result::Result<(), InvalidPolicy> {
     let put = records::put_parameter(vhost.name(), kind.component(), &policy.name, &policy.to_value());
     vhost.change(|inner| {
         inner.policies.set(kind, policy)?;
         // Under the lock, so that changes are kept in the order in which they were made.
         broker.keep(vec![put]);
-        Ok::<(), InvalidPolicy>(())
-    })?;
-    policies::apply(broker, &vhost);
-    Ok(broker.store().meta().flush()?)
+        Ok(())
+    })
 }
 
 /// Removes a policy, and its effect.

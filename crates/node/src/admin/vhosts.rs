@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::{AdminError, Result, find_vhost};
 use crate::broker::Broker;
-use crate::metadata::VhostMetadata;
+use crate::metadata::{InvalidMetadata, VhostMetadata};
 use crate::records::{self, LIMITS, VHOST_LIMITS};
+use crate::vhost::VirtualHost;
 
 /// Adds a virtual host in which nobody may do anything yet, with the JSON form of its metadata.
 pub fn add_vhost(broker: &Broker, name: &str, metadata: &Value) -> Result<()> {
@@ -34,19 +35,33 @@ pub fn delete_vhost(broker: &Broker, name: &str) -> Result<()> {
 
 /// Takes over what the JSON form of metadata says; the rest stays.
 pub fn update_vhost_metadata(broker: &Broker, name: &str, metadata: &Value) -> Result<()> {
-    let vhost = find_vhost(broker, name)?;
+    put_metadata(broker, &*find_vhost(broker, name)?, metadata)?;
+    Ok(broker.store().meta().flush()?)
+}
+
+/// The same, without waiting until it is kept.
+pub(crate) fn put_metadata(
+    broker: &Broker,
+    vhost: &VirtualHost,
+    metadata: &Value,
+) -> std::result::Result<(), InvalidMetadata> {
     let mut all = vhost.metadata();
     all.update(metadata)?;
     vhost.change(|inner| {
         inner.metadata = all;
         broker.keep(vec![records::put_vhost(vhost.name(), &inner.metadata)]);
     });
-    Ok(broker.store().meta().flush()?)
+    Ok(())
 }
 
 /// Replaces a virtual host's limits. They count for what comes: nothing is closed or deleted.
 pub fn set_vhost_limits(broker: &Broker, name: &str, limits: VhostLimits) -> Result<()> {
-    let vhost = find_vhost(broker, name)?;
+    put_vhost_limits(broker, &*find_vhost(broker, name)?, limits);
+    Ok(broker.store().meta().flush()?)
+}
+
+/// The same, without waiting until it is kept.
+pub(crate) fn put_vhost_limits(broker: &Broker, vhost: &VirtualHost, limits: VhostLimits) {
     vhost.change(|inner| {
         inner.limits = limits;
         broker.keep(vec![records::put_parameter(
@@ -56,7 +71,6 @@ pub fn set_vhost_limits(broker: &Broker, name: &str, limits: VhostLimits) -> Res
             &inner.limits.to_value(),
         )]);
     });
-    Ok(broker.store().meta().flush()?)
 }
 
 /// Lifts a virtual host's limits.

@@ -15,6 +15,11 @@ pub(crate) const PLENTY_BYTES: usize = 1 << 30;
 
 /// A broker with this memory budget, whose watermark is twice that. A fatal problem panics.
 pub(crate) fn broker(keep: Keep, memory_budget_bytes: usize) -> Arc<Broker> {
+    start(options(keep, memory_budget_bytes)).unwrap()
+}
+
+/// What [`broker`] is started with.
+pub(crate) fn options(keep: Keep, memory_budget_bytes: usize) -> StartOptions {
     let settings = Settings {
         max_message_bytes: 1 << 20,
         memory_budget_bytes,
@@ -26,8 +31,14 @@ pub(crate) fn broker(keep: Keep, memory_budget_bytes: usize) -> Arc<Broker> {
     let hash_cost = HashCost { memory_kib: 8, passes: 1 };
     let auth = AuthSettings { hash_cost, ..AuthSettings::default() };
     let default_user = ("guest".to_owned(), "guest".to_owned());
-    start(StartOptions { settings, auth, default_user, keep, on_fatal: |problem| panic!("{problem}") })
-        .unwrap()
+    StartOptions {
+        settings,
+        auth,
+        default_user,
+        definitions: None,
+        keep,
+        on_fatal: |problem| panic!("{problem}"),
+    }
 }
 
 /// Keeps data in `path`, with log files so small that they are soon full.

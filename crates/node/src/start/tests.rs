@@ -43,6 +43,7 @@ fn options() -> StartOptions {
         },
         auth: AuthSettings::default(),
         default_user: ("guest".into(), "guest".into()),
+        definitions: None,
         keep: Keep::InMemory,
         // The log has stopped by itself; the test notices by what it confirms.
         on_fatal: |_| {},

@@ -75,6 +75,12 @@ pub(super) const FIELDS: &[Field] = &[
         |g| undefined_queues(g),
         |v| quoted(undefined_queues_name(*v))
     ),
+    field!(
+        server.load_definitions,
+        "file of definitions that every start imports, \"none\" for none",
+        |g| filled(g, "a path or \"none\"").map(|path| (path != "none").then(|| path.into())),
+        |v| quoted(&v.as_deref().map_or("none".into(), |path| path.to_string_lossy()))
+    ),
     field!(amqp.listeners, "addresses to listen on", |g| listeners(g), |v| list(
         v.iter().map(SocketAddr::to_string)
     )),

@@ -48,6 +48,8 @@ pub(crate) struct Server {
     pub(crate) control_socket: Option<PathBuf>,
     /// What becomes of messages of queues that are not defined.
     pub(crate) undefined_queues: UndefinedQueues,
+    /// File of definitions that every start imports; `None` for none.
+    pub(crate) load_definitions: Option<PathBuf>,
 }
 
 impl Server {
@@ -152,6 +154,7 @@ impl Settings {
                 storage: Storage::Log,
                 control_socket: None,
                 undefined_queues: UndefinedQueues::default(),
+                load_definitions: None,
             },
             amqp: Amqp {
                 listeners: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672)],

@@ -23,8 +23,8 @@ pub(crate) enum CtlError {
     State(String),
 }
 
-/// Asks the broker behind a control socket.
-pub(crate) fn ask(path: &Path, command: &str, args: Value) -> Result<Value, CtlError> {
+/// Asks the broker behind a control socket. `payload` follows the request.
+pub(crate) fn ask(path: &Path, command: &str, args: Value, payload: &[u8]) -> Result<Value, CtlError> {
     let mut request = json!({"v": VERSION, "command": command, "args": args}).to_string();
     request.push('\n');
     if request.len() as u64 > MAX_REQUEST_BYTES {
@@ -39,7 +39,7 @@ pub(crate) fn ask(path: &Path, command: &str, args: Value) -> Result<Value, CtlE
     let failed =
         |error: std::io::Error| CtlError::State(format!("the broker did not answer on {shown}: {error}"));
     socket.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-    (&socket).write_all(request.as_bytes()).map_err(failed)?;
+    (&socket).write_all(request.as_bytes()).and_then(|()| (&socket).write_all(payload)).map_err(failed)?;
     let mut input = BufReader::new(socket).take(MAX_ANSWER_BYTES);
     let mut line = Vec::new();
     input.read_until(b'\n', &mut line).map_err(failed)?;

@@ -3,6 +3,7 @@
 
 mod broker;
 mod connections;
+mod definitions;
 mod policies;
 mod queues;
 mod topology;
@@ -21,6 +22,7 @@ const SUBJECTS: &[&[Command]] = &[
     topology::COMMANDS,
     connections::COMMANDS,
     policies::COMMANDS,
+    definitions::COMMANDS,
     broker::COMMANDS,
 ];
 
@@ -79,6 +81,8 @@ pub(crate) enum Rest {
     None,
     /// The last argument may be missing: it is read from standard input.
     Password,
+    /// The last argument may be missing: a file is read from standard input.
+    File,
     /// Any number of words that make a list of that name.
     List(&'static str),
     /// Names of columns.
@@ -99,6 +103,10 @@ pub(crate) enum Answer {
         /// All columns.
         columns: &'static [&'static str],
     },
+    /// All definitions, for the file that the argument names.
+    Document,
+    /// What became of definitions that were read from a file.
+    Imported,
     /// The broker's state.
     Status,
 }
@@ -107,6 +115,11 @@ impl Command {
     /// Whether its last argument is a password, which may come from standard input.
     pub(crate) fn takes_password(&self) -> bool {
         self.rest == Rest::Password
+    }
+
+    /// Whether its last argument may be missing.
+    pub(crate) fn last_is_optional(&self) -> bool {
+        matches!(self.rest, Rest::Password | Rest::File)
     }
 
     /// Its arguments as a manual writes them.
@@ -123,14 +136,14 @@ impl Command {
             let _ = write!(text, " [--{}]", flag.replace('_', "-"));
         }
         for (index, name) in self.positional.iter().enumerate() {
-            let optional = self.takes_password() && index + 1 == self.positional.len();
+            let optional = self.last_is_optional() && index + 1 == self.positional.len();
             let name = name.to_uppercase();
             let _ = if optional { write!(text, " [{name}]") } else { write!(text, " {name}") };
         }
         match self.rest {
             Rest::List(name) => text += &format!(" [{}...]", name.trim_end_matches('s').to_uppercase()),
             Rest::Columns => text += " [COLUMN...]",
-            Rest::None | Rest::Password => {}
+            Rest::None | Rest::Password | Rest::File => {}
         }
         text
     }

@@ -5,6 +5,7 @@
 
 mod client;
 mod commands;
+mod definitions;
 mod options;
 mod table;
 #[cfg(test)]
@@ -52,8 +53,14 @@ fn carry_out(mut request: Request) -> Result<String, CtlError> {
         request.args.insert("password".into(), Value::from(read_password()?));
     }
     let path = socket_path(&request)?;
-    let answer = client::ask(&path, request.command.name, Value::Object(request.args.clone()))?;
-    Ok(show(&request, &answer))
+    match request.command.answer {
+        Answer::Document => definitions::export(&request, &path),
+        Answer::Imported => definitions::import(&request, &path),
+        _ => {
+            let answer = client::ask(&path, request.command.name, Value::Object(request.args.clone()), &[])?;
+            Ok(show(&request, &answer))
+        }
+    }
 }
 
 /// Where the broker's control socket is, by the settings it was started with.
@@ -106,7 +113,8 @@ fn show(request: &Request, answer: &Value) -> String {
         }
         (Formatter::Table, Answer::Status) => table::facts(commands::STATUS, answer),
         (Formatter::Table, Answer::Done(said)) if !request.quiet => said_of(said, request, answer),
-        (Formatter::Table, Answer::Done(_)) => String::new(),
+        // The last two are shown where they are carried out.
+        (Formatter::Table, Answer::Done(_) | Answer::Document | Answer::Imported) => String::new(),
     }
 }
 

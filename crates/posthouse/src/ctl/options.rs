@@ -154,7 +154,7 @@ fn arguments(
 ) -> Result<(Map<String, Value>, Vec<String>), String> {
     let mut args = Map::new();
     let wanted = command.positional.len();
-    let least = if command.takes_password() { wanted - 1 } else { wanted };
+    let least = if command.last_is_optional() { wanted - 1 } else { wanted };
     let many = matches!(command.rest, Rest::List(_) | Rest::Columns);
     if plain.len() < least || (plain.len() > wanted && !many) {
         // Never the words themselves: one of them may be a password.
@@ -169,7 +169,7 @@ fn arguments(
     match command.rest {
         Rest::List(name) => drop(args.insert(name.to_owned(), Value::from(rest))),
         Rest::Columns => named = rest,
-        Rest::None | Rest::Password => {}
+        Rest::None | Rest::Password | Rest::File => {}
     }
     match &words.vhost {
         Some(vhost) if command.vhost => drop(args.insert("vhost".to_owned(), Value::from(vhost.clone()))),

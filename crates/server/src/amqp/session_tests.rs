@@ -30,6 +30,7 @@ fn broker() -> Arc<Broker> {
         settings,
         auth: AuthSettings::default(),
         default_user: ("guest".into(), "guest".into()),
+        definitions: None,
         keep: Keep::InMemory,
         on_fatal: |problem| panic!("{problem}"),
     })

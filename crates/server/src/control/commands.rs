@@ -3,6 +3,8 @@
 
 mod broker;
 mod connections;
+mod definitions;
+mod parameters;
 mod policies;
 mod queues;
 mod reading;
@@ -33,6 +35,8 @@ enum Subject {
     Queues(queues::Command),
     Connections(connections::Command),
     Policies(policies::Command),
+    Parameters(parameters::Command),
+    Definitions(definitions::Command),
 }
 
 /// How each subject reads its commands.
@@ -44,6 +48,8 @@ const READERS: &[fn(&Value) -> serde_json::Result<Subject>] = &[
     |request| queues::Command::deserialize(request).map(Subject::Queues),
     |request| connections::Command::deserialize(request).map(Subject::Connections),
     |request| policies::Command::deserialize(request).map(Subject::Policies),
+    |request| parameters::Command::deserialize(request).map(Subject::Parameters),
+    |request| definitions::Command::deserialize(request).map(Subject::Definitions),
 ];
 
 impl Command {
@@ -66,6 +72,14 @@ impl Command {
             }
         }
         Err(Failure::usage(format!("command {name:?} is not supported yet")))
+    }
+
+    /// How many bytes follow the request's line; none when nothing does.
+    pub(crate) fn payload_bytes(&self) -> Option<usize> {
+        match &self.0 {
+            Subject::Definitions(command) => command.payload_bytes(),
+            _ => None,
+        }
     }
 }
 
@@ -131,25 +145,30 @@ pub(crate) fn parse(line: &[u8]) -> Result<Command, Failure> {
     Command::new(name, request.get("args").unwrap_or(&json!({})))
 }
 
-/// Carries a command out. May block for as long as the disk takes.
-pub(crate) fn run(shared: &Shared, command: Command) -> Result<Outcome, Failure> {
+/// Carries a command out, with the payload that followed it. May block for as long as the disk takes.
+pub(crate) fn run(shared: &Shared, command: Command, payload: &[u8]) -> Result<Outcome, Failure> {
     match command.0 {
         Subject::Broker(command) => Ok(broker::run(shared, &command)),
+        Subject::Definitions(definitions::Command::ExportDefinitions {}) => {
+            Ok(Outcome::Done(definitions::export(shared)))
+        }
         Subject::Reading(command) => reading::run(&shared.broker, command).map(Outcome::Done),
         changing => {
             let _turn = shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(Outcome::Done(change(&shared.broker, changing)?))
+            Ok(Outcome::Done(change(&shared.broker, changing, payload)?))
         }
     }
 }
 
-fn change(broker: &Broker, subject: Subject) -> Result<Value, AdminError> {
+fn change(broker: &Broker, subject: Subject, payload: &[u8]) -> Result<Value, AdminError> {
     match subject {
         Subject::Users(command) => users::run(broker, command),
         Subject::Vhosts(command) => vhosts::run(broker, command),
         Subject::Queues(command) => queues::run(broker, command),
         Subject::Connections(command) => connections::run(broker, command),
         Subject::Policies(command) => policies::run(broker, command),
+        Subject::Parameters(command) => parameters::run(broker, command),
+        Subject::Definitions(_) => definitions::import(broker, payload),
         // They change nothing and were carried out before.
         Subject::Broker(_) | Subject::Reading(_) => Ok(Value::Null),
     }

@@ -9,6 +9,9 @@
 //!           {"v":1,"error":"user 'x' does not exist","kind":"state"}     kind: "state" or "usage"
 //! ```
 //!
+//! After the line of `import_definitions` come as many bytes as its argument `bytes` says: the document, of at most
+//! [`posthouse_node::definitions::MAX_BYTES`] bytes. One that claims more is answered, and ends the connection.
+//!
 //! `v` is 1. `args` may be left out when there are none; the names of commands and arguments are those of
 //! [`commands::Command`]. After a bad line the answer says why, and the connection goes on; after one that is too long
 //! it ends. Passwords are in requests only, and never in answers, errors or the log. `stop` is answered at once, and its
@@ -23,13 +26,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use posthouse_node::broker::Broker;
+use posthouse_node::definitions::{DefinitionsError, MAX_BYTES};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, error};
 
-use commands::{Failure, Outcome};
+use commands::{Command, Failure, Outcome};
 
 /// The file in the data directory.
 pub const FILE_NAME: &str = "control.sock";
@@ -161,7 +165,17 @@ async fn serve(socket: UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
             return Ok(());
         }
         let complete = line.last() == Some(&b'\n');
-        let outcome = if complete { answer(&line, shared).await } else { Err(not_a_line(read)) };
+        let parsed = if complete { commands::parse(&line) } else { Err(not_a_line(read)) };
+        let payload_bytes = parsed.as_ref().ok().and_then(Command::payload_bytes).unwrap_or(0);
+        let fits = payload_bytes <= MAX_BYTES;
+        let outcome = match parsed {
+            Ok(_) if !fits => Err(Failure::usage(DefinitionsError::TooLong(payload_bytes).to_string())),
+            Ok(command) => {
+                let payload = read_payload(&mut input, payload_bytes).await?;
+                answer(command, payload, shared).await
+            }
+            Err(failure) => Err(failure),
+        };
         let mut text = commands::encode(&outcome);
         text.push('\n');
         tokio::time::timeout(PATIENCE, output.write_all(text.as_bytes())).await??;
@@ -171,7 +185,7 @@ async fn serve(socket: UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
             // The peer sees the end when the process comes to its own.
             return std::future::pending().await;
         }
-        if !complete {
+        if !complete || !fits {
             return Ok(());
         }
     }
@@ -183,11 +197,23 @@ fn not_a_line(read: usize) -> Failure {
     ))
 }
 
-async fn answer(line: &[u8], shared: &Arc<Shared>) -> Result<Outcome, Failure> {
-    let command = commands::parse(line)?;
+/// Reads what follows a line. Memory grows with what has come, not with what was announced.
+async fn read_payload(input: &mut (impl AsyncRead + Unpin), bytes: usize) -> io::Result<Vec<u8>> {
+    let mut payload = Vec::new();
+    let mut limited = input.take(bytes as u64);
+    while payload.len() < bytes {
+        let read = tokio::time::timeout(PATIENCE, limited.read_buf(&mut payload)).await??;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(payload)
+}
+
+async fn answer(command: Command, payload: Vec<u8>, shared: &Arc<Shared>) -> Result<Outcome, Failure> {
     let shared = shared.clone();
     // Passwords are hashed and definitions waited for.
-    let done = tokio::task::spawn_blocking(move || commands::run(&shared, command)).await;
+    let done = tokio::task::spawn_blocking(move || commands::run(&shared, command, &payload)).await;
     done.unwrap_or_else(|_| Err(Failure::state("the broker failed at this command, see its log")))
 }
 

@@ -22,6 +22,7 @@ fn broker() -> Arc<Broker> {
         settings,
         auth: AuthSettings { hash_cost, ..AuthSettings::default() },
         default_user: ("guest".into(), "guest".into()),
+        definitions: None,
         keep: Keep::InMemory,
         on_fatal: |problem| panic!("{problem}"),
     })
@@ -121,6 +122,31 @@ async fn a_line_without_end_ends_the_connection() {
         json!("expected a line of at most 65536 bytes, got 65536 bytes without a line feed")
     );
     assert_eq!(peer.answer().await, None);
+}
+
+#[tokio::test]
+async fn a_document_follows_its_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let _control = listen(&path).unwrap();
+    let mut peer = Peer::connect(&path).await;
+    let document = br#"{"vhosts":[{"name":"v"}]}"#;
+    let request = |bytes: usize| {
+        format!("{{\"v\":1,\"command\":\"import_definitions\",\"args\":{{\"bytes\":{bytes}}}}}\n")
+    };
+    peer.send(&[request(document.len()).as_bytes(), document, b"{\"v\":1,\"command\":\"ping\"}\n"].concat())
+        .await;
+    let answer = peer.answer().await.unwrap();
+    assert_eq!((&answer["ok"]["imported"]["vhosts"], &answer["ok"]["left_out"]), (&json!(1), &json!([])));
+    assert_eq!(peer.answer().await, Some(json!({"v": 1, "ok": null})));
+    peer.send(request(MAX_BYTES + 1).as_bytes()).await;
+    let answer = peer.answer().await.unwrap();
+    assert_eq!(answer["error"], json!("expected at most 67108864 bytes of definitions, got 67108865"));
+    assert_eq!(peer.answer().await, None);
+    let mut peer = Peer::connect(&path).await;
+    peer.send(request(5).as_bytes()).await;
+    peer.0.get_mut().shutdown().await.unwrap();
+    assert_eq!(peer.answer().await, None, "what never comes is not waited for after the end");
 }
 
 #[tokio::test]

@@ -54,13 +54,15 @@ pub enum MetaTable {
     Bindings,
     /// Runtime parameters and policies of virtual hosts.
     Parameters,
+    /// Parameters of the broker as a whole.
+    GlobalParameters,
     /// What the broker notes about itself: the format version, counters, the node's identity.
     System,
 }
 
 impl MetaTable {
     /// Every table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Vhosts,
         Self::Users,
         Self::Permissions,
@@ -69,6 +71,7 @@ impl MetaTable {
         Self::Queues,
         Self::Bindings,
         Self::Parameters,
+        Self::GlobalParameters,
         Self::System,
     ];
 
@@ -83,6 +86,7 @@ impl MetaTable {
             Self::Queues => "queues",
             Self::Bindings => "bindings",
             Self::Parameters => "parameters",
+            Self::GlobalParameters => "global_parameters",
             Self::System => "system",
         }
     }

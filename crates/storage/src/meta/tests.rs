@@ -47,7 +47,7 @@ fn a_file_keeps_what_it_is_told_over_a_restart() {
     check_content(&MetaStore::open(&path, no_fatal()).unwrap());
     let before = std::fs::read(&path).unwrap();
     let census = inspect(&path).unwrap();
-    assert_eq!(census.entries, [0, 1, 0, 0, 0, 2, 0, 0, 0]);
+    assert_eq!(census.entries, [0, 1, 0, 0, 0, 2, 0, 0, 0, 0]);
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 

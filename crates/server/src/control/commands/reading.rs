@@ -70,6 +70,11 @@ pub(super) enum Command {
         #[serde(default = "root")]
         vhost: String,
     },
+    ListParameters {
+        #[serde(default = "root")]
+        vhost: String,
+    },
+    ListGlobalParameters {},
     ListOperatorPolicies {
         #[serde(default = "root")]
         vhost: String,
@@ -102,6 +107,8 @@ pub(super) fn run(broker: &Broker, command: Command) -> Result<Value, Failure> {
             rows(browse::browse(broker, &vhost, &name, &request)?)
         }
         Command::ListPolicies { vhost } => rows(listings::policies(broker, &vhost, PolicyKind::User)?),
+        Command::ListParameters { vhost } => rows(listings::parameters(broker, &vhost)?),
+        Command::ListGlobalParameters {} => rows(listings::global_parameters(broker)),
         Command::ListOperatorPolicies { vhost } => {
             rows(listings::policies(broker, &vhost, PolicyKind::Operator)?)
         }

@@ -5,9 +5,7 @@ import { once } from "node:events";
 import { promisify } from "node:util";
 import callbackApi from "amqplib/callback_api";
 import promiseApi from "amqplib";
-
-const URI = process.env.AMQP_URI ?? "amqp://guest:guest@127.0.0.1:5672/%2f";
-const name = (stem) => `check.node-callbacks.${stem}.${process.pid}`;
+import { URI, name, run, until } from "./scenarios.mjs";
 
 // Everything by callbacks: connect, declare, bind, publish with confirms, consume, cancel, close.
 async function callbackApiRoundTrip() {
@@ -120,23 +118,7 @@ async function manyChannels() {
   await connection.close();
 }
 
-async function until(condition, what) {
-  const deadline = Date.now() + 10_000;
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`${what}: still not so after 10 s`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 const scenarios = [
   callbackApiRoundTrip, callbackApiErrors, confirmsUnderBackPressure, returnsComeBeforeTheirConfirms, manyChannels,
 ];
-for (const scenario of scenarios) {
-  try {
-    await scenario();
-    console.log(`ok ${scenario.name}`);
-  } catch (error) {
-    console.log(`FAIL ${scenario.name}: ${error.stack}`);
-    process.exit(1);
-  }
-}
+await run(scenarios);

@@ -3,34 +3,11 @@
 // Each scenario opens its own connection; the first that fails ends the program with exit code 1.
 
 import assert from "node:assert/strict";
-import process from "node:process";
 import { setTimeout as pause } from "node:timers/promises";
 import amqp from "amqplib";
+import { URI, name, run, until, withChannel } from "./scenarios.mjs";
 
-const URI = process.env.AMQP_URI ?? "amqp://guest:guest@127.0.0.1:5672/%2f";
-const PATIENCE_MS = 10_000;
 const QUIET_MS = 150;
-
-// A name no other run uses.
-const name = (stem) => `check.node.${stem}.${process.pid}`;
-
-async function withChannel(scenario, { confirm = true } = {}) {
-  const connection = await amqp.connect(URI);
-  const channel = await (confirm ? connection.createConfirmChannel() : connection.createChannel());
-  try {
-    await scenario(channel, connection);
-  } finally {
-    await connection.close();
-  }
-}
-
-async function until(condition, what) {
-  const deadline = Date.now() + PATIENCE_MS;
-  while (!(await condition())) {
-    assert.ok(Date.now() < deadline, `${what}: still not so after ${PATIENCE_MS} ms`);
-    await pause(10);
-  }
-}
 
 async function exclusiveQueue(channel) {
   const { queue } = await channel.assertQueue("", { exclusive: true });
@@ -270,12 +247,4 @@ async function errors() {
 const scenarios = [
   declaresAndRoutes, confirmsAndReturns, prefetchAndAcks, requeueAndReject, propertiesOfEveryType, largeBodies, lifeCycles, errors,
 ];
-for (const scenario of scenarios) {
-  try {
-    await scenario();
-    console.log(`ok ${scenario.name}`);
-  } catch (error) {
-    console.log(`FAIL ${scenario.name}: ${error.stack}`);
-    process.exit(1);
-  }
-}
+await run(scenarios);

@@ -1,16 +1,7 @@
 // amqplib: queues with priorities, declared by its option `maxPriority`.
 
 import assert from "node:assert/strict";
-import amqp from "amqplib";
-
-const URI = process.env.AMQP_URI ?? "amqp://guest:guest@127.0.0.1:5672/%2f";
-
-async function withChannel(scenario) {
-  const connection = await amqp.connect(URI);
-  const channel = await connection.createConfirmChannel();
-  await scenario(channel);
-  await connection.close();
-}
+import { run, withChannel } from "./scenarios.mjs";
 
 const send = (channel, queue, priority) => channel.sendToQueue(queue, Buffer.from(`${priority}`), { priority });
 
@@ -58,12 +49,4 @@ async function urgentOvertakes() {
   });
 }
 
-for (const scenario of [sortedByPriority, urgentOvertakes]) {
-  try {
-    await scenario();
-    console.log(`ok ${scenario.name}`);
-  } catch (error) {
-    console.log(`FAIL ${scenario.name}: ${error.stack}`);
-    process.exit(1);
-  }
-}
+await run([sortedByPriority, urgentOvertakes]);

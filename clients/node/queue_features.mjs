@@ -1,21 +1,8 @@
 // amqplib: what queues do for their consumers, used as RabbitMQ's documentation shows.
 
 import assert from "node:assert/strict";
-import process from "node:process";
-import { setTimeout as pause } from "node:timers/promises";
 import amqp from "amqplib";
-
-const URI = process.env.AMQP_URI ?? "amqp://guest:guest@127.0.0.1:5672/%2f";
-const PATIENCE_MS = 10_000;
-const name = (stem) => `check.node-queue-features.${stem}.${process.pid}`;
-
-async function until(condition, what) {
-  const deadline = Date.now() + PATIENCE_MS;
-  while (!condition()) {
-    assert.ok(Date.now() < deadline, `${what}: still not so after ${PATIENCE_MS} ms`);
-    await pause(10);
-  }
-}
+import { URI, name, run, until } from "./scenarios.mjs";
 
 // Two connections consume; the second gets what the first had and has not acknowledged, then everything.
 async function singleActiveConsumer() {
@@ -39,12 +26,4 @@ async function singleActiveConsumer() {
   await connections[1].close();
 }
 
-for (const scenario of [singleActiveConsumer]) {
-  try {
-    await scenario();
-    console.log(`ok ${scenario.name}`);
-  } catch (error) {
-    console.log(`FAIL ${scenario.name}: ${error.stack}`);
-    process.exit(1);
-  }
-}
+await run([singleActiveConsumer]);

@@ -4,9 +4,8 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import amqp from "amqplib";
+import { URI, name, run, until } from "./scenarios.mjs";
 
-const URI = process.env.AMQP_URI ?? "amqp://guest:guest@127.0.0.1:5672/%2f";
-const name = (stem) => `check.node-recovery.${stem}.${process.pid}`;
 const MESSAGES = 20;
 
 // Has the broker killed; resolves when it is back, which says nothing about the client.
@@ -64,23 +63,9 @@ async function consumersAndMessagesComeBack() {
   await connection.close();
 }
 
-async function until(condition, what) {
-  const deadline = Date.now() + 10_000;
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`${what}: still not so after 10 s`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 async function within(milliseconds, promise, what) {
   const late = new Promise((_, reject) => setTimeout(() => reject(new Error(`${what}: not within ${milliseconds} ms`)), milliseconds).unref());
   return Promise.race([promise, late]);
 }
 
-try {
-  await consumersAndMessagesComeBack();
-  console.log("ok consumersAndMessagesComeBack");
-} catch (error) {
-  console.log(`FAIL consumersAndMessagesComeBack: ${error.stack}`);
-  process.exit(1);
-}
+await run([consumersAndMessagesComeBack]);

@@ -3,7 +3,7 @@
 //! ```text
 //! posthouse-data/
 //!   LOCK            held with flock while a process uses the directory; holds that process's number
-//!   FORMAT          "posthouse data directory, format 2\n"
+//!   FORMAT          "posthouse data directory, format 3\n"
 //!   meta.redb       the metadata store
 //!   checkpoint-<n>  states of all queues at a log position; replay starts there
 //!   wal/            the write-ahead log: preallocated files, used in turn
@@ -12,15 +12,15 @@
 //!   wal/quarantine/ damaged parts of the log, set aside for inspection
 //! ```
 //!
-//! Opening never removes anything but what lies in `spill/`. Format 2: segments may have blocks of version 2. Opening a
-//! directory of format 1 makes it one of format 2.
+//! Opening never removes anything but what lies in `spill/`. Format 2: segments may have blocks of version 2. Format 3: the
+//! log may have moves. Opening a directory of an older format makes it one of format 3.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The format this build writes and the newest it reads.
-pub const DATA_FORMAT: u32 = 2;
+pub const DATA_FORMAT: u32 = 3;
 
 const FORMAT_PREFIX: &str = "posthouse data directory, format ";
 const SUB_DIRECTORIES: [&str; 3] = ["wal", "segments", "spill"];
@@ -245,7 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 2\n");
+        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 3\n");
         for name in SUB_DIRECTORIES {
             fs::write(path.join(name).join("file"), b"x").unwrap();
         }
@@ -264,7 +264,7 @@ mod tests {
         DataDir::open_read_only(dir.path()).unwrap();
         assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 1\n");
         DataDir::open(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 2\n");
+        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 3\n");
     }
 
     #[test]
@@ -290,7 +290,7 @@ mod tests {
             format!("{shown} is not a data directory: it has no FORMAT file, but holds \"letter.txt\"")
         );
         for (text, expected) in [
-            ("posthouse data directory, format 3\n", "has format 3, this version reads formats up to 2"),
+            ("posthouse data directory, format 4\n", "has format 4, this version reads formats up to 3"),
             (
                 "garbage",
                 "FORMAT is damaged: expected \"posthouse data directory, format N\", got \"garbage\"",

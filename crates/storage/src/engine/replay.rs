@@ -20,7 +20,7 @@ use super::recovered::{RecoveredChunk, RecoveredQueue, Source, without_settled};
 use crate::checkpoint::QueueState;
 use crate::error::StorageError;
 use crate::segment::{BlockIn, Class, SegmentStore};
-use crate::wal::{Enqueue, LogRecord};
+use crate::wal::{Enqueue, LogRecord, Ranges};
 
 /// Merged chunks are closed at this many bytes.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -82,13 +82,10 @@ impl<'a> Replay<'a> {
         self.records += 1;
         match record {
             LogRecord::Enqueue(enqueue) => self.enqueue(&enqueue)?,
-            LogRecord::Settle { queue, ranges } => {
-                if let Some(queue) = self.known(queue) {
-                    for (first, last) in ranges.iter() {
-                        queue.next_seq = queue.next_seq.max(last.saturating_add(1));
-                        queue.settle(first, last.saturating_add(1));
-                    }
-                }
+            LogRecord::Settle { queue, ranges } => self.settle(queue, ranges),
+            LogRecord::Move { entered, source, ranges } => {
+                self.enqueue(&entered)?;
+                self.settle(source, ranges);
             }
             LogRecord::QueueDeleted { queue } => {
                 self.deleted.insert(queue);
@@ -155,6 +152,14 @@ impl<'a> Replay<'a> {
             false => {}
         }
         Ok(())
+    }
+
+    fn settle(&mut self, queue: QueueId, ranges: Ranges<'_>) {
+        let Some(queue) = self.known(queue) else { return };
+        for (first, last) in ranges.iter() {
+            queue.next_seq = queue.next_seq.max(last.saturating_add(1));
+            queue.settle(first, last.saturating_add(1));
+        }
     }
 
     fn drop_settled(&mut self) {

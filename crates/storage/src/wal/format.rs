@@ -19,6 +19,8 @@
 //! 1 enqueue        | messages u32 | targets u32 | (queue u64, first seq u64) x targets | message records |
 //! 2 settle         | queue u64 | (first seq u64, last seq u64) x n |
 //! 4 queue deleted  | queue u64 |
+//! 5 move           | messages u32 | targets u32 | ranges u32 | zero u32 | source queue u64
+//!                  | (queue u64, first seq u64) x targets | (first seq u64, last seq u64) x ranges | message records |
 //! ```
 //!
 //! (There is no kind 3.)
@@ -33,6 +35,8 @@
 //! * A queue with priorities is here one queue per level: the level is the top byte of its number and of the seqs.
 //! * Group, index and term are zero until groups are replicated. The message records are those of
 //!   `posthouse_model::record`, their deltas counting from 0 without holes.
+//! * A move is an enqueue and a settle of its source in one: there is no crash after which only one of them happened.
+//!   Kind 5 is there from data directory format 3 on.
 //! * Flag 1 on a batch without records: the log was closed in good order there.
 
 use posthouse_model::ids::{Lsn, QueueId, Seq};
@@ -59,6 +63,7 @@ pub(super) const FLAG_CLOSED: u16 = 1;
 pub(super) const KIND_ENQUEUE: u8 = 1;
 pub(super) const KIND_SETTLE: u8 = 2;
 pub(super) const KIND_QUEUE_DELETED: u8 = 4;
+pub(super) const KIND_MOVE: u8 = 5;
 
 const FILE_MAGIC: &[u8; 8] = b"PHWALOG\n";
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"PHBT");
@@ -234,6 +239,15 @@ pub enum LogRecord<'a> {
         /// The queue.
         queue: QueueId,
     },
+    /// Messages left a queue and entered others.
+    Move {
+        /// Where they are now. Their records may differ from those that left.
+        entered: Enqueue<'a>,
+        /// Where they were.
+        source: QueueId,
+        /// Which ones.
+        ranges: Ranges<'a>,
+    },
 }
 
 /// Messages that entered queues together.
@@ -287,6 +301,14 @@ impl<'a> LogRecord<'a> {
                 let (queue, ranges) = body.split_at_checked(8)?;
                 let whole = ranges.len().is_multiple_of(16);
                 whole.then(|| Self::Settle { queue: QueueId(u64_at(queue, 0)), ranges: Ranges(ranges) })
+            }
+            KIND_MOVE => {
+                let (fixed, rest) = body.split_at_checked(24)?;
+                let (targets, rest) = rest.split_at_checked((u32_at(fixed, 4) as usize).checked_mul(16)?)?;
+                let (ranges, records) =
+                    rest.split_at_checked((u32_at(fixed, 8) as usize).checked_mul(16)?)?;
+                let entered = Enqueue { count: u32_at(fixed, 0), targets, records };
+                Some(Self::Move { entered, source: QueueId(u64_at(fixed, 16)), ranges: Ranges(ranges) })
             }
             KIND_QUEUE_DELETED if body.len() == 8 => {
                 Some(Self::QueueDeleted { queue: QueueId(u64_at(body, 0)) })
@@ -369,6 +391,8 @@ mod tests {
             (KIND_ENQUEUE, &[1, 0, 0, 0, 255, 255, 255, 255]),
             (KIND_SETTLE, &[0; 9]),
             (KIND_QUEUE_DELETED, &[0; 9]),
+            (KIND_MOVE, &[0; 23]),
+            (KIND_MOVE, &[1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]),
             (99, &[0; 8]),
         ] {
             assert_eq!(LogRecord::parse(&sealed(kind, body, 0, 0)), None, "kind {kind}");

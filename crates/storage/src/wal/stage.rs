@@ -9,8 +9,8 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 
 use super::format::{
-    KIND_ENQUEUE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header, record_length,
-    seal_record,
+    KIND_ENQUEUE, KIND_MOVE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header,
+    record_length, seal_record,
 };
 use super::{Wal, lock};
 
@@ -24,6 +24,15 @@ pub enum Payload<'a> {
     Copy(&'a [u8]),
     /// Written from the chunk itself, which stays referenced until then.
     Shared(Arc<Chunk>),
+}
+
+impl Payload<'_> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Copy(bytes) => bytes.len(),
+            Self::Shared(chunk) => chunk.bytes().len(),
+        }
+    }
 }
 
 /// A run of staged records. Shared payloads stay outside of `bytes`.
@@ -214,6 +223,18 @@ impl Staging {
         self.position += u64::from(length);
     }
 
+    /// Ends a record with messages.
+    fn payload(&mut self, payload: Payload<'_>) {
+        match payload {
+            Payload::Copy(bytes) => self.buffer.bytes.extend_from_slice(bytes),
+            Payload::Shared(chunk) if !chunk.bytes().is_empty() => {
+                let at = self.buffer.bytes.len();
+                self.buffer.shared.push(SharedPart { at, chunk });
+            }
+            Payload::Shared(_) => {}
+        }
+    }
+
     fn numbers(&mut self, numbers: [u64; 2]) {
         self.buffer.bytes.extend_from_slice(&numbers[0].to_le_bytes());
         self.buffer.bytes.extend_from_slice(&numbers[1].to_le_bytes());
@@ -263,28 +284,45 @@ impl<'a> Stage<'a> {
         payload: Payload<'_>,
         relaxed: bool,
     ) -> Lsn {
-        let payload_bytes = match &payload {
-            Payload::Copy(bytes) => bytes.len(),
-            Payload::Shared(chunk) => chunk.bytes().len(),
-        };
         self.stage(|staging| {
-            staging.record(KIND_ENQUEUE, 8 + 16 * targets.len() + payload_bytes);
+            staging.record(KIND_ENQUEUE, 8 + 16 * targets.len() + payload.bytes());
             staging.buffer.bytes.extend_from_slice(&count.to_le_bytes());
             staging.buffer.bytes.extend_from_slice(&(targets.len() as u32).to_le_bytes());
             for &(queue, first) in targets {
                 staging.numbers([queue.with_level_of(first).0, first]);
             }
-            match payload {
-                Payload::Copy(bytes) => staging.buffer.bytes.extend_from_slice(bytes),
-                Payload::Shared(chunk) if payload_bytes > 0 => {
-                    let at = staging.buffer.bytes.len();
-                    staging.buffer.shared.push(SharedPart { at, chunk });
-                }
-                Payload::Shared(_) => {}
-            }
+            staging.payload(payload);
             staging.buffer.urgent = true;
             staging.buffer.strict |= !relaxed;
             staging.buffer.relaxed |= relaxed;
+        })
+    }
+
+    /// Stages that `count` messages leave `source`, where they are `ranges` (first, last; inclusive, all of one level), and
+    /// enter each of `targets`, as [`Self::enqueue`] does.
+    ///
+    /// # Panics
+    /// When the record would reach 4 GiB.
+    pub fn transfer(
+        &mut self,
+        source: QueueId,
+        ranges: &[(Seq, Seq)],
+        targets: &[(QueueId, Seq)],
+        count: u32,
+        payload: Payload<'_>,
+    ) -> Lsn {
+        let source = source.with_level_of(ranges.first().map_or(0, |&(first, _)| first));
+        self.stage(|staging| {
+            staging.record(KIND_MOVE, 24 + 16 * (targets.len() + ranges.len()) + payload.bytes());
+            for number in [count, targets.len() as u32, ranges.len() as u32, 0] {
+                staging.buffer.bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            staging.buffer.bytes.extend_from_slice(&source.0.to_le_bytes());
+            targets.iter().for_each(|&(queue, first)| staging.numbers([queue.with_level_of(first).0, first]));
+            ranges.iter().for_each(|&(first, last)| staging.numbers([first, last]));
+            staging.payload(payload);
+            staging.buffer.urgent = true;
+            staging.buffer.strict = true;
         })
     }
 

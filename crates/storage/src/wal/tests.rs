@@ -69,6 +69,7 @@ enum Entry {
     Enqueue(Vec<(QueueId, Seq)>, u32, Vec<u8>),
     Settle(QueueId, Vec<(Seq, Seq)>),
     Deleted(QueueId),
+    Move(Box<Self>, Box<Self>),
 }
 
 impl Entry {
@@ -76,6 +77,10 @@ impl Entry {
         match record {
             LogRecord::Enqueue(enqueue) => {
                 Self::Enqueue(enqueue.targets().collect(), enqueue.count(), enqueue.records().to_vec())
+            }
+            LogRecord::Move { entered, source, ranges } => {
+                let left = LogRecord::Settle { queue: source, ranges };
+                Self::Move(Box::new(Self::of(LogRecord::Enqueue(entered))), Box::new(Self::of(left)))
             }
             LogRecord::Settle { queue, ranges } => Self::Settle(queue, ranges.iter().collect()),
             LogRecord::QueueDeleted { queue } => Self::Deleted(queue),
@@ -93,6 +98,16 @@ impl Entry {
             Self::Enqueue(targets, count, bytes) => stage.enqueue(targets, *count, Payload::Copy(bytes)),
             Self::Settle(queue, ranges) => stage.settle(*queue, ranges),
             Self::Deleted(queue) => stage.queue_deleted(*queue),
+            Self::Move(entered, left) => match (&**entered, &**left) {
+                (Self::Enqueue(targets, count, bytes), Self::Settle(source, ranges)) => {
+                    let payload = match shared {
+                        true => Payload::Shared(Arc::new(Chunk::parse(bytes.clone()).unwrap())),
+                        false => Payload::Copy(bytes),
+                    };
+                    stage.transfer(*source, ranges, targets, *count, payload)
+                }
+                other => panic!("not a move: {other:?}"),
+            },
         }
     }
 

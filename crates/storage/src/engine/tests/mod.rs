@@ -60,6 +60,7 @@ fn new_disk(seed: u64) -> SimDisk {
 enum Command {
     Enqueue { queue: u64, fan_out: bool, count: u32, bytes: usize, gap: u64 },
     Settle { queue: u64, skip: usize, count: usize },
+    Move { from: u64, to: u64, skip: usize, count: usize },
     Purge { queue: u64 },
     Delete { queue: u64 },
     Sync,
@@ -75,6 +76,8 @@ fn command() -> impl Strategy<Value = Command> {
             |(queue, fan_out, count, bytes, gap)| Command::Enqueue { queue, fan_out, count, bytes, gap }),
         6 => (queue.clone(), 0usize..10, 1usize..30)
             .prop_map(|(queue, skip, count)| Command::Settle { queue, skip, count }),
+        6 => (queue.clone(), queue.clone(), 0usize..10, 1usize..30)
+            .prop_map(|(from, to, skip, count)| Command::Move { from, to, skip, count }),
         1 => queue.clone().prop_map(|queue| Command::Purge { queue }),
         1 => queue.prop_map(|queue| Command::Delete { queue }),
         3 => Just(Command::Sync),
@@ -100,6 +103,9 @@ fn act(owner: &Owner, command: &Command) -> Result<(), StorageError> {
             owner.enqueue(&targets, count, bytes, gap);
         }
         Command::Settle { queue, skip, count } => owner.settle(current(owner, queue), skip, count),
+        Command::Move { from, to, skip, count } => {
+            owner.transfer(current(owner, from), current(owner, to), skip, count)
+        }
         Command::Purge { queue } => owner.purge(current(owner, queue)),
         Command::Delete { queue } => owner.delete(current(owner, queue)),
         Command::Sync => owner.store.wal().sync()?,

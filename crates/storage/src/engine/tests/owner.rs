@@ -18,6 +18,8 @@ pub(super) struct Message {
     nonce: u64,
     enqueued: Lsn,
     settled: Option<Lsn>,
+    /// Where it was moved to, by the record that ends here; it is settled for this reason only when the log has that.
+    moved: Option<(QueueId, Seq, Lsn)>,
 }
 
 #[derive(Clone, Debug)]
@@ -108,11 +110,61 @@ impl Owner {
             let source = Source::Memory(Arc::clone(&chunk));
             queue.chunks.push(OwnerChunk { first_seq, lsn, source, settled });
             for i in 0..u64::from(count) {
-                let message = Message { nonce: *nonce + i, enqueued: lsn, settled: None };
+                let message = Message { nonce: *nonce + i, enqueued: lsn, settled: None, moved: None };
                 queue.messages.insert(first_seq + i, message);
             }
         }
         *nonce += u64::from(count);
+    }
+
+    /// Moves up to `count` unsettled messages, from the `skip`th on, to another queue.
+    pub(super) fn transfer(&self, from: u64, to: u64, skip: usize, count: usize) {
+        let mut stage = self.store.wal().stage();
+        let mut queues = self.queues.lock().unwrap();
+        let mut nonce = self.nonce.lock().unwrap();
+        let Some(source) = queues.get(&QueueId(from)) else { return };
+        let open = source.messages.iter().filter(|(_, m)| m.settled.is_none() && m.moved.is_none());
+        let seqs: Vec<_> = open.map(|(seq, _)| *seq).skip(skip).take(count).collect();
+        if seqs.is_empty() {
+            return;
+        }
+        let ranges: Vec<_> = seqs.iter().map(|&seq| (seq, seq)).collect();
+        let (target, moved) = (QueueId(to), seqs.len() as u32);
+        let first_seq = queues.entry(target).or_default().next_seq;
+        let mut builder = ChunkBuilder::default();
+        for i in 0..moved {
+            let body = body(target, first_seq, *nonce + u64::from(i), 100);
+            builder.push(1, 0, b"\0\0", b"h", body.len(), &body);
+        }
+        let chunk = Arc::new(builder.finish());
+        let payload = Payload::Shared(Arc::clone(&chunk));
+        let lsn = stage.transfer(QueueId(from), &ranges, &[(target, first_seq)], moved, payload);
+        let queue = queues.entry(target).or_default();
+        queue.next_seq += u64::from(moved);
+        let (settled, source) = (SeqBitmap::new(moved), Source::Memory(chunk));
+        queue.chunks.push(OwnerChunk { first_seq, lsn, source, settled });
+        for i in 0..u64::from(moved) {
+            let message = Message { nonce: *nonce + i, enqueued: lsn, settled: None, moved: None };
+            queue.messages.insert(first_seq + i, message);
+        }
+        *nonce += u64::from(moved);
+        let source = queues.entry(QueueId(from)).or_default();
+        for (seq, at) in seqs.into_iter().zip(first_seq..) {
+            if let Some(message) = source.messages.get_mut(&seq) {
+                message.moved = Some((target, at, lsn));
+            }
+        }
+    }
+
+    /// Settles what was moved by records that the log has.
+    fn finish_moves(&self, queue: &mut OwnerQueue) {
+        let durable = self.store.wal().durable();
+        let finished = |m: &Message| m.moved.filter(|moved| m.settled.is_none() && moved.2 <= durable);
+        let done: Vec<_> =
+            queue.messages.iter().filter_map(|(seq, m)| Some((*seq, finished(m)?.2))).collect();
+        for (seq, lsn) in done {
+            self.settle_range(queue, seq, seq + 1, lsn);
+        }
     }
 
     /// Settles up to `count` unsettled messages from the `skip`th on.
@@ -120,7 +172,7 @@ impl Owner {
         let mut stage = self.store.wal().stage();
         let mut queues = self.queues.lock().unwrap();
         let Some(queue) = queues.get_mut(&QueueId(id)) else { return };
-        let open = queue.messages.iter().filter(|(_, m)| m.settled.is_none());
+        let open = queue.messages.iter().filter(|(_, m)| m.settled.is_none() && m.moved.is_none());
         let seqs: Vec<_> = open.map(|(seq, _)| *seq).skip(skip).take(count).collect();
         if seqs.is_empty() {
             return;
@@ -197,7 +249,7 @@ impl Owner {
                     let text = String::from_utf8_lossy(record.body()).into_owned();
                     let nonce = text.split('/').next().unwrap().parse().unwrap();
                     let seq = chunk.first_seq + u64::from(record.delta());
-                    messages.insert(seq, Message { nonce, enqueued: 0, settled: None });
+                    messages.insert(seq, Message { nonce, enqueued: 0, settled: None, moved: None });
                 }
             }
             assert_eq!(live, chunk.live(), "each number is a record or settled: {queue:?}");
@@ -225,7 +277,23 @@ impl Owner {
         for (id, queue) in &*before {
             let found = after.get(id);
             for (seq, message) in &queue.messages {
-                if message.enqueued <= durable && message.settled.is_none() {
+                let left = |id: QueueId, seq: Seq| {
+                    let message = &before[&id].messages[&seq];
+                    message.settled.is_some() || message.moved.is_some() || before[&id].deleted.is_some()
+                };
+                if let Some((to, at, moved)) = message.moved
+                    && message.enqueued <= durable
+                {
+                    let here = found.is_some_and(|queue| queue.messages.contains_key(seq));
+                    let there = after.get(&to).is_some_and(|queue| queue.messages.contains_key(&at));
+                    assert!(moved > durable || !here, "{id}/{seq} was moved and came back");
+                    // Purged or deleted here before it had arrived, or gone from there: then it may be nowhere.
+                    let ended = message.settled.is_some_and(|lsn| lsn != moved) || left(to, at);
+                    assert!(
+                        here || there || ended,
+                        "{id}/{seq} was lost on its way: {message:?}, durable {durable}"
+                    );
+                } else if message.enqueued <= durable && message.settled.is_none() {
                     let found = found.and_then(|queue| queue.messages.get(seq));
                     assert!(found.is_some(), "{id}/{seq} was lost: {message:?}, durable {durable}");
                 }
@@ -241,7 +309,11 @@ impl Owner {
 
     pub(super) fn unsettled(&self) -> usize {
         let queues = self.queues.lock().unwrap();
-        queues.values().flat_map(|q| q.messages.values()).filter(|m| m.settled.is_none()).count()
+        queues
+            .values()
+            .flat_map(|q| q.messages.values())
+            .filter(|m| m.settled.is_none() && m.moved.is_none())
+            .count()
     }
 
     pub(super) fn delivered_below(&self, id: u64) -> Seq {
@@ -277,7 +349,8 @@ impl QueueOwner for Owner {
     }
 
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
-        for (&id, queue) in &*self.queues.lock().unwrap() {
+        for (&id, queue) in &mut *self.queues.lock().unwrap() {
+            self.finish_moves(queue);
             if queue.deleted.is_some() {
                 continue;
             }

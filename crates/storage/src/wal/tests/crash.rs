@@ -13,6 +13,11 @@ fn entry() -> impl Strategy<Value = Entry> {
         2 => (0..5u64, prop::collection::vec((0..100u64, 0..100u64), 1..5))
             .prop_map(|(queue, ranges)| Entry::Settle(QueueId(queue), ranges)),
         1 => (0..5u64).prop_map(|queue| Entry::Deleted(QueueId(queue))),
+        1 => (1..4u32, 0..1500usize, 0..100u64).prop_map(|(count, body, first)| {
+            let entered = Entry::Enqueue(vec![(QueueId(1), first)], count, messages(count, body));
+            let left = Entry::Settle(QueueId(2), vec![(first, first), (first + 2, first + 9)]);
+            Entry::Move(Box::new(entered), Box::new(left))
+        }),
         // Larger than a file.
         1 => (0..5u64).prop_map(|queue| Entry::Enqueue(vec![(QueueId(queue), 0)], 1, messages(1, 20_000))),
     ]

@@ -6,6 +6,7 @@ mod bindings;
 mod channels;
 mod confirms;
 mod consuming;
+mod dead_letters;
 mod declared_exchanges;
 mod exchange_types;
 mod fairness;

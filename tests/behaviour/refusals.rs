@@ -11,12 +11,9 @@ fn queue_arguments() {
     let broker = broker();
     let queue = unique("q");
     let number = || FieldValue::I32(1000);
-    for (argument, value) in [
-        ("x-message-ttl", number()),
-        ("x-expires", number()),
-        ("x-dead-letter-exchange", text("amq.fanout")),
-        ("x-delivery-limit", number()),
-    ] {
+    for (argument, value) in
+        [("x-message-ttl", number()), ("x-expires", number()), ("x-delivery-limit", number())]
+    {
         let mut peer = broker.peer();
         let arguments = table([(argument, value)]);
         peer.send(1, &Queue { arguments, ..Queue::durable(&queue) }.method());

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod check;
+mod dead_letters;
 mod file_limit;
 mod kill;
 mod ledger;

@@ -10,14 +10,12 @@ use crate::queue_settings::{QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 
 /// Arguments of classic queues that take effect and do not exist here yet.
-const NOT_SUPPORTED: [&str; 5] =
-    ["x-message-ttl", "x-expires", "x-dead-letter-exchange", "x-dead-letter-routing-key", "x-delivery-limit"];
+const NOT_SUPPORTED: [&str; 3] = ["x-message-ttl", "x-expires", "x-delivery-limit"];
 
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
-const OF_OTHER_QUEUE_TYPES: [&str; 14] = [
+const OF_OTHER_QUEUE_TYPES: [&str; 13] = [
     "x-consumer-disconnected-timeout",
     "x-consumer-timeout",
-    "x-dead-letter-strategy",
     "x-delayed-retry-max",
     "x-delayed-retry-min",
     "x-delayed-retry-type",

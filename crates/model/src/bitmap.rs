@@ -63,6 +63,15 @@ impl SeqBitmap {
         self.set - before
     }
 
+    /// Takes `from..to`, cut to the length, out of the set.
+    pub fn clear_range(&mut self, from: u32, to: u32) {
+        for at in from..to.min(self.len) {
+            let word = &mut self.words[(at / 64) as usize];
+            self.set -= (*word >> (at % 64) & 1) as u32;
+            *word &= !(1 << (at % 64));
+        }
+    }
+
     /// The first number at or after `from` that is not in the set.
     pub fn next_unset(&self, from: u32) -> Option<u32> {
         let mut at = from;

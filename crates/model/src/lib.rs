@@ -8,6 +8,7 @@ pub mod args;
 pub mod bitmap;
 pub mod buffers;
 pub mod chunk;
+pub mod deaths;
 pub mod durability;
 pub mod errors;
 pub mod exchange;

@@ -6,6 +6,7 @@
 use crate::durability::Durability;
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
+use crate::name::Name;
 use crate::policy::QueuePolicy;
 use crate::priorities::{self, OverflowPriority, PriorityOrder};
 use crate::reply::ReplyError;
@@ -19,20 +20,46 @@ pub enum Overflow {
     DropHead,
     /// The message is refused: the publisher gets a `basic.nack` if it asked for confirms.
     RejectPublish,
+    /// The same, and the refused message is dead-lettered.
+    RejectPublishDlx,
+}
+
+/// What becomes of a message that is to be dead-lettered and has nowhere to go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DeadLetterStrategy {
+    /// It is dropped.
+    #[default]
+    AtMostOnce,
+    /// It stays until it has.
+    AtLeastOnce,
+}
+
+impl DeadLetterStrategy {
+    /// Reads a name.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        match name {
+            b"at-most-once" => Some(Self::AtMostOnce),
+            b"at-least-once" => Some(Self::AtLeastOnce),
+            _ => None,
+        }
+    }
 }
 
 impl Overflow {
+    const ALL: [Self; 3] = [Self::DropHead, Self::RejectPublish, Self::RejectPublishDlx];
+
     /// The name in arguments.
     pub fn name(self) -> &'static str {
         match self {
             Self::DropHead => "drop-head",
             Self::RejectPublish => "reject-publish",
+            Self::RejectPublishDlx => "reject-publish-dlx",
         }
     }
 
     /// Reads a name.
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        [Self::DropHead, Self::RejectPublish].into_iter().find(|known| known.name().as_bytes() == name)
+        Self::ALL.into_iter().find(|known| known.name().as_bytes() == name)
     }
 }
 
@@ -59,10 +86,16 @@ pub struct QueueSettings {
     pub priority_order: PriorityOrder,
     /// `x-overflow-priority`: which priority makes room.
     pub overflow_priority: OverflowPriority,
+    /// `x-dead-letter-exchange`: where messages go that are rejected or leave by themselves.
+    pub dead_letter_exchange: Option<Name>,
+    /// `x-dead-letter-routing-key`: what they are published with there, if not with their own keys.
+    pub dead_letter_routing_key: Option<Name>,
+    /// `x-dead-letter-strategy`: what becomes of those that have nowhere to go.
+    pub dead_letter_strategy: Option<DeadLetterStrategy>,
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 8] = [
+pub const SETTINGS: [&str; 11] = [
     "x-max-length",
     "x-max-length-bytes",
     "x-overflow",
@@ -71,6 +104,9 @@ pub const SETTINGS: [&str; 8] = [
     "x-overflow-priority",
     "x-single-active-consumer",
     "x-durability",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
 ];
 
 /// The settings that only streams have.
@@ -85,6 +121,16 @@ impl QueueSettings {
                 let set = settings.set(name, value);
                 set.map_err(|reason| errors::invalid_argument(name, queue, &reason))?;
             }
+        }
+        if let Some(exchange) = table.get("x-dead-letter-exchange")
+            && settings.dead_letter_exchange.is_none()
+        {
+            let type_name = exchange.type_name();
+            return Err(errors::invalid_argument_type("x-dead-letter-exchange", queue, type_name));
+        }
+        if settings.dead_letter_routing_key.is_some() && settings.dead_letter_exchange.is_none() {
+            let reason = "routing_key_but_no_dlx_defined";
+            return Err(errors::invalid_argument("x-dead-letter-routing-key", queue, reason));
         }
         Ok(settings)
     }
@@ -102,7 +148,8 @@ impl QueueSettings {
     }
 
     /// What the queue is to do when these settings are its arguments' and a policy applies to it: of two lengths the
-    /// smaller one, and the policy's word for what happens beyond it and for what is promised.
+    /// smaller one, and the policy's word for what happens beyond it and for what is promised; the arguments' word for
+    /// dead-lettering.
     #[must_use]
     pub fn under(self, policy: &QueuePolicy) -> Self {
         let smaller = |declared: Option<u64>, said: Option<u64>| match (declared, said) {
@@ -118,6 +165,11 @@ impl QueueSettings {
             durability: policy.durability.unwrap_or(self.durability),
             priority_order: policy.priority_order.unwrap_or(self.priority_order),
             overflow_priority: policy.overflow_priority.unwrap_or(self.overflow_priority),
+            dead_letter_exchange: self.dead_letter_exchange.or_else(|| policy.dead_letter_exchange.clone()),
+            dead_letter_routing_key: self
+                .dead_letter_routing_key
+                .or_else(|| policy.dead_letter_routing_key.clone()),
+            dead_letter_strategy: self.dead_letter_strategy.or(policy.dead_letter_strategy),
             ..self
         }
     }
@@ -129,8 +181,19 @@ impl QueueSettings {
 
     /// Whether messages can be refused for want of room.
     pub fn refuses(&self) -> bool {
-        self.overflow == Overflow::RejectPublish
-            && (self.max_length.is_some() || self.max_length_bytes.is_some())
+        self.overflow != Overflow::DropHead && (self.max_length.is_some() || self.max_length_bytes.is_some())
+    }
+
+    /// Whether a message that is refused for want of room is dead-lettered.
+    pub fn dead_letters_refused(&self) -> bool {
+        self.overflow == Overflow::RejectPublishDlx && self.dead_letter_exchange.is_some()
+    }
+
+    /// Whether messages stay that are to be dead-lettered and have nowhere to go. As in RabbitMQ only together with
+    /// `reject-publish`: nothing else keeps such a queue from growing.
+    pub fn keeps_dead_letters(&self) -> bool {
+        self.dead_letter_strategy == Some(DeadLetterStrategy::AtLeastOnce)
+            && self.overflow == Overflow::RejectPublish
     }
 
     /// Takes an argument over, or says why not.
@@ -159,6 +222,19 @@ impl QueueSettings {
             "x-max-priority" => self.max_priority = priorities::max_priority(not_negative(value)?)?,
             "x-priority-order" => self.priority_order = PriorityOrder::read(long_string(value)?)?,
             "x-overflow-priority" => self.overflow_priority = OverflowPriority::read(long_string(value)?)?,
+            "x-dead-letter-exchange" => {
+                // The text of a wrong type is another one.
+                if let FieldValue::LongStr(name) = value {
+                    self.dead_letter_exchange = Some(short_name(name)?);
+                }
+            }
+            "x-dead-letter-routing-key" => {
+                self.dead_letter_routing_key = Some(short_name(long_string(value)?)?);
+            }
+            "x-dead-letter-strategy" => {
+                let strategy = DeadLetterStrategy::from_name(long_string(value)?);
+                self.dead_letter_strategy = Some(strategy.ok_or_else(|| "invalid_dlx_strategy".to_owned())?);
+            }
             _ => {}
         }
         Ok(())
@@ -170,6 +246,12 @@ fn boolean(value: &FieldValue) -> Result<bool, String> {
         FieldValue::Bool(flag) => Ok(*flag),
         other => Err(format!("{{unacceptable_type,{}}}", other.type_name())),
     }
+}
+
+/// What fits into an AMQP short string.
+fn short_name(bytes: &[u8]) -> Result<Name, String> {
+    let text = str::from_utf8(bytes).map_err(|_| "\"expected UTF-8, got other bytes\"".to_owned())?;
+    Name::new(text).map_err(|error| format!("\"expected at most 255 bytes, got {}\"", error.bytes))
 }
 
 fn integer(value: &FieldValue) -> Result<i64, String> {

@@ -136,6 +136,13 @@ impl<'a> RawValues<'a> {
     }
 }
 
+impl<'a> RawValues<'a> {
+    /// The bytes that were not walked yet.
+    pub fn remainder(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
 impl<'a> Iterator for RawValues<'a> {
     type Item = RawValue<'a>;
 

@@ -13,7 +13,8 @@
 //!
 //! * `length` counts the whole record, itself included; the body is what remains after the header bytes.
 //! * `delta` is the message's sequence number less its chunk's first one.
-//! * `route bytes` are the exchange and the routing key as two AMQP short strings, as `basic.deliver` sends them.
+//! * `route bytes` are the exchange and the routing key as two AMQP short strings, as `basic.deliver` sends them. The
+//!   keys of a `BCC` header follow in the same form: nobody sees them, and dead-lettering goes by them.
 //! * `header bytes` are the payload of the publisher's content header frame (class, weight, body size, flags,
 //!   properties), unchanged.
 //! * `time` is when the broker received the message, in milliseconds since the Unix epoch.
@@ -25,6 +26,12 @@ pub const FIXED_BYTES: usize = 24;
 
 /// The message was published with delivery mode 2.
 pub const FLAG_PERSISTENT: u16 = 1;
+
+/// A consumer had it in the queue that it was dead-lettered from, and rejected it: every delivery is a repeated one.
+pub const FLAG_REDELIVERED: u16 = 1 << 1;
+
+/// The `x-death` header is the broker's own. One that a publisher sent means nothing.
+pub const FLAG_DEATHS: u16 = 1 << 2;
 
 /// A view of one record. Built only from bytes that [`Record::parse`] has checked.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +82,18 @@ impl<'a> Record<'a> {
         self.flags() & FLAG_PERSISTENT != 0
     }
 
+    /// Whether every delivery of it is a repeated one.
+    #[inline]
+    pub fn redelivered(&self) -> bool {
+        self.flags() & FLAG_REDELIVERED != 0
+    }
+
+    /// Whether its `x-death` header is the broker's own.
+    #[inline]
+    pub fn has_deaths(&self) -> bool {
+        self.flags() & FLAG_DEATHS != 0
+    }
+
     /// When the broker received it, in milliseconds since the Unix epoch.
     #[inline]
     pub fn received_ms(&self) -> u64 {
@@ -84,6 +103,25 @@ impl<'a> Record<'a> {
     /// Exchange and routing key, as two short strings.
     #[inline]
     pub fn route(&self) -> &'a [u8] {
+        let all = self.routes();
+        let exchange = all.first().map_or(0, |&length| usize::from(length)) + 1;
+        let key = all.get(exchange).map_or(0, |&length| usize::from(length)) + 1;
+        &all[..all.len().min(exchange + key)]
+    }
+
+    /// The keys of the `BCC` header that it was published with.
+    pub fn hidden_keys(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = &self.routes()[self.route().len()..];
+        std::iter::from_fn(move || {
+            let (key, after) = (!rest.is_empty()).then(|| short_string(rest))?;
+            rest = after;
+            Some(key)
+        })
+    }
+
+    /// [`Self::route`], and the hidden keys behind it.
+    #[inline]
+    fn routes(&self) -> &'a [u8] {
         &self.bytes[FIXED_BYTES..self.route_end]
     }
 
@@ -123,7 +161,7 @@ pub fn append_head(
     header: &[u8],
     body_bytes: usize,
 ) {
-    debug_assert!(route.len() <= 512);
+    debug_assert!(route.len() <= usize::from(u16::MAX));
     let length = FIXED_BYTES + route.len() + header.len() + body_bytes;
     let mut fixed = [0u8; FIXED_BYTES];
     fixed[0..4].copy_from_slice(&(length as u32).to_le_bytes());
@@ -182,6 +220,17 @@ mod tests {
         assert_eq!(record.received_ms(), 1 << 40);
         assert_eq!(record.exchange_and_key(), (&b"ex"[..], &b"key"[..]));
         assert_eq!((record.header(), record.body()), (&b"head"[..], &b"body"[..]));
+    }
+
+    #[test]
+    fn hidden_keys_stay_behind_the_route() {
+        let mut bytes = Vec::new();
+        append_head(&mut bytes, 0, 0, 0, b"\x02ex\x03key\x01a\x00\x02bc", b"head", 0);
+        let record = Record::parse(&bytes).unwrap();
+        assert_eq!((record.route(), record.header()), (&b"\x02ex\x03key"[..], &b"head"[..]));
+        assert_eq!(record.hidden_keys().collect::<Vec<_>>(), [&b"a"[..], b"", b"bc"]);
+        let none = sample(b"");
+        assert_eq!(Record::parse(&none).unwrap().hidden_keys().count(), 0);
     }
 
     #[test]

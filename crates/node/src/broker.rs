@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::alarms::Alarms;
 use crate::connections::{ConnectionInfo, Connections};
+use crate::dead_letters::DeadLetters;
 use crate::metadata::VhostMetadata;
 use crate::positions::Positions;
 use crate::queue_handle::{MemoryUse, QueueHandle};
@@ -88,6 +89,7 @@ pub struct Broker {
     settings: Settings,
     store: Store,
     residency: Option<Residency>,
+    dead_letters: DeadLetters,
     authorities: Arc<Authorities>,
     vhosts: RwLock<HashMap<Name, Arc<VirtualHost>, foldhash::quality::RandomState>>,
     connections: Connections,
@@ -118,6 +120,7 @@ impl Broker {
         settings: Settings,
         store: Store,
         residency: Option<Residency>,
+        dead_letters: DeadLetters,
         authorities: Arc<Authorities>,
         first_queue_id: u64,
     ) -> Self {
@@ -125,6 +128,7 @@ impl Broker {
             settings,
             store,
             residency,
+            dead_letters,
             authorities,
             vhosts: RwLock::default(),
             connections: Connections::default(),
@@ -176,6 +180,10 @@ impl Broker {
 
     pub(crate) fn residency(&self) -> Option<&Residency> {
         self.residency.as_ref()
+    }
+
+    pub(crate) fn dead_letters(&self) -> &DeadLetters {
+        &self.dead_letters
     }
 
     /// An identity for a new consumer.

@@ -203,7 +203,7 @@ fn row(position: u64, number: Seq, redelivered: bool, record: &Record<'_>, body_
     MessageRow {
         position,
         number,
-        redelivered,
+        redelivered: redelivered || record.redelivered(),
         exchange: text(exchange),
         routing_key: text(key),
         received_at: record.received_ms(),

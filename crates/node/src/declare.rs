@@ -358,7 +358,7 @@ impl Broker {
             let mut state = queue.lock();
             let unused = state.machine.remove_consumer(consumer, &mut wakes);
             residency::read_for_stream(self, queue, &mut state);
-            (unused, deliver::take_departed(self, &mut state))
+            (unused, deliver::take_departed(self, queue, &mut state))
         };
         deliver::log_departed(self, queue, &departed);
         deliver::wake_all(&mut wakes);

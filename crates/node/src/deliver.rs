@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use posthouse_model::ids::Seq;
 use posthouse_model::queue_settings::QueueSettings;
-use posthouse_queue::machine::departures::Departed;
+use posthouse_queue::machine::departures::{Departed, Reason};
 use posthouse_queue::machine::roster::ConsumerId;
 use posthouse_queue::machine::{Limits, Run, TakeEnd};
 
 use crate::broker::Broker;
+use crate::dead_letters;
 use crate::queue_handle::{QueueGuard, QueueHandle};
 use crate::residency;
 use crate::waker::{ConsumerWaker, SessionWaker};
@@ -94,7 +95,7 @@ fn after_take(
     }
 }
 
-/// Settles messages that a consumer acknowledged or rejected for good.
+/// Settles messages that a consumer acknowledged.
 pub fn settle(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
     let mut persistent = false;
     let mut wakes = Vec::new();
@@ -118,8 +119,26 @@ pub fn settle(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
     wake_all(&mut wakes);
 }
 
+/// A consumer does not want messages and does not give them back: they leave.
+pub fn reject(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, reason: Reason) {
+    let mut wakes = Vec::new();
+    let departed = {
+        let mut state = queue.lock();
+        if state.deleted {
+            return;
+        }
+        for &(first, last) in ranges {
+            state.machine.reject(first, last, reason);
+        }
+        state.machine.wake_after_settling(&mut wakes);
+        take_departed(broker, queue, &mut state)
+    };
+    log_departed(broker, queue, &departed);
+    wake_all(&mut wakes);
+}
+
 /// Gives messages back to their places.
-pub fn requeue(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
+pub fn requeue(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges) {
     let mut wakes = Vec::new();
     let departed = {
         let mut state = queue.lock();
@@ -129,7 +148,7 @@ pub fn requeue(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
         for &(first, last) in ranges {
             state.machine.requeue(first, last, &mut wakes);
         }
-        take_departed(broker, &mut state)
+        take_departed(broker, queue, &mut state)
     };
     log_departed(broker, queue, &departed);
     wake_all(&mut wakes);
@@ -145,13 +164,19 @@ pub fn set_settings(broker: &Broker, queue: &Arc<QueueHandle>, settings: QueueSe
         }
         state.machine.set_settings(settings);
         residency::survey(broker, queue, &mut state);
-        take_departed(broker, &mut state)
+        take_departed(broker, queue, &mut state)
     };
     log_departed(broker, queue, &departed);
 }
 
-/// What left a queue by itself while it was locked, and the places on disk that this freed.
-pub(crate) fn take_departed(broker: &Broker, state: &mut QueueGuard<'_>) -> Departed {
+/// What left a queue for good while it was locked, and the places on disk that this freed; what left for its dead-letter
+/// exchange is on its way.
+pub(crate) fn take_departed(
+    broker: &Broker,
+    queue: &Arc<QueueHandle>,
+    state: &mut QueueGuard<'_>,
+) -> Departed {
+    dead_letters::schedule(broker, queue, state);
     let departed = state.machine.take_departed();
     if !departed.ranges.is_empty() {
         residency::after_take(state);
@@ -195,7 +220,7 @@ pub fn block(broker: &Broker, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
         let mut state = queue.lock();
         state.machine.block(consumer, &mut wakes);
         residency::read_for_stream(broker, queue, &mut state);
-        take_departed(broker, &mut state)
+        take_departed(broker, queue, &mut state)
     };
     log_departed(broker, queue, &departed);
     wake_all(&mut wakes);

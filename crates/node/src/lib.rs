@@ -5,7 +5,9 @@ pub mod admin;
 pub mod alarms;
 pub mod broker;
 pub mod browse;
+pub mod clock;
 pub mod connections;
+pub mod dead_letters;
 pub mod declare;
 pub mod definitions;
 pub mod deliver;
@@ -25,6 +27,7 @@ pub mod residency;
 pub mod start;
 pub mod streams;
 pub mod survey;
+mod transfer;
 pub mod vhost;
 pub mod waker;
 

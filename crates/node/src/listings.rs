@@ -159,6 +159,10 @@ pub struct QueueRow {
     pub messages_acknowledged: u64,
     /// Messages that left for want of room since the start.
     pub messages_maxlen: u64,
+    /// Messages that were rejected and not requeued since the start.
+    pub messages_rejected: u64,
+    /// Messages on their way to where dead letters go, or waiting for a place there.
+    pub messages_dlx: u64,
 }
 
 /// An exchange.
@@ -444,6 +448,8 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         messages_redelivered: state.counters.redelivered,
         messages_acknowledged: state.counters.acknowledged,
         messages_maxlen: state.machine.departure_counts().max_length,
+        messages_rejected: state.machine.departure_counts().rejected,
+        messages_dlx: state.machine.leaving(),
     }
 }
 

@@ -52,13 +52,24 @@ impl QueueOwner for Broker {
     }
 
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
+        // What was moved to other queues is settled here once the log has it; it has everything below the position
+        // that the checkpoint is for.
+        let durable = self.wal().map_or(Lsn::MAX, |wal| wal.durable());
         for queue in self.durable_queues() {
-            let states: Vec<_> = match &queue.lock().machine {
+            let mut state = queue.lock();
+            if let Some(machine) = state.machine.classic() {
+                machine.finish_moves(durable);
+            }
+            if let Some(segments) = self.segments() {
+                residency::release(&mut state, segments);
+            }
+            let states: Vec<_> = match &state.machine {
                 Machine::Classic(machine) => {
                     machine.levels().map(|level| level_state(queue.id, level)).collect()
                 }
                 Machine::Stream(stream) => vec![streams::state(&queue, stream)],
             };
+            drop(state);
             states.into_iter().for_each(&mut *sink);
         }
     }
@@ -82,7 +93,7 @@ fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>) -> Queu
         .filter_map(|held| {
             let location = held.residence.location()?;
             let (first_seq, span) = (held.first_seq, held.span);
-            Some(BlockRef { location, first_seq, span, settled: held.settled_bitmap() })
+            Some(BlockRef { location, first_seq, span, settled: machine.settled_for_good(held) })
         })
         .collect();
     QueueState {

@@ -144,6 +144,6 @@ pub(crate) fn split(records: ChunkBuilder, settings: &QueueSettings) -> BTreeMap
 
 /// The priority that a content header says; 0 where it says none.
 #[inline]
-fn priority(header: &[u8]) -> u8 {
+pub(crate) fn priority(header: &[u8]) -> u8 {
     HeaderView::parse(header).ok().and_then(|header| header.priority()).unwrap_or(0)
 }

@@ -21,8 +21,8 @@ use crate::broker::Broker;
 use crate::positions::Positions;
 use crate::priorities::{self, ByLevel};
 use crate::queue_handle::{Machine, QueueHandle};
-use crate::residency;
 use crate::waker::{ConsumerWaker, SessionWaker};
+use crate::{dead_letters, residency};
 
 /// From this size on a batch is handed over by reference; below it is copied behind what the queue holds, so
 /// that slow publishers do not make a chunk per message.
@@ -434,9 +434,19 @@ impl Handing {
                 state.machine.refuse(records, count, &mut self.turned_away);
             }
             let pushed = if !self.turned_away.is_empty() {
-                let part = self.without_turned_away(records, &slot.origins);
+                let (part, turned_away) = self.take_apart(records, &slot.origins);
                 let pushed = part.count();
-                self.push_part(queue.id, &mut state.machine, part, (persistence, lsn), logged);
+                self.push_part(queue.id, &mut state.machine, part, (persistence, lsn), logged, false);
+                if state.machine.settings().dead_letters_refused() {
+                    self.push_part(
+                        queue.id,
+                        &mut state.machine,
+                        turned_away,
+                        (persistence, lsn),
+                        logged,
+                        true,
+                    );
+                }
                 pushed
             } else if let Some(parts) = slot.by_level.iter_mut().find(|parts| parts.fit(&state.machine)) {
                 parts.push(queue.id, &mut state.machine, (persistence, lsn), logged, &mut self.wakes);
@@ -453,6 +463,7 @@ impl Handing {
                 count
             };
             state.counters.published += u64::from(pushed);
+            dead_letters::schedule(broker, queue, &mut state);
             if state.machine.has_departed() {
                 let departed = state.machine.take_departed();
                 if departed.persistent && queue.definition.durable {
@@ -475,7 +486,7 @@ impl Handing {
         pressed
     }
 
-    /// Appends a part of a batch to a queue.
+    /// Appends a part of a batch to a queue; with `turned_away` it leaves the queue at once.
     fn push_part(
         &mut self,
         queue: QueueId,
@@ -483,6 +494,7 @@ impl Handing {
         part: ChunkBuilder,
         (persistence, lsn): (Persistence, Lsn),
         logged: bool,
+        turned_away: bool,
     ) {
         for (level, part) in priorities::split(part, machine.settings()) {
             let (count, wakes) = (part.count(), &mut self.wakes);
@@ -490,6 +502,9 @@ impl Handing {
                 continue;
             }
             let first = machine.push_copied(level, part.bytes(), count, persistence, lsn, wakes);
+            if turned_away {
+                machine.turn_away(first, count);
+            }
             if logged {
                 self.partial.push((queue, first, part));
             }
@@ -516,20 +531,21 @@ impl Handing {
         }
     }
 
-    /// The messages that were not turned away; the others' origins are noted as refused.
-    fn without_turned_away(&mut self, records: &[u8], origins: &[Origin]) -> ChunkBuilder {
-        let mut part = ChunkBuilder::default();
+    /// The messages that were not turned away, and the others, whose origins are noted as refused.
+    fn take_apart(&mut self, records: &[u8], origins: &[Origin]) -> (ChunkBuilder, ChunkBuilder) {
+        let (mut part, mut turned_away) = (ChunkBuilder::default(), ChunkBuilder::default());
         let (mut rest, mut refused) = (records, self.turned_away.drain(..).peekable());
         for (position, record) in (0..).zip(Records::new(records)) {
             let (bytes, after) = rest.split_at(record.len());
             if refused.next_if_eq(&position).is_none() {
                 part.append_records(bytes);
-            } else if let Some(&origin) = origins.get(position as usize) {
-                self.refused.push(origin);
+            } else {
+                turned_away.append_records(bytes);
+                self.refused.extend(origins.get(position as usize));
             }
             rest = after;
         }
-        part
+        (part, turned_away)
     }
 }
 

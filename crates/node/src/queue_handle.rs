@@ -60,6 +60,10 @@ pub struct QueueState {
     pub spilling: bool,
     /// Chunks are being read from segments.
     pub loading: bool,
+    /// Messages that leave are being moved.
+    pub dead_lettering: bool,
+    /// Messages that leave and had nowhere to go are going to be tried again.
+    pub dead_lettering_stalled: bool,
     /// Publishers that wait until there is room again.
     pub waiting: Vec<Arc<SessionWaker>>,
     /// Sessions whose `basic.get` waits for a message to be read from its segment.

@@ -355,7 +355,7 @@ fn survey_queue(broker: &Broker, queue: &Arc<QueueHandle>, segments: &SegmentSto
             },
         }
         machine.enforce_limits();
-        let departed = deliver::take_departed(broker, &mut state);
+        let departed = deliver::take_departed(broker, queue, &mut state);
         release(&mut state, segments);
         drop(state);
         deliver::log_departed(broker, queue, &departed);
@@ -367,7 +367,7 @@ fn survey_queue(broker: &Broker, queue: &Arc<QueueHandle>, segments: &SegmentSto
 }
 
 /// Counts a chunk that cannot be read as lost.
-fn give_up(
+pub(crate) fn give_up(
     queue: &QueueHandle,
     machine: &mut Queue<Location, ConsumerWaker>,
     first_seq: Seq,

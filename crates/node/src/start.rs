@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::AdminError;
 use crate::broker::{Broker, Settings, Store};
+use crate::dead_letters::{self, DeadLetters};
 use crate::definitions;
 use crate::metadata::VhostMetadata;
 use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
@@ -161,7 +162,9 @@ fn run(
     };
     let authorities = Arc::new(Authorities::new(options.auth));
     let first_queue_id = first_queue_id(store.meta())?.max(recovered.next_queue_id);
-    let broker = Arc::new(Broker::new(options.settings, store, residency, authorities, first_queue_id));
+    let (dead_letters, inbox) = DeadLetters::new();
+    let settings = options.settings;
+    let broker = Arc::new(Broker::new(settings, store, residency, dead_letters, authorities, first_queue_id));
     let undefined_queues = match options.keep {
         Keep::InMemory => UndefinedQueues::default(),
         Keep::InDirectory { undefined_queues, .. } => undefined_queues,
@@ -185,6 +188,7 @@ fn run(
         residency::start(work, &broker, segments.clone())?;
         start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
     }
+    dead_letters::start(&broker, inbox)?;
     start_watch(&broker)?;
     Ok(broker)
 }
@@ -194,6 +198,7 @@ fn run(
 /// # Errors
 /// When the last checkpoint cannot be written; what was confirmed is kept all the same.
 pub fn stop(broker: &Broker) -> Result<(), OpenError> {
+    broker.dead_letters().stop();
     match broker.store() {
         Store::Memory(_) => Ok(()),
         Store::Log(storage) => storage.close(broker).map(drop),

@@ -180,6 +180,31 @@ impl VirtualHost {
         SmallVec::from_slice(result.queues())
     }
 
+    /// Finds the queues of a dead letter, which may go to internal exchanges, and keeps it where exchanges on its way have
+    /// a history.
+    pub(crate) fn route_dead_letter(
+        &self,
+        exchange: &str,
+        key: &str,
+        header: HeaderView<'_>,
+        extra_keys: &[String],
+        draw: u64,
+        message: Publication<'_>,
+    ) -> Found {
+        let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
+        let mut result = RouteResult::default();
+        let routed = Routed { key, extra_keys: &extra_keys, header: Some(header), draw };
+        {
+            let inner = self.read();
+            inner.topology.route_own(exchange, routed, &mut result);
+            if !result.histories().is_empty() && !header.headers().is_some_and(says_no_store) {
+                self.histories().keep(result.histories(), message);
+            }
+        }
+        let is_per_message = result.is_per_message() || !extra_keys.is_empty();
+        Found { queues: SmallVec::from_slice(result.queues()), is_per_message, swallowed: false }
+    }
+
     /// Whether what is published and delivered is copied to `amq.rabbitmq.trace`.
     #[inline]
     pub fn is_traced(&self) -> bool {

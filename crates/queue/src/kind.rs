@@ -8,7 +8,7 @@ use posthouse_model::queue_settings::QueueSettings;
 
 use crate::machine::browse::Glimpse;
 use crate::machine::chunks::{Persistence, Settled};
-use crate::machine::departures::{Departed, DepartureCounts};
+use crate::machine::departures::{Departed, DepartureCounts, Reason};
 use crate::machine::roster::{ConsumerId, Roster, Standing};
 use crate::machine::{Limits, Queue, Run, TakeEnd};
 use crate::stream::Stream;
@@ -248,6 +248,36 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         match self {
             Self::Classic(queue) => queue.departure_counts(),
             Self::Stream(_) => DepartureCounts::default(),
+        }
+    }
+
+    /// A consumer does not want `first..=last`, which were handed out; see [`Queue::reject`]. A stream has them anyway.
+    pub fn reject(&mut self, first: Seq, last: Seq, reason: Reason) {
+        if let Self::Classic(queue) = self {
+            queue.reject(first, last, reason);
+        }
+    }
+
+    /// Messages that have just arrived had no room; see [`Queue::turn_away`]. A stream has room.
+    pub fn turn_away(&mut self, first: Seq, count: u32) {
+        if let Self::Classic(queue) = self {
+            queue.turn_away(first, count);
+        }
+    }
+
+    /// Whether messages wait to be moved to other queues.
+    pub fn has_leaving(&self) -> bool {
+        match self {
+            Self::Classic(queue) => queue.has_leaving(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// Messages that are neither ready nor handed out and not yet settled.
+    pub fn leaving(&self) -> u64 {
+        match self {
+            Self::Classic(queue) => queue.leaving(),
+            Self::Stream(_) => 0,
         }
     }
 

@@ -4,7 +4,6 @@
 //! messages is [`posthouse_node`]'s; a session in `amqp` ties the two.
 
 mod amqp;
-pub mod clock;
 pub mod control;
 pub mod listen;
 mod tally;

@@ -9,12 +9,13 @@ use std::time::Duration;
 use posthouse_amqp::tune::Tune;
 use posthouse_model::errors;
 use posthouse_node::broker::Broker;
+use posthouse_node::clock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
+use crate::amqp;
 use crate::tally::Tally;
-use crate::{amqp, clock};
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;

@@ -9,7 +9,7 @@ use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
 use crate::durability::Durability;
 use crate::name::Name;
 use crate::priorities::{OverflowPriority, PriorityOrder};
-use crate::queue_settings::Overflow;
+use crate::queue_settings::{DeadLetterStrategy, Overflow};
 use crate::stream_args::{SEGMENT_BYTES_MAX, parse_interval};
 
 /// The longest TTL or expiry in milliseconds: ten years.
@@ -50,6 +50,8 @@ pub struct QueuePolicy {
     pub dead_letter_exchange: Option<Name>,
     /// The routing key they get; the argument wins.
     pub dead_letter_routing_key: Option<Name>,
+    /// What becomes of those that have nowhere to go; the argument wins.
+    pub dead_letter_strategy: Option<DeadLetterStrategy>,
     /// How often a message may come back, negative for any number; the smaller of this and the argument counts.
     pub delivery_limit: Option<i64>,
     /// Milliseconds that a stream keeps a message at least; the shorter of this and the argument counts.
@@ -109,6 +111,13 @@ const KEYS: &[Key] = &[
         stricter: Stricter::Operators,
         set: |to, value| put(&mut to.queue.dead_letter_routing_key, name(value)),
         problem: "is not a valid dead letter routing key",
+    },
+    Key {
+        name: "dead-letter-strategy",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.dead_letter_strategy, strategy(value)),
+        problem: "is not a valid dead letter strategy",
     },
     Key {
         name: "delivery-limit",
@@ -217,9 +226,6 @@ const KEYS: &[Key] = &[
 const NOT_SUPPORTED: &[&str] = &[
     "consumer-disconnected-timeout",
     "consumer-timeout",
-    "dead-letter-exchange",
-    "dead-letter-routing-key",
-    "dead-letter-strategy",
     "delayed-retry-max",
     "delayed-retry-min",
     "delayed-retry-type",
@@ -237,9 +243,6 @@ const NOT_SUPPORTED: &[&str] = &[
     "target-group-size",
 ];
 
-/// What RabbitMQ can do with a message that has no room, and this broker cannot yet.
-const NOT_SUPPORTED_OVERFLOW: &str = "reject-publish-dlx";
-
 impl PolicySettings {
     /// Reads and checks a definition.
     ///
@@ -251,11 +254,6 @@ impl PolicySettings {
             return Err(InvalidPolicy("no policy provided".to_owned()));
         }
         check_known(definition, kind)?;
-        if definition.get("overflow").and_then(Value::as_str) == Some(NOT_SUPPORTED_OVERFLOW) {
-            let text =
-                format!("value '{NOT_SUPPORTED_OVERFLOW}' of policy key 'overflow' is not supported yet");
-            return Err(InvalidPolicy(text));
-        }
         let mut settings = Self::default();
         for key in KEYS {
             if let Some(value) = definition.get(key.name)
@@ -344,6 +342,10 @@ fn overflow_priority(value: &Value) -> Option<OverflowPriority> {
 
 fn priority_order(value: &Value) -> Option<PriorityOrder> {
     PriorityOrder::read(value.as_str()?.as_bytes()).ok()
+}
+
+fn strategy(value: &Value) -> Option<DeadLetterStrategy> {
+    DeadLetterStrategy::from_name(value.as_str()?.as_bytes())
 }
 
 fn is_one_of(value: &Value, known: &[&str]) -> bool {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::durability::Durability;
 use crate::priorities::{OverflowPriority, PriorityOrder};
-use crate::queue_settings::Overflow;
+use crate::queue_settings::{DeadLetterStrategy, Overflow};
 
 fn definition(value: Value) -> Definition {
     match value {
@@ -45,7 +45,7 @@ fn values_are_refused_with_rabbitmqs_texts() {
         (json!({"queue-mode": "x"}), "<<\"x\">> is not a valid queue-mode value"),
         (json!({"queue-version": 3}), "3 is not a valid queue-version value"),
         (json!({"queue-leader-locator": 3}), "3 is not a valid queue leader locator value"),
-        (json!({"overflow": "reject-publish-dlx"}), "value 'reject-publish-dlx' of policy key 'overflow' is not supported yet"),
+        (json!({"dead-letter-strategy": "twice"}), "<<\"twice\">> is not a valid dead letter strategy"),
         (json!({"max-age": "1x"}), "<<\"1x\">> is not a valid max age"),
         (json!({"max-age": 1}), "1 is not a valid max age"),
         (json!({"stream-max-segment-size-bytes": 3_000_000_001_u64}), "3000000001 is not a valid segment size"),
@@ -71,7 +71,8 @@ fn no_key_is_accepted_and_then_ignored() {
 fn definitions_become_typed() {
     let settings = PolicySettings::of_merged(&definition(json!({
         "alternate-exchange": "ae", "message-ttl": 0, "expires": 1, "max-length": 2, "max-length-bytes": 3,
-        "overflow": "reject-publish", "dead-letter-exchange": "", "dead-letter-routing-key": "k",
+        "overflow": "reject-publish-dlx", "dead-letter-exchange": "", "dead-letter-routing-key": "k",
+        "dead-letter-strategy": "at-least-once",
         "delivery-limit": -1, "queue-mode": "lazy", "queue-version": 2, "queue-leader-locator": "balanced",
         "max-age": "1m", "stream-max-segment-size-bytes": 4, "durability": "relaxed",
         "priority-order": "weighted", "overflow-priority": "highest",
@@ -83,9 +84,10 @@ fn definitions_become_typed() {
             expires_ms: Some(1),
             max_length: Some(2),
             max_length_bytes: Some(3),
-            overflow: Some(Overflow::RejectPublish),
+            overflow: Some(Overflow::RejectPublishDlx),
             dead_letter_exchange: Name::new("").ok(),
             dead_letter_routing_key: Name::new("k").ok(),
+            dead_letter_strategy: Some(DeadLetterStrategy::AtLeastOnce),
             delivery_limit: Some(-1),
             max_age_ms: Some(60_000),
             segment_bytes: Some(4),

@@ -1,4 +1,7 @@
 //! The chunks a queue holds, in order, and which of their messages are settled.
+//!
+//! A message that *leaves* for another queue is settled for everyone who looks at its chunk, and yet kept: until it has
+//! arrived there it is not settled on disk, and its chunk stays. [`Chunks::leave`] and [`Chunks::left`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,6 +11,7 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, Seq};
 
 use super::details::Details;
+use super::ranges::SeqRanges;
 
 /// Which of a chunk's messages must survive a restart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +105,7 @@ impl<L: Copy> Held<L> {
         self.settled.is_some()
     }
 
-    /// Every settled message, prefix included; none when there are none.
+    /// Every settled message, prefix and those that leave included; none when there are none.
     pub fn settled_bitmap(&self) -> Option<SeqBitmap> {
         let mut bits = match &self.settled {
             Some(bits) => (**bits).clone(),
@@ -188,11 +192,19 @@ pub struct Chunks<L> {
     memory_bytes: usize,
     /// Chunks without details.
     plain: usize,
+    /// Messages that count as settled and are not: they are on their way to another queue.
+    leaving: SeqRanges,
 }
 
 impl<L> Default for Chunks<L> {
     fn default() -> Self {
-        Self { held: VecDeque::new(), released: Vec::new(), memory_bytes: 0, plain: 0 }
+        Self {
+            held: VecDeque::new(),
+            released: Vec::new(),
+            memory_bytes: 0,
+            plain: 0,
+            leaving: SeqRanges::default(),
+        }
     }
 }
 
@@ -273,7 +285,7 @@ impl<L: Copy> Chunks<L> {
         (self.held.get(index)?.first_seq == first_seq).then_some(index)
     }
 
-    /// Settles `first..=last`. Numbers that no chunk covers are settled already.
+    /// Settles `first..=last`. Numbers that no chunk covers are settled already; those that leave stay so.
     pub fn settle(&mut self, first: Seq, last: Seq) -> Settled {
         let mut outcome = Settled::default();
         let mut index = self.index_at_or_after(first);
@@ -286,13 +298,68 @@ impl<L: Copy> Chunks<L> {
             let count = held.settle(from, to);
             outcome.count += u64::from(count);
             outcome.persistent |= count > 0 && held.persistence == Persistence::Persistent;
-            if held.live == 0 {
+            if held.live == 0 && !self.leaving.touches(held.first_seq, held.end_seq() - 1) {
                 self.remove(index);
             } else {
                 index += 1;
             }
         }
         outcome
+    }
+
+    /// Lets those of `first..=last` leave that are not settled yet; how many.
+    pub fn leave(&mut self, first: Seq, last: Seq) -> u64 {
+        let before = self.leaving.count();
+        let mut index = self.index_at_or_after(first);
+        while let Some(held) = self.held.get_mut(index).filter(|held| held.first_seq <= last) {
+            let mut from = first.saturating_sub(held.first_seq) as u32;
+            let to = (last - held.first_seq).min(Seq::from(held.span - 1)) as u32;
+            while let Some((run, end)) = held.next_live(from).filter(|&(run, _)| run <= to) {
+                let end = end.min(to);
+                self.leaving.insert(held.first_seq + Seq::from(run), held.first_seq + Seq::from(end));
+                held.settle(run, end);
+                from = end + 1;
+            }
+            index += 1;
+        }
+        self.leaving.count() - before
+    }
+
+    /// Those of `first..=last` that were leaving have arrived: they are settled.
+    pub fn left(&mut self, first: Seq, last: Seq) -> Settled {
+        let count = self.leaving.take_within(first, last);
+        let mut outcome = Settled { count, persistent: false };
+        let mut index = self.index_at_or_after(first);
+        while let Some(held) = self.held.get(index).filter(|held| held.first_seq <= last) {
+            outcome.persistent |= held.persistence == Persistence::Persistent;
+            if held.live == 0 && !self.leaving.touches(held.first_seq, held.end_seq() - 1) {
+                self.remove(index);
+            } else {
+                index += 1;
+            }
+        }
+        outcome
+    }
+
+    /// Messages that are leaving.
+    pub fn leaving(&self) -> &SeqRanges {
+        &self.leaving
+    }
+
+    /// The messages of a chunk that are settled for good: what a restart must know. None when there are none.
+    pub fn settled_for_good(&self, held: &Held<L>) -> Option<SeqBitmap> {
+        let mut bits = held.settled_bitmap()?;
+        for (first, last) in self.leaving.within(held.first_seq, held.end_seq() - 1) {
+            bits.clear_range((first - held.first_seq) as u32, (last - held.first_seq) as u32 + 1);
+        }
+        (bits.count() > 0).then_some(bits)
+    }
+
+    /// Every message below is settled for good; none when there are no chunks.
+    pub fn floor(&self) -> Option<Seq> {
+        let first = self.held.front()?;
+        let floor = first.first_seq + Seq::from(first.prefix);
+        Some(self.leaving.first().map_or(floor, |(leaving, _)| floor.min(leaving)))
     }
 
     /// Changes where a chunk's bytes are.
@@ -306,6 +373,7 @@ impl<L: Copy> Chunks<L> {
     /// Removes a chunk, dead or lost.
     pub fn remove(&mut self, index: usize) -> Option<Held<L>> {
         let held = self.held.remove(index)?;
+        self.leaving.take_within(held.first_seq, held.end_seq() - 1);
         self.memory_bytes -= held.residence.memory_bytes();
         self.plain -= usize::from(held.details.is_none());
         self.released.extend(held.residence.location());

@@ -1,4 +1,4 @@
-//! Messages that leave a queue without having been acknowledged.
+//! Messages that leave a queue without having been acknowledged: for good, or for the queue's dead-letter exchange.
 
 use posthouse_model::ids::Seq;
 
@@ -9,9 +9,32 @@ use super::Queue;
 pub enum Reason {
     /// The queue was longer than it may be.
     MaxLength,
+    /// A consumer rejected it with `basic.reject`.
+    Rejected,
+    /// A consumer rejected it with `basic.nack`.
+    Nacked,
 }
 
-/// What has left since it was last asked for: the log must be told.
+impl Reason {
+    /// Its name in `x-death`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxLength => "maxlen",
+            Self::Rejected | Self::Nacked => "rejected",
+        }
+    }
+
+    /// Whether a delivery of the message from the queue that it is dead-lettered to counts as a repeated one. RabbitMQ
+    /// makes this difference between its two ways of rejecting.
+    pub fn marks_redelivered(self) -> bool {
+        match self {
+            Self::Rejected => true,
+            Self::MaxLength | Self::Nacked => false,
+        }
+    }
+}
+
+/// What has left for good since it was last asked for: the log must be told.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Departed {
     /// Inclusive ranges of their numbers.
@@ -25,28 +48,39 @@ pub struct Departed {
 pub struct DepartureCounts {
     /// [`Reason::MaxLength`].
     pub max_length: u64,
+    /// [`Reason::Rejected`] and [`Reason::Nacked`].
+    pub rejected: u64,
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// `first..=last`, neither ready nor handed out any more, are done with.
-    pub(super) fn depart(&mut self, first: Seq, last: Seq, reason: Reason) {
-        let settled = self.chunks.settle(first, last);
+    /// `first..=last`, neither ready nor handed out any more, leave: for the dead-letter exchange where there is one,
+    /// for good otherwise. How many there were.
+    pub(super) fn depart(&mut self, first: Seq, last: Seq, reason: Reason) -> u64 {
+        let count = if self.settings.dead_letter_exchange.is_some() {
+            self.let_leave(first, last, reason)
+        } else {
+            let settled = self.chunks.settle(first, last);
+            self.departed.persistent |= settled.persistent;
+            match self.departed.ranges.last_mut() {
+                Some(range) if range.1 + 1 == first => range.1 = last,
+                _ => self.departed.ranges.push((first, last)),
+            }
+            settled.count
+        };
+        let counts = &mut self.departure_counts;
         match reason {
-            Reason::MaxLength => self.departure_counts.max_length += settled.count,
+            Reason::MaxLength => counts.max_length += count,
+            Reason::Rejected | Reason::Nacked => counts.rejected += count,
         }
-        self.departed.persistent |= settled.persistent;
-        match self.departed.ranges.last_mut() {
-            Some(range) if range.1 + 1 == first => range.1 = last,
-            _ => self.departed.ranges.push((first, last)),
-        }
+        count
     }
 
-    /// Whether anything has left since [`Self::take_departed`].
+    /// Whether anything has left for good since [`Self::take_departed`].
     pub fn has_departed(&self) -> bool {
         !self.departed.ranges.is_empty()
     }
 
-    /// What has left since the last call.
+    /// What has left for good since the last call.
     pub fn take_departed(&mut self) -> Departed {
         std::mem::take(&mut self.departed)
     }

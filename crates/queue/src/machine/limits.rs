@@ -20,13 +20,18 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         let most = self.settings.max_length.unwrap_or(u64::MAX);
         let most_bytes = self.settings.max_length_bytes.unwrap_or(u64::MAX);
-        let all_fit = self.ready + u64::from(count) <= most
+        let (mut ready, mut bytes) = (self.ready, self.ready_bytes);
+        if self.settings.keeps_dead_letters() {
+            // Nothing else would keep those from growing without end.
+            ready += self.leaving();
+            bytes += self.leaving_bytes();
+        }
+        let all_fit = ready + u64::from(count) <= most
             // Bodies are a part of the records.
-            && self.ready_bytes.saturating_add(records.len() as u64) <= most_bytes;
+            && bytes.saturating_add(records.len() as u64) <= most_bytes;
         if all_fit {
             return;
         }
-        let (mut ready, mut bytes) = (self.ready, self.ready_bytes);
         for (position, record) in (0..).zip(Records::new(records)) {
             let body = record.body().len() as u64;
             if ready < most && bytes + body <= most_bytes {
@@ -36,6 +41,22 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 refused.push(position);
             }
         }
+    }
+
+    /// `count` messages that have just arrived, the first one numbered `first`, have no room: they leave.
+    pub fn turn_away(&mut self, first: Seq, count: u32) {
+        match self.level_of(first) {
+            Some(level) => self.in_level(level, |queue| queue.turn_away_line(first, count)),
+            None => self.turn_away_line(first, count),
+        }
+    }
+
+    fn turn_away_line(&mut self, first: Seq, count: u32) {
+        self.close_tail();
+        let last = first + Seq::from(count) - 1;
+        self.ready -= Seq::from(count);
+        self.ready_bytes -= self.body_bytes(first, last);
+        self.depart(first, last, Reason::MaxLength);
     }
 
     /// Drops messages from the head until the limits hold, unless a consumer could take them.

@@ -10,12 +10,14 @@
 //! With priorities there are several such runs, see [priorities]; everything below speaks of one of them unless it says
 //! otherwise.
 //!
-//! What holds at all times: `ready + unacked` is the number of messages that are not settled.
+//! What holds at all times: `ready + unacked` is the number of messages that are neither settled nor leaving for
+//! another queue ([leaving]).
 
 pub mod browse;
 pub mod chunks;
 pub mod departures;
 pub mod details;
+pub mod leaving;
 mod level_set;
 mod limits;
 mod priorities;
@@ -33,8 +35,9 @@ use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::queue_settings::QueueSettings;
 
 use chunks::{Chunks, Held, Persistence, Residence, Settled};
-use departures::{Departed, DepartureCounts};
+use departures::{Departed, DepartureCounts, Reason};
 use details::Details;
+use leaving::Leaving;
 use priorities::Levels;
 use ranges::SeqRanges;
 use roster::Roster;
@@ -65,6 +68,8 @@ pub struct Queue<L, W> {
     ready_bytes: u64,
     departed: Departed,
     departure_counts: DepartureCounts,
+    /// Absent until a message leaves for another queue.
+    leaving: Option<Box<Leaving>>,
     round: take::Round,
     levels: Option<Box<Levels<L, W>>>,
     /// Who may consume.
@@ -102,6 +107,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             ready_bytes: 0,
             departed: Departed::default(),
             departure_counts: DepartureCounts::default(),
+            leaving: None,
             round: take::Round::default(),
             levels: None,
             roster: Roster::default(),
@@ -155,8 +161,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// Every message below is settled.
     pub fn floor(&self) -> Seq {
-        match self.chunks.get(0) {
-            Some(first) => first.first_seq + Seq::from(first.prefix),
+        match self.chunks.floor() {
+            Some(floor) => floor,
             None if self.tail.is_empty() => self.next_seq,
             None => self.tail_first,
         }
@@ -240,6 +246,19 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         settled
     }
 
+    /// A consumer does not want `first..=last`, which were handed out and are of one level: they leave.
+    pub fn reject(&mut self, first: Seq, last: Seq, reason: Reason) {
+        match self.level_of(first) {
+            Some(level) => self.in_level(level, |queue| queue.reject_line(first, last, reason)),
+            None => self.reject_line(first, last, reason),
+        }
+        self.roster.note_back(first, last);
+    }
+
+    fn reject_line(&mut self, first: Seq, last: Seq, reason: Reason) {
+        self.unacked -= self.depart(first, last, reason);
+    }
+
     /// Takes back `first..=last`, which were handed out and not settled and are of one level; they keep their places.
     /// Those that were in a chunk that is lost stay lost.
     pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
@@ -264,15 +283,23 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.ready_bytes += self.body_bytes(first, last);
     }
 
-    /// Settles every ready message of all levels and appends the settled ranges to `ranges`.
+    /// Settles every ready message of all levels and appends the settled ranges to `ranges`. What is leaving goes on
+    /// leaving.
     pub fn purge(&mut self, ranges: &mut Vec<(Seq, Seq)>) -> Settled {
         let mut outcome = Settled::default();
         self.in_levels(|queue| outcome.add(queue.purge(ranges)));
         self.close_tail();
         let from = ranges.len();
         ranges.extend(self.returned.iter());
-        if self.cursor < self.next_seq {
-            ranges.push((self.cursor, self.next_seq - 1));
+        let mut next = self.cursor;
+        for (first, last) in self.chunks.leaving().within(self.cursor, self.next_seq) {
+            if next < first {
+                ranges.push((next, first - 1));
+            }
+            next = last + 1;
+        }
+        if next < self.next_seq {
+            ranges.push((next, self.next_seq - 1));
         }
         for &(first, last) in &ranges[from..] {
             outcome.add(self.chunks.settle(first, last));

@@ -261,10 +261,12 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         // What leaves a level leaves the queue.
         std::mem::swap(&mut self.departed, &mut queue.departed);
         std::mem::swap(&mut self.departure_counts, &mut queue.departure_counts);
+        std::mem::swap(&mut self.leaving, &mut queue.leaving);
         self.chunks.swap_released(&mut queue.chunks);
         let result = act(queue);
         std::mem::swap(&mut self.departed, &mut queue.departed);
         std::mem::swap(&mut self.departure_counts, &mut queue.departure_counts);
+        std::mem::swap(&mut self.leaving, &mut queue.leaving);
         self.chunks.swap_released(&mut queue.chunks);
         let after = Totals::of(queue);
         levels.totals.change(before, after);

@@ -81,6 +81,11 @@ impl SeqRanges {
         touched.map(move |(&f, &l)| (f.max(first), l.min(last)))
     }
 
+    /// Whether any of `first..=last` is in the set.
+    pub fn touches(&self, first: Seq, last: Seq) -> bool {
+        !self.is_empty() && self.within(first, last).next().is_some()
+    }
+
     /// All ranges in order.
     pub fn iter(&self) -> impl Iterator<Item = (Seq, Seq)> + '_ {
         self.by_first.iter().map(|(&first, &last)| (first, last))

@@ -7,7 +7,7 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, Seq};
 
 use super::Queue;
-use super::chunks::{Held, Persistence, Residence};
+use super::chunks::{Chunks, Held, Persistence, Residence};
 
 /// A chunk to be written to a segment.
 #[derive(Clone, Debug)]
@@ -18,14 +18,14 @@ pub struct ToWrite {
     pub chunk: Arc<Chunk>,
     /// Which class of segment it belongs to.
     pub persistence: Persistence,
-    /// Which of its messages are settled.
+    /// Which of its messages are settled for good.
     pub settled: Option<SeqBitmap>,
 }
 
 impl ToWrite {
-    fn new<L: Copy>(held: &Held<L>, chunk: &Arc<Chunk>) -> Self {
+    fn new<L: Copy>(chunks: &Chunks<L>, held: &Held<L>, chunk: &Arc<Chunk>) -> Self {
         let (first_seq, persistence) = (held.first_seq, held.persistence);
-        Self { first_seq, chunk: chunk.clone(), persistence, settled: held.settled_bitmap() }
+        Self { first_seq, chunk: chunk.clone(), persistence, settled: chunks.settled_for_good(held) }
     }
 }
 
@@ -66,7 +66,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 }
                 Residence::Memory(chunk) if *most > 0 => {
                     *most = most.saturating_sub(bytes);
-                    writes.push(ToWrite::new(held, chunk));
+                    writes.push(ToWrite::new(&self.chunks, held, chunk));
                 }
                 _ => {}
             }
@@ -149,6 +149,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 break;
             }
             let bytes = match held.residence {
+                // All of it leaves, and whoever moves it reads it.
+                Residence::Stored(_) if held.live == 0 => 0,
                 Residence::Stored(location) => {
                     plan.push((held.first_seq, location));
                     self.chunks.set_residence(index, Residence::Loading(location));
@@ -252,6 +254,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let Some(index) = self.chunks.index_of(first_seq) else { return 0 };
         let Some(held) = self.chunks.get(index) else { return 0 };
         let (first, last, live) = (held.first_seq, held.end_seq() - 1, u64::from(held.live));
+        let leaving: u64 = self.chunks.leaving().within(first, last).map(|(from, to)| to - from + 1).sum();
         self.ready_bytes -= self.ready_bytes_of(index);
         let handed_out = self.cursor.clamp(first, last + 1) - first;
         let returned = self.returned.take_within(first, last);
@@ -262,7 +265,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.ready -= live - unacked;
         self.chunks.remove(index);
         self.cursor_place = None;
-        live
+        live + leaving
     }
 
     /// Closes the tail if it begins below `lsn`, and appends every persistent chunk that does and is not in a
@@ -277,7 +280,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 && held.lsn < lsn
                 && let Residence::Memory(chunk) = &held.residence
             {
-                writes.push(ToWrite::new(held, chunk));
+                writes.push(ToWrite::new(&self.chunks, held, chunk));
             }
         }
     }
@@ -293,6 +296,11 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             None if !self.tail.is_empty() => self.tail_first,
             None => self.next_seq,
         }
+    }
+
+    /// Which of a chunk's messages a restart must know to be settled.
+    pub fn settled_for_good(&self, held: &Held<L>) -> Option<SeqBitmap> {
+        self.chunks.settled_for_good(held)
     }
 
     /// All chunks of level 0 in order, without the open tail.

@@ -196,6 +196,12 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             index = self.chunks.len() - 1;
         }
         let Some(held) = self.chunks.get(index) else { return Step::Empty };
+        if held.live == 0 {
+            // All of it leaves; it need not be read for that.
+            self.cursor = held.end_seq();
+            self.cursor_place = None;
+            return Step::Took;
+        }
         let Some(chunk) = held.residence.chunk() else { return Step::NeedsLoad };
         let Some(place) = self.cursor_place(held, chunk) else {
             self.cursor = held.end_seq();

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::roster::Standing;
 use super::*;
 
+mod leaving;
 mod limits;
 mod priorities;
 mod single_active;

@@ -25,8 +25,8 @@ use super::handshake::{Handshake, LoginAttempt, Opened, Step, write_close};
 use super::heartbeat::{Beat, Ear, Heartbeat};
 use super::outbox::Outbox;
 use super::session::{Failure, Peer, Progress, Session};
-use crate::clock::now_ms;
 use crate::listen::Shared;
+use posthouse_node::clock::now_ms;
 
 /// Read at first, and kept while a connection is quiet.
 const READ_BYTES_MIN: usize = 4 << 10;

@@ -10,6 +10,7 @@ use posthouse_node::declare::unique_name;
 use posthouse_node::deliver;
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::waker::ConsumerWaker;
+use posthouse_queue::machine::departures::Reason;
 
 use super::consumer::Consumer;
 use super::reply_to;
@@ -158,15 +159,16 @@ impl Session {
         self.settle_deliveries(number, tag, multiple, Verdict::Settle)
     }
 
-    /// `basic.nack` and `basic.reject`
+    /// `basic.nack` and `basic.reject`, with the reason for which messages leave that are not to be requeued.
     pub(crate) fn basic_nack(
         &mut self,
         number: u16,
         tag: u64,
         multiple: bool,
         requeue: bool,
+        reason: Reason,
     ) -> Result<(), ReplyError> {
-        let verdict = if requeue { Verdict::Requeue } else { Verdict::Settle };
+        let verdict = if requeue { Verdict::Requeue } else { Verdict::Reject(reason) };
         self.settle_deliveries(number, tag, multiple, verdict)
     }
 
@@ -215,7 +217,10 @@ impl Session {
             self.list_channel(number);
         }
         match verdict {
-            Verdict::Settle => self.settling.add(&run.queue, run.first_seq, run.last_seq()),
+            Verdict::Settle => self.settling.add(&run.queue, None, run.first_seq, run.last_seq()),
+            Verdict::Reject(reason) => {
+                self.settling.add(&run.queue, Some(reason), run.first_seq, run.last_seq())
+            }
             Verdict::Requeue => {
                 deliver::requeue(&self.broker, &run.queue, &[(run.first_seq, run.last_seq())])
             }

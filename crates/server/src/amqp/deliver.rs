@@ -99,11 +99,12 @@ fn encode_run(out: &mut Outbox, consumer: &Consumer, run: &Run, first_tag: u64, 
     let mut offset = run.offset;
     for tag in first_tag..first_tag + u64::from(run.count) {
         let Some(record) = run.chunk.record_at(offset) else { return };
+        let redelivered = run.redelivered || record.redelivered();
         if record.body().len() < BY_REFERENCE_BYTES {
             let (route, header, body) = (record.route(), record.header(), record.body());
-            prefix.write(&mut out.bytes, tag, run.redelivered, route, header, body, frame_max);
+            prefix.write(&mut out.bytes, tag, redelivered, route, header, body, frame_max);
         } else {
-            prefix.write_head(&mut out.bytes, tag, run.redelivered, record.route(), record.header());
+            prefix.write_head(&mut out.bytes, tag, redelivered, record.route(), record.header());
             push_body(out, consumer.channel, &run.chunk, offset, &record, frame_max);
         }
         offset += record.len() as u32;

@@ -54,7 +54,7 @@ impl Session {
                     continue;
                 };
                 let message = Traced { exchange, key, header, body: record.body() };
-                let redelivered = FieldValue::I32(i32::from(run.redelivered));
+                let redelivered = FieldValue::I32(i32::from(run.redelivered || record.redelivered()));
                 self.trace(number, &copy_key, message, ("redelivered", redelivered));
             }
         }

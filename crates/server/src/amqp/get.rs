@@ -62,7 +62,8 @@ impl Session {
     fn write_get_ok(&mut self, number: u16, run: &Run, delivery_tag: u64, left: u64) {
         let Some(record) = run.chunk.record_at(run.offset) else { return };
         let message_count = u32::try_from(left).unwrap_or(u32::MAX);
-        let ok = GetOk { delivery_tag, redelivered: run.redelivered, route: record.route(), message_count };
+        let redelivered = run.redelivered || record.redelivered();
+        let ok = GetOk { delivery_tag, redelivered, route: record.route(), message_count };
         ok.write_method(&mut self.out.bytes, number);
         content::write_header(&mut self.out.bytes, number, record.header());
         push_body(&mut self.out, number, &run.chunk, run.offset, &record, self.peer.frame_max);

@@ -5,6 +5,7 @@ use posthouse_model::errors::{self, Permission, ResourceKind};
 use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::limits;
 use posthouse_model::reply::ReplyError;
+use posthouse_queue::machine::departures::Reason;
 
 use super::channel::Channel;
 use super::confirms::Confirms;
@@ -85,10 +86,10 @@ impl Session {
             Method::BasicGet { queue, no_ack } => self.basic_get(number, queue, no_ack),
             Method::BasicAck { delivery_tag, multiple } => self.basic_ack(number, delivery_tag, multiple),
             Method::BasicNack { delivery_tag, multiple, requeue } => {
-                self.basic_nack(number, delivery_tag, multiple, requeue)
+                self.basic_nack(number, delivery_tag, multiple, requeue, Reason::Nacked)
             }
             Method::BasicReject { delivery_tag, requeue } => {
-                self.basic_nack(number, delivery_tag, false, requeue)
+                self.basic_nack(number, delivery_tag, false, requeue, Reason::Rejected)
             }
             Method::BasicRecover { requeue } | Method::BasicRecoverAsync { requeue } => {
                 let reply = matches!(method, Method::BasicRecover { .. });

@@ -260,7 +260,11 @@ impl Session {
         };
         match slot {
             Some(slot) => {
-                self.publisher.append(slot, persistent, &route.bytes, kept, body);
+                let mut bytes = std::borrow::Cow::from(&route.bytes[..]);
+                if !special.hidden_keys.is_empty() {
+                    bytes.to_mut().extend_from_slice(&special.hidden_keys);
+                }
+                self.publisher.append(slot, persistent, &bytes, kept, body);
                 if self.publisher.may_refuse(slot) {
                     self.note_origin(number, slot);
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use posthouse_amqp::method::Method;
 use posthouse_model::errors::{self, Permission, Resource, ResourceKind};
-use posthouse_model::field::FieldTable;
+use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::name::{Name, strip_cr_lf};
 use posthouse_model::reply::ReplyError;
 use posthouse_node::declare::{Declared, DeleteIf, QueueDeclaration};
@@ -93,6 +93,7 @@ impl Session {
         if !name.is_empty() {
             self.may(Permission::Configure, ResourceKind::Queue, name)?;
         }
+        self.may_dead_letter(name, arguments)?;
         let declaration = QueueDeclaration {
             name: name.to_owned(),
             durable: *durable,
@@ -109,6 +110,22 @@ impl Session {
             self.exclusive.push(declared.queue.clone());
         }
         Ok(counts(declared))
+    }
+
+    /// Refuses (403) a new queue whose dead letters would take what the user may not read to where the user may not
+    /// write.
+    fn may_dead_letter(&mut self, name: &str, arguments: &FieldTable) -> Result<(), ReplyError> {
+        let Some(FieldValue::LongStr(exchange)) = arguments.get("x-dead-letter-exchange") else {
+            return Ok(());
+        };
+        if self.peer.vhost.find_queue(name).is_some() {
+            return Ok(());
+        }
+        // The name of one without a name is not known yet, and nobody else's.
+        if !name.is_empty() {
+            self.may(Permission::Read, ResourceKind::Queue, name)?;
+        }
+        self.may(Permission::Write, ResourceKind::Exchange, &String::from_utf8_lossy(exchange))
     }
 
     /// Declaring a reply queue says whether it is there; the name that stands for the channel's own always is.

@@ -6,9 +6,15 @@ use posthouse_model::ids::Seq;
 use posthouse_node::broker::Broker;
 use posthouse_node::deliver;
 use posthouse_node::queue_handle::QueueHandle;
+use posthouse_queue::machine::departures::Reason;
 
-/// A queue and the ranges to settle in it.
-type OfQueue = (Arc<QueueHandle>, Vec<(Seq, Seq)>);
+/// Ranges of a queue that are settled, or rejected for one reason.
+#[derive(Debug)]
+struct OfQueue {
+    queue: Arc<QueueHandle>,
+    rejected: Option<Reason>,
+    ranges: Vec<(Seq, Seq)>,
+}
 
 /// Ranges to settle per queue.
 #[derive(Debug, Default)]
@@ -18,16 +24,16 @@ pub(crate) struct Settling {
 }
 
 impl Settling {
-    /// Adds a range. Neighbouring ranges become one.
-    pub(crate) fn add(&mut self, queue: &Arc<QueueHandle>, first: Seq, last: Seq) {
-        let same = |entry: &OfQueue| Arc::ptr_eq(&entry.0, queue);
+    /// Adds a range, acknowledged or rejected. Neighbouring ranges become one.
+    pub(crate) fn add(&mut self, queue: &Arc<QueueHandle>, rejected: Option<Reason>, first: Seq, last: Seq) {
+        let same = |entry: &OfQueue| Arc::ptr_eq(&entry.queue, queue) && entry.rejected == rejected;
         if !self.queues.get(self.last).is_some_and(same) {
             self.last = self.queues.iter().position(same).unwrap_or_else(|| {
-                self.queues.push((queue.clone(), Vec::new()));
+                self.queues.push(OfQueue { queue: queue.clone(), rejected, ranges: Vec::new() });
                 self.queues.len() - 1
             });
         }
-        let ranges = &mut self.queues[self.last].1;
+        let ranges = &mut self.queues[self.last].ranges;
         match ranges.last_mut() {
             Some(range) if range.1 + 1 == first => range.1 = last,
             _ => ranges.push((first, last)),
@@ -36,15 +42,18 @@ impl Settling {
 
     /// Tells the queues and the log.
     pub(crate) fn flush(&mut self, broker: &Broker) {
-        for (queue, ranges) in &mut self.queues {
+        for OfQueue { queue, rejected, ranges } in &mut self.queues {
             if !ranges.is_empty() {
-                deliver::settle(broker, queue, ranges);
+                match rejected {
+                    None => deliver::settle(broker, queue, ranges),
+                    Some(reason) => deliver::reject(broker, queue, ranges, *reason),
+                }
                 ranges.clear();
             }
         }
         // One queue's entry keeps its memory for the next batch; a queue that was deleted must not be kept alive.
         if self.queues.len() > 1
-            || self.queues.first().is_some_and(|(queue, _)| Arc::strong_count(queue) == 1)
+            || self.queues.first().is_some_and(|entry| Arc::strong_count(&entry.queue) == 1)
         {
             self.queues.clear();
         }

@@ -17,6 +17,9 @@ const CARE: u16 = 1 << Property::Headers as u16
     | 1 << Property::Expiration as u16
     | 1 << Property::UserId as u16;
 
+/// Bytes of `BCC` keys that are stored with a message; it is dead-lettered without the rest.
+const HIDDEN_KEYS_BYTES_MAX: usize = 32 << 10;
+
 /// Whether a message has a property that the broker may act on.
 #[inline]
 pub(crate) fn needs_care(header: HeaderView<'_>) -> bool {
@@ -28,6 +31,8 @@ pub(crate) fn needs_care(header: HeaderView<'_>) -> bool {
 pub(crate) struct Special {
     /// Routing keys from `CC` and `BCC`.
     pub extra_keys: Vec<String>,
+    /// Those of `BCC` as short strings one after the other: stored, and seen by nobody.
+    pub hidden_keys: Vec<u8>,
     /// The header to be stored, where it differs from the one that came.
     pub header: Option<Vec<u8>>,
 }
@@ -61,6 +66,16 @@ impl Special {
         Ok(special)
     }
 
+    fn hide(&mut self, key: &[u8]) {
+        // A longer one is no routing key, and a record has room for so many.
+        if let Ok(length) = u8::try_from(key.len())
+            && self.hidden_keys.len() + 1 + key.len() <= HIDDEN_KEYS_BYTES_MAX
+        {
+            self.hidden_keys.push(length);
+            self.hidden_keys.extend_from_slice(key);
+        }
+    }
+
     fn read_extra_keys(&mut self, header: HeaderView<'_>, table: RawTable<'_>) -> Result<(), ReplyError> {
         for name in ["CC", "BCC"] {
             let Some(value) = table.get(name.as_bytes()) else { continue };
@@ -70,6 +85,9 @@ impl Special {
             for key in keys {
                 match key {
                     FieldValue::LongStr(bytes) => {
+                        if name == "BCC" {
+                            self.hide(&bytes);
+                        }
                         self.extra_keys.push(String::from_utf8_lossy(&bytes).into_owned())
                     }
                     // RabbitMQ looks at the elements of `CC` only.

@@ -7,6 +7,7 @@ use posthouse_model::errors::{self, Resource};
 use posthouse_model::field::FieldTable;
 use posthouse_model::reply::ReplyError;
 use posthouse_model::stream_args::StreamConsumerArguments;
+use posthouse_node::clock;
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::streams;
 use posthouse_node::waker::ConsumerWaker;
@@ -17,7 +18,6 @@ use super::consumer::Consumer;
 use super::deliver::{BY_REFERENCE_BYTES, push_body};
 use super::outbox::Outbox;
 use super::session::Session;
-use crate::clock;
 
 impl Session {
     /// `basic.consume` on a stream: acknowledgements are its flow control, so there must be some.

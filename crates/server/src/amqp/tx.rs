@@ -7,6 +7,7 @@ use posthouse_model::errors;
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
 use posthouse_node::positions::Positions;
+use posthouse_queue::machine::departures::Reason;
 
 use super::session::Session;
 use super::unacked::Outstanding;
@@ -24,6 +25,8 @@ pub(crate) enum Verdict {
     Settle,
     /// Given back.
     Requeue,
+    /// Not wanted, for this reason.
+    Reject(Reason),
 }
 
 #[derive(Debug)]

@@ -24,6 +24,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 "messages",
                 "messages_ready",
                 "messages_unacknowledged",
+                "messages_dlx",
                 "consumers",
                 "memory",
                 "type",
@@ -37,9 +38,10 @@ pub(super) const COMMANDS: &[Command] = &[
                 "messages_redelivered",
                 "messages_acknowledged",
                 "messages_maxlen",
+                "messages_rejected",
             ],
         },
-        about: "queues; memory is bytes, the last five count since the start",
+        about: "queues; memory is bytes, the last six count since the start",
         ..DONE
     },
     Command {

@@ -1,4 +1,4 @@
-//! The only place in this crate that asks what time it is.
+//! The only place that asks what time it is, for this crate and those above.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,0 +1,317 @@
+//! Moving messages from one queue into others, so that no crash finds them in neither.
+//!
+//! A message that leaves ([`posthouse_queue::machine::leaving`]) enters its targets and is noted as moved under the log's
+//! staging lock, with one record that says both. Its source settles it once that record is on disk: a checkpoint, which
+//! has the states of queues without the log's end, then never knows the one half only.
+
+use std::sync::Arc;
+
+use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
+use posthouse_model::durability::Durability;
+use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
+use posthouse_model::record::FLAG_PERSISTENT;
+use posthouse_queue::machine::chunks::Persistence;
+use posthouse_queue::machine::leaving::Run;
+use posthouse_storage::wal::{Payload, Stage};
+use smallvec::SmallVec;
+
+use crate::broker::Broker;
+use crate::priorities::priority;
+use crate::publish::SHARE_BYTES_MIN;
+use crate::queue_handle::{QueueGuard, QueueHandle};
+use crate::waker::ConsumerWaker;
+use crate::{deliver, residency};
+
+/// A group is closed at this size.
+const GROUP_BYTES_MAX: usize = 256 << 10;
+
+/// A queue that a message goes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) queue: Arc<QueueHandle>,
+    /// `x-max-priority`, which a queue keeps for life.
+    max_priority: u8,
+}
+
+/// The queues that a message goes to.
+pub(crate) type Targets = SmallVec<[Target; 1]>;
+
+impl Target {
+    pub(crate) fn new(queue: Arc<QueueHandle>) -> Self {
+        let max_priority = queue.lock().machine.settings().max_priority;
+        Self { queue, max_priority }
+    }
+
+    /// The level that a message with this content header enters.
+    fn level(&self, header: &[u8]) -> u8 {
+        if self.max_priority == 0 { 0 } else { priority(header).min(self.max_priority) }
+    }
+}
+
+/// A message as it enters its targets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moving<'a> {
+    /// Its number where it comes from, and why it left.
+    pub(crate) run: Run,
+    /// `FLAG_*` bits of its new record.
+    pub(crate) flags: u16,
+    /// Exchange and routing key as two short strings.
+    pub(crate) route: &'a [u8],
+    /// The content header.
+    pub(crate) header: &'a [u8],
+    /// The body.
+    pub(crate) body: &'a [u8],
+}
+
+/// Consecutive messages of one level for the same levels of the same queues.
+#[derive(Debug)]
+struct Group {
+    from_level: u8,
+    targets: SmallVec<[(Arc<QueueHandle>, u8); 1]>,
+    persistent: bool,
+    builder: ChunkBuilder,
+    runs: Vec<Run>,
+}
+
+/// Messages of one source that are to be moved together.
+#[derive(Debug)]
+pub(crate) struct Transfer<'a> {
+    broker: &'a Broker,
+    source: &'a Arc<QueueHandle>,
+    groups: Vec<Group>,
+    stalled: Vec<Run>,
+    dropped: Vec<Run>,
+    now_ms: u64,
+    wakes: Vec<ConsumerWaker>,
+}
+
+impl<'a> Transfer<'a> {
+    /// An empty one at that time, in milliseconds since the Unix epoch.
+    pub(crate) fn new(broker: &'a Broker, source: &'a Arc<QueueHandle>, now_ms: u64) -> Self {
+        let (groups, stalled, dropped, wakes) = Default::default();
+        Self { broker, source, groups, stalled, dropped, now_ms, wakes }
+    }
+
+    /// Adds a message that goes to `targets`, of which there is at least one.
+    pub(crate) fn add(&mut self, targets: &Targets, message: Moving<'_>) {
+        let persistent = message.flags & FLAG_PERSISTENT != 0;
+        let from_level = level_of(message.run.first);
+        let fits = |group: &Group| {
+            group.persistent == persistent
+                && group.from_level == from_level
+                && group.builder.bytes().len() + message.body.len() <= GROUP_BYTES_MAX
+                && group.targets.len() == targets.len()
+                && group.targets.iter().zip(targets).all(|((queue, level), target)| {
+                    Arc::ptr_eq(queue, &target.queue) && *level == target.level(message.header)
+                })
+        };
+        if !self.groups.last().is_some_and(fits) {
+            let (builder, runs) = Default::default();
+            let targets =
+                targets.iter().map(|target| (target.queue.clone(), target.level(message.header))).collect();
+            self.groups.push(Group { from_level, targets, persistent, builder, runs });
+        }
+        let Some(group) = self.groups.last_mut() else { return };
+        let Moving { run, flags, route, header, body } = message;
+        group.builder.push(flags, self.now_ms, route, header, body.len(), body);
+        push(&mut group.runs, run);
+    }
+
+    /// Adds messages that have nowhere to go now, and stay.
+    pub(crate) fn stall(&mut self, run: Run) {
+        push(&mut self.stalled, run);
+    }
+
+    /// Adds messages that have nowhere to go, and are done with.
+    pub(crate) fn drop_run(&mut self, run: Run) {
+        push(&mut self.dropped, run);
+    }
+
+    /// Carries it out. The position up to which the log must be on disk before the source settles what was moved
+    /// ([`posthouse_queue::machine::Queue::finish_moves`]); 0 when it has done so already.
+    pub(crate) fn commit(mut self) -> Lsn {
+        let broker = self.broker;
+        let mut groups = std::mem::take(&mut self.groups);
+        let mut until = 0;
+        {
+            let mut stage = broker.wal().map(|wal| wal.stage());
+            for group in &mut groups {
+                until = until.max(self.hand_over(group, stage.as_mut()));
+            }
+            self.settle_dropped(stage.as_mut());
+        }
+        if let Some(machine) = self.source.lock().machine.classic() {
+            self.stalled.drain(..).for_each(|run| machine.stalled(run));
+        }
+        // Nobody is woken while the staging lock is held.
+        deliver::wake_all(&mut self.wakes);
+        broker.watch_memory();
+        until
+    }
+
+    /// Moves a group, as far as all of its queues have room; the rest stalls.
+    fn hand_over(&mut self, group: &mut Group, mut stage: Option<&mut Stage<'_>>) -> Lsn {
+        let count = self.room(group);
+        cut(group, count, &mut self.stalled);
+        if count == 0 {
+            return 0;
+        }
+        let bytes = group.builder.bytes().len();
+        let chunk = (bytes >= SHARE_BYTES_MIN).then(|| Arc::new(std::mem::take(&mut group.builder).finish()));
+        let lsn = stage.as_ref().map_or(0, |stage| stage.position());
+        let mut logged: SmallVec<[(QueueId, Seq); 4]> = SmallVec::new();
+        let mut departed = Vec::new();
+        for (queue, level) in &group.targets {
+            let mut state = queue.lock();
+            if state.deleted {
+                continue;
+            }
+            let durable = (group.persistent || queue.is_stream)
+                && stage.is_some()
+                && queue.durability(&state) != Durability::Memory;
+            let persistence = if durable { Persistence::Persistent } else { Persistence::Transient };
+            let (records, wakes) = (group.builder.bytes(), &mut self.wakes);
+            let first = match &chunk {
+                Some(chunk) => state.machine.push_shared(*level, chunk.clone(), persistence, lsn, wakes),
+                None => state.machine.push_copied(*level, records, count, persistence, lsn, wakes),
+            };
+            if durable {
+                logged.push((queue.id, first));
+            }
+            state.counters.published += u64::from(count);
+            let left = deliver::take_departed(self.broker, queue, &mut state);
+            if left.persistent && queue.definition.durable {
+                departed.push((queue.id, left.ranges));
+            }
+            // Nobody is paced here; what is too much for memory goes to disk.
+            residency::after_push(self.broker, queue, &mut state, self.now_ms);
+        }
+        let end = self.stage(group, chunk, &logged, stage.as_deref_mut());
+        if let Some(stage) = stage {
+            for (queue, ranges) in departed {
+                stage.settle(queue, &ranges);
+            }
+        }
+        let mut state = self.source.lock();
+        if let Some(machine) = state.machine.classic() {
+            group.runs.iter().for_each(|run| machine.moved(run.first, run.last, end));
+            machine.finish_moves(0);
+        }
+        self.release(&mut state);
+        end
+    }
+
+    /// Says in one record that the messages left and entered.
+    fn stage(
+        &self,
+        group: &Group,
+        chunk: Option<Arc<Chunk>>,
+        logged: &[(QueueId, Seq)],
+        stage: Option<&mut Stage<'_>>,
+    ) -> Lsn {
+        let Some(stage) = stage.filter(|_| group.persistent || !logged.is_empty()) else { return 0 };
+        let count = chunk.as_ref().map_or(group.builder.count(), |chunk| chunk.count());
+        let payload = match chunk {
+            Some(chunk) => Payload::Shared(chunk),
+            None => Payload::Copy(group.builder.bytes()),
+        };
+        let ranges: Vec<(Seq, Seq)> = group.runs.iter().map(|run| (run.first, run.last)).collect();
+        match (self.source.definition.durable && group.persistent, logged.is_empty()) {
+            (true, false) => stage.transfer(self.source.id, &ranges, logged, count, payload),
+            (true, true) => stage.settle(self.source.id, &ranges),
+            (false, false) => {
+                stage.enqueue(logged, count, payload);
+                0
+            }
+            (false, true) => 0,
+        }
+    }
+
+    /// How many of a group's messages, from the first on, have room in all of its queues.
+    fn room(&self, group: &Group) -> u32 {
+        let (mut room, mut refused) = (group.builder.count(), Vec::new());
+        let mut any = false;
+        for (queue, _) in &group.targets {
+            let state = queue.lock();
+            if state.deleted {
+                continue;
+            }
+            any = true;
+            state.machine.refuse(group.builder.bytes(), group.builder.count(), &mut refused);
+            room = room.min(refused.first().copied().unwrap_or(room));
+            refused.clear();
+        }
+        // Where all of them were deleted a moment ago it is routed again.
+        if any { room } else { 0 }
+    }
+
+    fn settle_dropped(&self, stage: Option<&mut Stage<'_>>) {
+        if self.dropped.is_empty() {
+            return;
+        }
+        let mut persistent = false;
+        {
+            let mut state = self.source.lock();
+            if let Some(machine) = state.machine.classic() {
+                for run in &self.dropped {
+                    persistent |= machine.dropped(run.first, run.last).persistent;
+                }
+            }
+            self.release(&mut state);
+        }
+        if let Some(stage) = stage.filter(|_| persistent && self.source.definition.durable) {
+            let ranges: Vec<(Seq, Seq)> = self.dropped.iter().map(|run| (run.first, run.last)).collect();
+            stage.settle(self.source.id, &ranges);
+        }
+    }
+
+    fn release(&self, state: &mut QueueGuard<'_>) {
+        if let Some(segments) = self.broker.segments() {
+            residency::release(state, segments);
+        }
+    }
+}
+
+/// Adds a run; neighbours become one.
+fn push(runs: &mut Vec<Run>, run: Run) {
+    match runs.last_mut() {
+        Some(last) if last.last + 1 == run.first && last.reason == run.reason => last.last = run.last,
+        _ => runs.push(run),
+    }
+}
+
+/// Cuts a group off after `count` messages; the others are appended to `rest`.
+fn cut(group: &mut Group, count: u32, rest: &mut Vec<Run>) {
+    if count == group.builder.count() {
+        return;
+    }
+    let kept: usize =
+        Records::new(group.builder.bytes()).take(count as usize).map(|record| record.len()).sum();
+    let mut builder = ChunkBuilder::default();
+    builder.append_records(&group.builder.bytes()[..kept]);
+    group.builder = builder;
+    let mut left = u64::from(count);
+    let mut runs = Vec::new();
+    for run in group.runs.drain(..) {
+        let stays = left.min(run.last - run.first + 1);
+        if stays > 0 {
+            runs.push(Run { last: run.first + stays - 1, ..run });
+        }
+        if run.first + stays <= run.last {
+            push(rest, Run { first: run.first + stays, ..run });
+        }
+        left -= stays;
+    }
+    group.runs = runs;
+}
+
+/// Settles what was moved from these queues and is on disk.
+pub(crate) fn finish(broker: &Broker, queue: &QueueHandle, durable: Lsn) {
+    let mut state = queue.lock();
+    if let Some(machine) = state.machine.classic() {
+        machine.finish_moves(durable);
+    }
+    if let Some(segments) = broker.segments() {
+        residency::release(&mut state, segments);
+    }
+}

@@ -1,0 +1,216 @@
+//! Messages on their way to other queues.
+//!
+//! They are neither ready nor handed out any more, and not settled yet: whoever moves them takes them in the order in
+//! which they left ([`Queue::take_leaving`]), and says of each what has become of it. Only then are they settled, and if
+//! the log has a part in it not before the log has it on disk: a crash finds a message in this queue or in the other.
+//! A restart finds those that had not arrived ready again.
+
+use std::collections::VecDeque;
+
+use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::name::Name;
+
+use super::Queue;
+use super::chunks::{Residence, Settled};
+use super::departures::Reason;
+
+/// Where dead letters go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadLetterTarget {
+    /// The exchange.
+    pub exchange: Name,
+    /// What they are published with there, if not with their own keys.
+    pub routing_key: Option<Name>,
+}
+
+/// Consecutive messages that leave for one reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// The first one's number.
+    pub first: Seq,
+    /// The last one's number.
+    pub last: Seq,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Messages to be moved, all of one chunk. Valid for as long as the queue's lock is held; later the chunk may have moved
+/// to another segment.
+#[derive(Clone, Debug)]
+pub struct Parcel<L> {
+    /// Which ones.
+    pub run: Run,
+    /// Identifies the chunk within its queue.
+    pub first_seq: Seq,
+    /// Where its bytes are.
+    pub residence: Residence<L>,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug)]
+pub(super) struct Leaving {
+    /// Where those of [`Self::waiting`] are to go.
+    target: DeadLetterTarget,
+    /// Still here, in the order in which they left.
+    waiting: VecDeque<Run>,
+    /// Those that had nowhere to go when it was tried, in that order.
+    stalled: Vec<Run>,
+    /// Those that are in another queue, until the log has it on disk up to a position.
+    moved: VecDeque<(Lsn, Seq, Seq)>,
+}
+
+impl<L: Copy, W: Clone> Queue<L, W> {
+    /// Lets those of `first..=last`, which are of this level, leave that are not settled; how many.
+    pub(super) fn let_leave(&mut self, first: Seq, last: Seq, reason: Reason) -> u64 {
+        let Some(target) = self.dead_letter_target() else { return 0 };
+        let count = self.chunks.leave(first, last);
+        if count == 0 {
+            return 0;
+        }
+        let leaving = self.leaving.get_or_insert_with(|| {
+            let (waiting, stalled, moved) = Default::default();
+            Box::new(Leaving { target: target.clone(), waiting, stalled, moved })
+        });
+        leaving.target = target;
+        match leaving.waiting.back_mut() {
+            Some(run) if run.last + 1 == first && run.reason == reason => run.last = last,
+            _ => leaving.waiting.push_back(Run { first, last, reason }),
+        }
+        count
+    }
+
+    /// Where dead letters go: also those that had left when it ceased to be set.
+    pub fn dead_letter_target(&self) -> Option<DeadLetterTarget> {
+        let settings = &self.settings;
+        match settings.dead_letter_exchange.clone() {
+            Some(exchange) => {
+                let routing_key = settings.dead_letter_routing_key.clone();
+                Some(DeadLetterTarget { exchange, routing_key })
+            }
+            None => self.leaving.as_ref().map(|leaving| leaving.target.clone()),
+        }
+    }
+
+    /// Whether messages wait to be moved.
+    pub fn has_leaving(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| !leaving.waiting.is_empty())
+    }
+
+    /// Whether messages wait for a place to go to.
+    pub fn has_stalled(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| !leaving.stalled.is_empty())
+    }
+
+    /// Messages of all levels that are neither ready nor handed out and not yet settled.
+    pub fn leaving(&self) -> u64 {
+        self.levels().map(|level| level.chunks.leaving().count()).sum()
+    }
+
+    /// Bytes of their bodies, as far as they are known.
+    pub(super) fn leaving_bytes(&self) -> u64 {
+        let of_level = |level: &Self| -> u64 {
+            level.chunks.leaving().iter().map(|(first, last)| level.body_bytes(first, last)).sum()
+        };
+        self.levels().map(of_level).sum()
+    }
+
+    /// Takes the messages that left first, until their chunks' records exceed `most` bytes, where `bytes_of` tells a
+    /// place's size; at least one run, unless there is none. Of each must be said what has become of it:
+    /// [`Self::moved`], [`Self::stalled`] or [`Self::dropped`].
+    pub fn take_leaving(&mut self, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<Parcel<L>> {
+        let Some(mut leaving) = self.leaving.take() else { return Vec::new() };
+        let (mut parcels, mut left) = (Vec::new(), most);
+        while let Some(run) = leaving.waiting.pop_front() {
+            let line = self.level_of(run.first).map_or(Some(&*self), |level| self.level(level));
+            let next = line.and_then(|line| line.take_run(run, &mut left, &bytes_of, &mut parcels));
+            if let Some(first) = next {
+                leaving.waiting.push_front(Run { first, ..run });
+                break;
+            }
+        }
+        self.leaving = Some(leaving);
+        parcels
+    }
+
+    /// Adds a run of this level to the parcels until nothing is `left`; where it goes on if it does. Those of a chunk
+    /// that was lost are not there any more.
+    fn take_run(
+        &self,
+        run: Run,
+        left: &mut usize,
+        bytes_of: &impl Fn(L) -> usize,
+        parcels: &mut Vec<Parcel<L>>,
+    ) -> Option<Seq> {
+        for (first, last) in self.chunks.leaving().within(run.first, run.last) {
+            let mut index = self.chunks.index_at_or_after(first);
+            while let Some(held) = self.chunks.get(index).filter(|held| held.first_seq <= last) {
+                let from = first.max(held.first_seq);
+                if *left == 0 {
+                    return Some(from);
+                }
+                let to = last.min(held.end_seq() - 1);
+                let all = match (held.residence.chunk(), held.residence.location()) {
+                    (Some(chunk), _) => chunk.bytes().len(),
+                    (None, location) => location.map_or(0, bytes_of),
+                };
+                let share = all as u64 * (to - from + 1) / u64::from(held.span);
+                *left = left.saturating_sub(share as usize + 1);
+                let run = Run { first: from, last: to, ..run };
+                parcels.push(Parcel { run, first_seq: held.first_seq, residence: held.residence.clone() });
+                index += 1;
+            }
+        }
+        None
+    }
+
+    /// `first..=last`, which were taken, are in another queue. They are settled when [`Self::finish_moves`] hears that
+    /// the log is on disk up to `until`.
+    pub fn moved(&mut self, first: Seq, last: Seq, until: Lsn) {
+        if let Some(leaving) = &mut self.leaving {
+            match leaving.moved.back_mut() {
+                Some(run) if run.0 == until && run.2 + 1 == first => run.2 = last,
+                _ => leaving.moved.push_back((until, first, last)),
+            }
+        }
+    }
+
+    /// The log is on disk up to `durable`: settles what was moved until then.
+    pub fn finish_moves(&mut self, durable: Lsn) {
+        while let Some(moved) = self.leaving.as_deref_mut().map(|leaving| &mut leaving.moved)
+            && let Some((_, first, last)) = moved.pop_front_if(|run| run.0 <= durable)
+        {
+            self.left(first, last);
+        }
+    }
+
+    /// These, which were taken, have nowhere to go now.
+    pub fn stalled(&mut self, run: Run) {
+        if let Some(leaving) = &mut self.leaving {
+            match leaving.stalled.last_mut() {
+                Some(last) if last.last + 1 == run.first && last.reason == run.reason => last.last = run.last,
+                _ => leaving.stalled.push(run),
+            }
+        }
+    }
+
+    /// Lets [`Self::take_leaving`] give out again what had nowhere to go, before all others.
+    pub fn retry_stalled(&mut self) {
+        if let Some(leaving) = &mut self.leaving {
+            for run in leaving.stalled.drain(..).rev() {
+                leaving.waiting.push_front(run);
+            }
+        }
+    }
+
+    /// `first..=last`, which were taken, are done with.
+    pub fn dropped(&mut self, first: Seq, last: Seq) -> Settled {
+        self.left(first, last)
+    }
+
+    fn left(&mut self, first: Seq, last: Seq) -> Settled {
+        match self.level_of(first) {
+            Some(level) => self.in_level(level, |queue| queue.chunks.left(first, last)),
+            None => self.chunks.left(first, last),
+        }
+    }
+}

@@ -103,6 +103,7 @@ fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>) -> Queu
         covered,
         delivered_below: machine.delivered_below(),
         blocks,
+        notes: Vec::new(),
     }
 }
 

@@ -200,7 +200,15 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
         })
         .collect();
     let floor = stream.floor().min(covered);
-    QueueState { id: queue.id, next_seq: stream.next_seq(), floor, covered, delivered_below: floor, blocks }
+    QueueState {
+        id: queue.id,
+        next_seq: stream.next_seq(),
+        floor,
+        covered,
+        delivered_below: floor,
+        blocks,
+        notes: Vec::new(),
+    }
 }
 
 /// Reads some of what readers of a stream wait for; whether there is more to read.

@@ -2,18 +2,19 @@
 //!
 //! `checkpoint-<n>` (n in 16 hexadecimal digits) in the data directory; the newest valid one counts. It is written
 //! to `checkpoint.new`, synced and renamed, and the one before is removed only then. Little-endian, `v` is a LEB128
-//! varint, version 1:
+//! varint, version 2:
 //!
 //! ```text
 //! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64
-//! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block...
+//! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block... | notes v | note...
 //! block:    first seq less the end of the block before (of 0 for the first) v | span<<1 + has bitmap v |
 //!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v | [bitmap, see SeqBitmap]
+//! note:     key length v | key | value length v | value
 //! trailer:  queues u64 | crc32c of everything before u32 | "KCHP" u32
 //! file:     header | queue | queue | ... | trailer
 //! ```
 //!
-//! An idle queue takes about ten bytes.
+//! An idle queue takes about ten bytes. Version 1 had no notes; it is read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +29,9 @@ use crate::fields::{u16_at, u32_at, u64_at};
 use crate::segment::{Class, Location, SegmentId};
 use crate::varint;
 
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The first version with notes.
+const VERSION_OF_NOTES: u16 = 2;
 const MAGIC: [u8; 4] = *b"PHCK";
 const END_MAGIC: [u8; 4] = *b"KCHP";
 const HEADER: usize = 24;
@@ -51,6 +54,15 @@ pub struct BlockRef {
     pub settled: Option<SeqBitmap>,
 }
 
+/// Something small that a queue's owner remembers beside the messages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// Of what; unique in its queue.
+    pub key: Box<[u8]>,
+    /// What; never empty.
+    pub value: Box<[u8]>,
+}
+
 /// What a checkpoint says about a queue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QueueState {
@@ -67,6 +79,9 @@ pub struct QueueState {
     pub delivered_below: Seq,
     /// In ascending order of `first_seq`, not overlapping.
     pub blocks: Vec<BlockRef>,
+    /// What the queue's owner remembers: of each note the last one staged below the checkpoint's position, or a later
+    /// one.
+    pub notes: Vec<Note>,
 }
 
 /// A whole checkpoint.
@@ -262,6 +277,11 @@ fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
             settled.encode(out);
         }
     }
+    varint::put(out, state.notes.len() as u64);
+    for bytes in state.notes.iter().flat_map(|note| [&note.key, &note.value]) {
+        varint::put(out, bytes.len() as u64);
+        out.extend_from_slice(bytes);
+    }
 }
 
 fn read(disk: &dyn Disk, path: &Path, number: u64) -> Result<Checkpoint, StorageError> {
@@ -303,7 +323,7 @@ fn parse(bytes: &[u8], path: &Path, number: u64) -> Result<Checkpoint, StorageEr
     let mut queues = Vec::new();
     for _ in 0..queue_count {
         let offset = (content.len() - rest.len()) as u64;
-        let state = decode_queue(&mut rest)
+        let state = decode_queue(&mut rest, version)
             .ok_or_else(|| corrupt(path, offset, "checkpoint", "a queue's state", "other bytes"))?;
         queues.push(state);
     }
@@ -320,7 +340,7 @@ fn parse(bytes: &[u8], path: &Path, number: u64) -> Result<Checkpoint, StorageEr
     Ok(Checkpoint { number, lsn: u64_at(content, 16), clean: flags & FLAG_CLEAN != 0, queues })
 }
 
-fn decode_queue(bytes: &mut &[u8]) -> Option<QueueState> {
+fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState> {
     let id = QueueId(varint::take(bytes)?);
     let next_seq = varint::take(bytes)?;
     let floor = next_seq.checked_sub(varint::take(bytes)?)?;
@@ -350,7 +370,25 @@ fn decode_queue(bytes: &mut &[u8]) -> Option<QueueState> {
         let location = Location { file: SegmentId(file), class: Class::Durable, offset, len, records };
         blocks.push(BlockRef { location, first_seq, span, settled });
     }
-    Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks })
+    let notes = if version < VERSION_OF_NOTES { Vec::new() } else { decode_notes(bytes)? };
+    Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks, notes })
+}
+
+fn decode_notes(bytes: &mut &[u8]) -> Option<Vec<Note>> {
+    let count = usize::try_from(varint::take(bytes)?).ok()?;
+    // A note takes at least three bytes.
+    let mut notes = Vec::with_capacity(count.min(bytes.len() / 3));
+    for _ in 0..count {
+        notes.push(Note { key: decode_bytes(bytes)?, value: decode_bytes(bytes)? });
+    }
+    Some(notes)
+}
+
+fn decode_bytes(bytes: &mut &[u8]) -> Option<Box<[u8]>> {
+    let length = usize::try_from(varint::take(bytes)?).ok()?;
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken.into())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! ```text
 //! posthouse-data/
 //!   LOCK            held with flock while a process uses the directory; holds that process's number
-//!   FORMAT          "posthouse data directory, format 3\n"
+//!   FORMAT          "posthouse data directory, format 4\n"
 //!   meta.redb       the metadata store
 //!   checkpoint-<n>  states of all queues at a log position; replay starts there
 //!   wal/            the write-ahead log: preallocated files, used in turn
@@ -13,14 +13,15 @@
 //! ```
 //!
 //! Opening never removes anything but what lies in `spill/`. Format 2: segments may have blocks of version 2. Format 3: the
-//! log may have moves. Opening a directory of an older format makes it one of format 3.
+//! log may have moves. Format 4: the log may have notes, and checkpoints are of version 2. Opening a directory of an older
+//! format makes it one of format 4.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The format this build writes and the newest it reads.
-pub const DATA_FORMAT: u32 = 3;
+pub const DATA_FORMAT: u32 = 4;
 
 const FORMAT_PREFIX: &str = "posthouse data directory, format ";
 const SUB_DIRECTORIES: [&str; 3] = ["wal", "segments", "spill"];
@@ -245,7 +246,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 3\n");
+        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 4\n");
         for name in SUB_DIRECTORIES {
             fs::write(path.join(name).join("file"), b"x").unwrap();
         }
@@ -264,7 +265,7 @@ mod tests {
         DataDir::open_read_only(dir.path()).unwrap();
         assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 1\n");
         DataDir::open(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 3\n");
+        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 4\n");
     }
 
     #[test]
@@ -290,7 +291,7 @@ mod tests {
             format!("{shown} is not a data directory: it has no FORMAT file, but holds \"letter.txt\"")
         );
         for (text, expected) in [
-            ("posthouse data directory, format 4\n", "has format 4, this version reads formats up to 3"),
+            ("posthouse data directory, format 5\n", "has format 5, this version reads formats up to 4"),
             (
                 "garbage",
                 "FORMAT is damaged: expected \"posthouse data directory, format N\", got \"garbage\"",

@@ -41,7 +41,16 @@ impl QueueOwner for OneQueue {
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
         let location = self.at.lock().unwrap().unwrap();
         let blocks = vec![BlockRef { location, first_seq: 0, span: 10, settled: None }];
-        sink(QueueState { id: QueueId(1), next_seq: 10, floor: 0, covered: 10, delivered_below: 0, blocks });
+        let notes = Vec::new();
+        sink(QueueState {
+            id: QueueId(1),
+            next_seq: 10,
+            floor: 0,
+            covered: 10,
+            delivered_below: 0,
+            blocks,
+            notes,
+        });
     }
 }
 

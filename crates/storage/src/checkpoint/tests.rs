@@ -43,30 +43,61 @@ fn sample() -> Checkpoint {
         covered: 0,
         delivered_below: 0,
         blocks: Vec::new(),
+        notes: Vec::new(),
     };
-    let busy =
-        QueueState { id: QueueId(9), next_seq: 500, floor: 100, covered: 420, delivered_below: 130, blocks };
+    let notes = vec![Note { key: b"ab"[..].into(), value: b"xyz"[..].into() }];
+    let busy = QueueState {
+        id: QueueId(9),
+        next_seq: 500,
+        floor: 100,
+        covered: 420,
+        delivered_below: 130,
+        blocks,
+        notes,
+    };
     Checkpoint { number: 5, lsn: 0x0102_0304, clean: true, queues: vec![idle(1), busy, idle(u64::MAX)] }
 }
 
-#[test]
-fn version_1_bytes_are_fixed() {
-    let disk = disk(1);
+/// [`sample`] with a smaller bitmap.
+fn small_sample() -> Checkpoint {
     let mut checkpoint = sample();
     checkpoint.queues[1].blocks.pop();
     checkpoint.queues[1].blocks.push(block(1, 5000, 120, 12, &[0, 7]));
+    checkpoint
+}
+
+#[test]
+fn version_2_bytes_are_fixed() {
+    let disk = disk(1);
+    let checkpoint = small_sample();
     save(&disk, &checkpoint).unwrap();
-    let expected: &[u8] = b"PHCK\x01\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\
+    let expected: &[u8] = b"PHCK\x02\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\
+        \x01\0\0\0\0\0\0\
+        \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+        \x64\x14\0\x06\x18\x63\
+        \x0a\x19\0\x03\x88\x27\x63\x0c\0\0\0\x81\0\
+        \x01\x02ab\x03xyz\
+        \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\
+        \x03\0\0\0\0\0\0\0";
+    let bytes = &disk.contents()[Path::new("/d/checkpoint-0000000000000005")];
+    assert_eq!(&bytes[..bytes.len() - 8], expected);
+    assert_eq!(bytes[bytes.len() - 8..bytes.len() - 4], crc32c::crc32c(expected).to_le_bytes());
+    assert_eq!(reload(&disk).unwrap().checkpoint, Some(checkpoint));
+}
+
+#[test]
+fn version_1_is_read() {
+    let content: &[u8] = b"PHCK\x01\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\
         \x01\0\0\0\0\0\
         \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
         \x64\x14\0\x06\x18\x63\
         \x0a\x19\0\x03\x88\x27\x63\x0c\0\0\0\x81\0\
         \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\
         \x03\0\0\0\0\0\0\0";
-    let bytes = &disk.contents()[Path::new("/d/checkpoint-0000000000000005")];
-    assert_eq!(&bytes[..bytes.len() - 8], expected);
-    assert_eq!(bytes[bytes.len() - 8..bytes.len() - 4], crc32c::crc32c(expected).to_le_bytes());
-    assert_eq!(reload(&disk).unwrap().checkpoint, Some(checkpoint));
+    let bytes = [content, &crc32c::crc32c(content).to_le_bytes(), b"KCHP"].concat();
+    let mut expected = small_sample();
+    expected.queues[1].notes.clear();
+    assert_eq!(parse(&bytes, Path::new("x"), 5).unwrap(), expected);
 }
 
 #[test]
@@ -79,9 +110,9 @@ fn an_empty_directory_has_none() {
 fn a_newer_format_is_refused() {
     let disk = disk(1);
     save(&disk, &sample()).unwrap();
-    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 3);
+    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 1);
     let error = reload(&disk).unwrap_err().to_string();
-    assert!(error.contains("format version 2, expected at most 1"), "{error}");
+    assert!(error.contains("format version 3, expected at most 2"), "{error}");
 }
 
 #[test]
@@ -139,6 +170,7 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
             covered: id * 3,
             delivered_below: id * 3,
             blocks: Vec::new(),
+            notes: Vec::new(),
         })
         .collect();
     let blocks = (0..40_000).map(|i| block(u64::from(i) / 60, i % 60 * 99, u64::from(i) * 6000, 6000, &[]));
@@ -149,6 +181,7 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
         covered: 240_000_000,
         delivered_below: 3,
         blocks: blocks.collect(),
+        notes: Vec::new(),
     });
     let checkpoint = Checkpoint { number: 0, lsn: 7, clean: false, queues };
     save(&disk, &checkpoint).unwrap();
@@ -166,7 +199,9 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
 fn any_state() -> impl Strategy<Value = QueueState> {
     let block_parts = (0u64..50, 1u32..200, any::<u64>(), any::<u32>(), prop::option::of(any::<u64>()));
     let blocks = prop::collection::vec(block_parts, 0..6);
-    (any::<u64>(), blocks, any::<[u32; 3]>()).prop_map(|(id, parts, below)| {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..20);
+    let notes = prop::collection::vec((bytes(), bytes()), 0..4);
+    (any::<u64>(), blocks, any::<[u32; 3]>(), notes).prop_map(|(id, parts, below, notes)| {
         let mut end = 0;
         let blocks = parts.into_iter().map(|(gap, span, file, offset, settled)| {
             let first_seq = end + gap;
@@ -188,7 +223,9 @@ fn any_state() -> impl Strategy<Value = QueueState> {
         let blocks = blocks.collect();
         let [floor, covered, delivered_below] = below.map(u64::from);
         let next_seq = end.max(u64::from(u32::MAX));
-        QueueState { id: QueueId(id), next_seq, floor, covered, delivered_below, blocks }
+        let note = |(key, value): (Vec<u8>, Vec<u8>)| Note { key: key.into(), value: value.into() };
+        let notes = notes.into_iter().map(note).collect();
+        QueueState { id: QueueId(id), next_seq, floor, covered, delivered_below, blocks, notes }
     })
 }
 

@@ -6,6 +6,7 @@ use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{Chunk, ChunkBuilder};
 use posthouse_model::ids::{QueueId, Seq};
 
+use crate::checkpoint::Note;
 use crate::error::StorageError;
 use crate::segment::Location;
 
@@ -41,6 +42,10 @@ pub struct RecoveredQueue {
     pub delivered_below: Seq,
     /// Messages that were in damaged or missing files, as far as is known.
     pub lost: u64,
+    /// Messages below were in segments when the last checkpoint was made; those from here on come from the log.
+    pub covered: Seq,
+    /// What the owner had remembered, one note for each key.
+    pub notes: Vec<Note>,
     /// The live messages, in ascending order of `first_seq`, not overlapping; each chunk has at least one.
     pub chunks: Vec<RecoveredChunk>,
 }

@@ -17,7 +17,7 @@ use posthouse_model::ids::{QueueId, Seq};
 
 use super::NO_QUEUE;
 use super::recovered::{RecoveredChunk, RecoveredQueue, Source, without_settled};
-use crate::checkpoint::QueueState;
+use crate::checkpoint::{Note, QueueState};
 use crate::error::StorageError;
 use crate::segment::{BlockIn, Class, SegmentStore};
 use crate::wal::{Enqueue, LogRecord, Ranges};
@@ -49,6 +49,9 @@ struct Queue {
     /// What is below came from the checkpoint or from an earlier record.
     replayed_to: Seq,
     lost: u64,
+    /// What is below was in segments when the checkpoint was made.
+    covered: Seq,
+    notes: BTreeMap<Box<[u8]>, Box<[u8]>>,
     /// Bytes of records in memory.
     memory: usize,
     chunks: VecDeque<RecoveredChunk>,
@@ -87,6 +90,11 @@ impl<'a> Replay<'a> {
                 self.enqueue(&entered)?;
                 self.settle(source, ranges);
             }
+            LogRecord::Note { queue, key, value } => {
+                if let Some(queue) = self.known(queue) {
+                    queue.note(key, value);
+                }
+            }
             LogRecord::QueueDeleted { queue } => {
                 self.deleted.insert(queue);
                 if let Some(queue) = self.queues.remove(&queue) {
@@ -123,6 +131,8 @@ impl<'a> Replay<'a> {
                     floor,
                     delivered_below,
                     lost: queue.lost,
+                    covered: queue.covered,
+                    notes: queue.notes.into_iter().map(|(key, value)| Note { key, value }).collect(),
                     chunks: queue.chunks.into(),
                 }
             })
@@ -222,6 +232,8 @@ fn adopt(segments: &SegmentStore, state: QueueState, damages: &mut Vec<StorageEr
         next_seq: state.next_seq,
         delivered_below: state.delivered_below,
         replayed_to: state.covered,
+        covered: state.covered,
+        notes: state.notes.into_iter().map(|note| (note.key, note.value)).collect(),
         ..Queue::default()
     };
     for block in state.blocks {
@@ -290,6 +302,15 @@ impl Queue {
         });
         open.builder.copy_record_as(record, (seq - open.first_seq) as u32);
         self.memory += record.len();
+    }
+
+    /// Of notes with one key the last one counts, so applying the same ones twice changes nothing.
+    fn note(&mut self, key: &[u8], value: &[u8]) {
+        if value.is_empty() {
+            self.notes.remove(key);
+        } else {
+            self.notes.insert(key.into(), value.into());
+        }
     }
 
     fn settle(&mut self, from: Seq, to: Seq) {

@@ -21,6 +21,7 @@
 //! 4 queue deleted  | queue u64 |
 //! 5 move           | messages u32 | targets u32 | ranges u32 | zero u32 | source queue u64
 //!                  | (queue u64, first seq u64) x targets | (first seq u64, last seq u64) x ranges | message records |
+//! 6 note           | queue u64 | key length u32 | key | value |
 //! ```
 //!
 //! (There is no kind 3.)
@@ -37,6 +38,8 @@
 //!   `posthouse_model::record`, their deltas counting from 0 without holes.
 //! * A move is an enqueue and a settle of its source in one: there is no crash after which only one of them happened.
 //!   Kind 5 is there from data directory format 3 on.
+//! * A note is something small that a queue's owner remembers beside the messages: the last value of a key counts, and
+//!   an empty one means that there is none. Kind 6 is there from data directory format 4 on.
 //! * Flag 1 on a batch without records: the log was closed in good order there.
 
 use posthouse_model::ids::{Lsn, QueueId, Seq};
@@ -64,6 +67,7 @@ pub(super) const KIND_ENQUEUE: u8 = 1;
 pub(super) const KIND_SETTLE: u8 = 2;
 pub(super) const KIND_QUEUE_DELETED: u8 = 4;
 pub(super) const KIND_MOVE: u8 = 5;
+pub(super) const KIND_NOTE: u8 = 6;
 
 const FILE_MAGIC: &[u8; 8] = b"PHWALOG\n";
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"PHBT");
@@ -234,6 +238,15 @@ pub enum LogRecord<'a> {
         /// Which ones.
         ranges: Ranges<'a>,
     },
+    /// A queue's owner remembers something.
+    Note {
+        /// The queue.
+        queue: QueueId,
+        /// Of what.
+        key: &'a [u8],
+        /// What; empty for nothing any more.
+        value: &'a [u8],
+    },
     /// A queue and everything in it is gone. Its id is never used again.
     QueueDeleted {
         /// The queue.
@@ -312,6 +325,11 @@ impl<'a> LogRecord<'a> {
             }
             KIND_QUEUE_DELETED if body.len() == 8 => {
                 Some(Self::QueueDeleted { queue: QueueId(u64_at(body, 0)) })
+            }
+            KIND_NOTE => {
+                let (fixed, rest) = body.split_at_checked(12)?;
+                let (key, value) = rest.split_at_checked(u32_at(fixed, 8) as usize)?;
+                Some(Self::Note { queue: QueueId(u64_at(fixed, 0)), key, value })
             }
             _ => None,
         }
@@ -393,6 +411,8 @@ mod tests {
             (KIND_QUEUE_DELETED, &[0; 9]),
             (KIND_MOVE, &[0; 23]),
             (KIND_MOVE, &[1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]),
+            (KIND_NOTE, &[0; 11]),
+            (KIND_NOTE, &[0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]),
             (99, &[0; 8]),
         ] {
             assert_eq!(LogRecord::parse(&sealed(kind, body, 0, 0)), None, "kind {kind}");

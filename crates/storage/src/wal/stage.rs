@@ -9,7 +9,7 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 
 use super::format::{
-    KIND_ENQUEUE, KIND_MOVE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header,
+    KIND_ENQUEUE, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header,
     record_length, seal_record,
 };
 use super::{Wal, lock};
@@ -341,6 +341,21 @@ impl<'a> Stage<'a> {
                     staging.numbers([first, last]);
                 }
             }
+        })
+    }
+
+    /// Stages that the owner of `queue` remembers `value` of `key`, or nothing any more when it is empty. May be written
+    /// late, as [`Self::settle`].
+    ///
+    /// # Panics
+    /// When the record would reach 4 GiB.
+    pub fn note(&mut self, queue: QueueId, key: &[u8], value: &[u8]) -> Lsn {
+        self.stage(|staging| {
+            staging.record(KIND_NOTE, 12 + key.len() + value.len());
+            staging.buffer.bytes.extend_from_slice(&queue.0.to_le_bytes());
+            staging.buffer.bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
+            staging.buffer.bytes.extend_from_slice(key);
+            staging.buffer.bytes.extend_from_slice(value);
         })
     }
 

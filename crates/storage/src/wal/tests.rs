@@ -68,6 +68,7 @@ impl WalEvents for Recorder {
 enum Entry {
     Enqueue(Vec<(QueueId, Seq)>, u32, Vec<u8>),
     Settle(QueueId, Vec<(Seq, Seq)>),
+    Note(QueueId, Vec<u8>, Vec<u8>),
     Deleted(QueueId),
     Move(Box<Self>, Box<Self>),
 }
@@ -83,6 +84,7 @@ impl Entry {
                 Self::Move(Box::new(Self::of(LogRecord::Enqueue(entered))), Box::new(Self::of(left)))
             }
             LogRecord::Settle { queue, ranges } => Self::Settle(queue, ranges.iter().collect()),
+            LogRecord::Note { queue, key, value } => Self::Note(queue, key.to_vec(), value.to_vec()),
             LogRecord::QueueDeleted { queue } => Self::Deleted(queue),
         }
     }
@@ -97,6 +99,7 @@ impl Entry {
             }
             Self::Enqueue(targets, count, bytes) => stage.enqueue(targets, *count, Payload::Copy(bytes)),
             Self::Settle(queue, ranges) => stage.settle(*queue, ranges),
+            Self::Note(queue, key, value) => stage.note(*queue, key, value),
             Self::Deleted(queue) => stage.queue_deleted(*queue),
             Self::Move(entered, left) => match (&**entered, &**left) {
                 (Self::Enqueue(targets, count, bytes), Self::Settle(source, ranges)) => {

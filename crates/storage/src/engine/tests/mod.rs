@@ -61,6 +61,7 @@ enum Command {
     Enqueue { queue: u64, fan_out: bool, count: u32, bytes: usize, gap: u64 },
     Settle { queue: u64, skip: usize, count: usize },
     Move { from: u64, to: u64, skip: usize, count: usize },
+    Note { queue: u64, key: u8, value: Option<u32> },
     Purge { queue: u64 },
     Delete { queue: u64 },
     Sync,
@@ -78,6 +79,8 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(queue, skip, count)| Command::Settle { queue, skip, count }),
         6 => (queue.clone(), queue.clone(), 0usize..10, 1usize..30)
             .prop_map(|(from, to, skip, count)| Command::Move { from, to, skip, count }),
+        3 => (queue.clone(), 0u8..3, proptest::option::of(any::<u32>()))
+            .prop_map(|(queue, key, value)| Command::Note { queue, key, value }),
         1 => queue.clone().prop_map(|queue| Command::Purge { queue }),
         1 => queue.prop_map(|queue| Command::Delete { queue }),
         3 => Just(Command::Sync),
@@ -106,6 +109,7 @@ fn act(owner: &Owner, command: &Command) -> Result<(), StorageError> {
         Command::Move { from, to, skip, count } => {
             owner.transfer(current(owner, from), current(owner, to), skip, count)
         }
+        Command::Note { queue, key, value } => owner.note(current(owner, queue), key, value),
         Command::Purge { queue } => owner.purge(current(owner, queue)),
         Command::Delete { queue } => owner.delete(current(owner, queue)),
         Command::Sync => owner.store.wal().sync()?,

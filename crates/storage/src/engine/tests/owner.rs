@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use posthouse_model::chunk::ChunkBuilder;
 
 use super::*;
-use crate::checkpoint::{BlockRef, QueueState};
+use crate::checkpoint::{BlockRef, Note, QueueState};
 use crate::segment::Location;
 use crate::wal::Payload;
 use posthouse_model::bitmap::SeqBitmap;
@@ -43,6 +43,8 @@ struct OwnerQueue {
     chunks: Vec<OwnerChunk>,
     messages: BTreeMap<Seq, Message>,
     deleted: Option<Lsn>,
+    /// Every value that each note had, and when; none for a note that was taken back.
+    notes: BTreeMap<u8, Vec<(Lsn, Option<u32>)>>,
 }
 
 /// Queues with their messages, the store beneath, and the model beside.
@@ -80,6 +82,11 @@ impl Owner {
                 chunks: chunks.collect(),
                 messages: owner.read_all(queue),
                 deleted: None,
+                notes: queue
+                    .notes
+                    .iter()
+                    .map(|note| (note.key[0], vec![(0, Some(read_note(note)))]))
+                    .collect(),
             };
             owner.queues.lock().unwrap().insert(queue.id, state);
         }
@@ -185,6 +192,15 @@ impl Owner {
         }
     }
 
+    /// Remembers a value, or takes back what was remembered.
+    pub(super) fn note(&self, id: u64, key: u8, value: Option<u32>) {
+        let mut stage = self.store.wal().stage();
+        let mut queues = self.queues.lock().unwrap();
+        let bytes = value.map(|value| value.to_le_bytes().to_vec()).unwrap_or_default();
+        let lsn = stage.note(QueueId(id), &[key], &bytes);
+        queues.entry(QueueId(id)).or_default().notes.entry(key).or_default().push((lsn, value));
+    }
+
     pub(super) fn purge(&self, id: u64) {
         let mut stage = self.store.wal().stage();
         let mut queues = self.queues.lock().unwrap();
@@ -276,6 +292,13 @@ impl Owner {
         }
         for (id, queue) in &*before {
             let found = after.get(id);
+            for (key, values) in queue.notes.iter().filter(|_| queue.deleted.is_none()) {
+                let recovered = found.and_then(|queue| queue.notes.get(key)?.last()?.1);
+                let last_durable = values.iter().rposition(|(lsn, _)| *lsn <= durable);
+                let mut possible: Vec<_> = values[last_durable.unwrap_or(0)..].iter().map(|v| v.1).collect();
+                possible.extend(last_durable.is_none().then_some(None));
+                assert!(possible.contains(&recovered), "{id}: note {key} is {recovered:?} of {possible:?}");
+            }
             for (seq, message) in &queue.messages {
                 let left = |id: QueueId, seq: Seq| {
                     let message = &before[&id].messages[&seq];
@@ -319,6 +342,10 @@ impl Owner {
     pub(super) fn delivered_below(&self, id: u64) -> Seq {
         self.queues.lock().unwrap()[&QueueId(id)].delivered_below
     }
+}
+
+fn read_note(note: &Note) -> u32 {
+    u32::from_le_bytes(note.value[..].try_into().unwrap())
 }
 
 impl QueueOwner for Owner {
@@ -371,7 +398,11 @@ impl QueueOwner for Owner {
             }
             let first = queue.chunks.first().map_or(queue.next_seq, |chunk| chunk.first_seq);
             let (next_seq, delivered_below) = (queue.next_seq, queue.delivered_below);
-            sink(QueueState { id, next_seq, floor: first, covered, delivered_below, blocks });
+            let last = queue.notes.iter().filter_map(|(key, values)| Some((*key, values.last()?.1?)));
+            let note =
+                |(key, value): (u8, u32)| Note { key: [key].into(), value: value.to_le_bytes().into() };
+            let notes = last.map(note).collect();
+            sink(QueueState { id, next_seq, floor: first, covered, delivered_below, blocks, notes });
         }
     }
 }

@@ -29,6 +29,7 @@ mod reply_to;
 mod routing;
 mod settling;
 mod single_active;
+mod stream_consumers;
 mod streams;
 mod transactions;
 mod wire_errors_channel;

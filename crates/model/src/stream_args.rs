@@ -56,6 +56,12 @@ const DURABILITY: &str = "x-durability";
 const OFFSET: &str = "x-stream-offset";
 const FILTER: &str = "x-stream-filter";
 const MATCH_UNFILTERED: &str = "x-stream-match-unfiltered";
+const TRACKING: &str = "x-stream-automatic-offset-tracking";
+const NAME: &str = "x-stream-consumer-name";
+const SINGLE_ACTIVE: &str = "x-single-active-consumer";
+
+/// Bytes of a consumer's name.
+const NAME_BYTES_MAX: usize = 255;
 
 /// The largest segment size that can be asked for.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 3_000_000_000;
@@ -75,13 +81,14 @@ pub struct StreamArguments {
 }
 
 /// Where a consumer of a stream begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum StreamOffset {
     /// At the oldest message that is kept.
     First,
     /// At the newest message.
     Last,
     /// At the next message that comes.
+    #[default]
     Next,
     /// At the message of this number; when there is none yet, it is waited for.
     Number(u64),
@@ -90,7 +97,7 @@ pub enum StreamOffset {
 }
 
 /// The arguments of `basic.consume` on a stream.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct StreamConsumerArguments {
     /// Where to begin.
     pub offset: StreamOffset,
@@ -98,6 +105,12 @@ pub struct StreamConsumerArguments {
     pub filter: Vec<Vec<u8>>,
     /// Messages without a filter value are wanted, too.
     pub match_unfiltered: bool,
+    /// The name under which its offset is stored, when the arguments give one.
+    pub name: Option<Vec<u8>>,
+    /// Its offset is stored, under its tag when it has no other name.
+    pub tracking: bool,
+    /// It takes turns with the other consumers of its name.
+    pub single_active: bool,
 }
 
 impl StreamArguments {
@@ -154,7 +167,7 @@ impl StreamConsumerArguments {
     /// Reads the arguments of a consumer of the stream `queue`: 406 for bad values and for arguments of other queue
     /// types. Intervals are counted back from `now_ms`, in milliseconds since the Unix epoch.
     pub fn parse(table: &FieldTable, queue: Resource<'_>, now_ms: u64) -> Result<Self, ReplyError> {
-        let mut arguments = Self { offset: StreamOffset::Next, filter: Vec::new(), match_unfiltered: false };
+        let mut arguments = Self::default();
         for (name, value) in &table.0 {
             let unacceptable = || {
                 let reason = format!("{{unacceptable_type,{}}}", value.type_name());
@@ -166,18 +179,30 @@ impl StreamConsumerArguments {
                         .ok_or_else(|| errors::invalid_argument(OFFSET, queue, &invalid_offset(value)))?;
                 }
                 FILTER => arguments.filter = filter(value).ok_or_else(unacceptable)?,
-                MATCH_UNFILTERED => match value {
-                    FieldValue::Bool(value) => arguments.match_unfiltered = *value,
-                    _ => return Err(unacceptable()),
-                },
+                MATCH_UNFILTERED => arguments.match_unfiltered = flag(value).ok_or_else(unacceptable)?,
+                TRACKING => arguments.tracking = flag(value).ok_or_else(unacceptable)?,
+                SINGLE_ACTIVE => arguments.single_active = flag(value).ok_or_else(unacceptable)?,
+                NAME => {
+                    let FieldValue::LongStr(text) = value else { return Err(unacceptable()) };
+                    if !(1..=NAME_BYTES_MAX).contains(&text.len()) {
+                        let reason = format!("\"expected 1 to {NAME_BYTES_MAX} bytes, got {}\"", text.len());
+                        return Err(errors::invalid_argument(NAME, queue, &reason));
+                    }
+                    arguments.name = Some(text.clone());
+                }
                 other if OF_OTHER_QUEUE_TYPES_CONSUMERS.contains(&other) => {
                     return Err(errors::argument_of_no_stream(other, queue));
                 }
                 _ => {}
             }
         }
+        arguments.tracking |= arguments.single_active || arguments.name.is_some();
         Ok(arguments)
     }
+}
+
+fn flag(value: &FieldValue) -> Option<bool> {
+    if let FieldValue::Bool(flag) = value { Some(*flag) } else { None }
 }
 
 fn integer(name: &str, value: &FieldValue, queue: Resource<'_>) -> Result<i64, ReplyError> {
@@ -326,6 +351,21 @@ mod tests {
         let start = "invalid arg 'x-stream-offset' for queue 'q' in vhost '/': {invalid_stream_offset_arg,";
         assert_eq!(error(text("7x")), format!("{start}{{longstr,<<\"7x\">>}}}}"));
         assert_eq!(error(FieldValue::I64(-1)), format!("{start}{{long,-1}}}}"));
+        let named = parse(NAME, text("app")).unwrap();
+        assert!(named.tracking && !named.single_active && named.name.as_deref() == Some(b"app"));
+        assert!(parse(TRACKING, FieldValue::Bool(true)).unwrap().tracking);
+        assert!(!parse(TRACKING, FieldValue::Bool(false)).unwrap().tracking);
+        let single = parse(SINGLE_ACTIVE, FieldValue::Bool(true)).unwrap();
+        assert!(single.single_active && single.tracking && single.name.is_none());
+        assert_eq!(
+            parse(NAME, text("")).unwrap_err().text,
+            "invalid arg 'x-stream-consumer-name' for queue 'q' in vhost '/': \"expected 1 to 255 bytes, got 0\""
+        );
+        assert!(parse(NAME, text(&"x".repeat(256))).is_err());
+        assert_eq!(
+            parse(TRACKING, text("true")).unwrap_err().text,
+            "invalid arg 'x-stream-automatic-offset-tracking' for queue 'q' in vhost '/': {unacceptable_type,longstr}"
+        );
         let filtered = parse(FILTER, FieldValue::Array(vec![text("a"), text("b")])).unwrap();
         assert_eq!(filtered.filter, [b"a", b"b"]);
         assert_eq!(parse(FILTER, text("a")).unwrap().filter, [b"a"]);

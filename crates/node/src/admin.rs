@@ -47,6 +47,24 @@ pub enum AdminError {
     /// The connection does not exist.
     #[error("connection '{0}' does not exist")]
     NoSuchConnection(String),
+    /// The stream does not exist, or is a queue of another type.
+    #[error("no stream '{stream}' in vhost '{vhost}'")]
+    NoSuchStream {
+        /// Its name.
+        stream: String,
+        /// Its virtual host.
+        vhost: String,
+    },
+    /// The stream has stored no offset for this name.
+    #[error("no offset is stored for '{reference}' in stream '{stream}' in vhost '{vhost}'")]
+    NoStoredOffset {
+        /// The consumer's name.
+        reference: String,
+        /// The stream's name.
+        stream: String,
+        /// Its virtual host.
+        vhost: String,
+    },
     /// Some connections were asked and said nothing.
     #[error("{0} connections did not answer in time")]
     NoAnswer(usize),
@@ -261,6 +279,7 @@ fn change_auth(
 
 mod parameters;
 mod policies;
+pub mod streams;
 #[cfg(test)]
 mod tests;
 mod vhosts;

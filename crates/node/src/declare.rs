@@ -355,8 +355,13 @@ impl Broker {
     pub fn remove_consumer(&self, vhost: &VirtualHost, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
         let mut wakes = Vec::new();
         let (unused, departed) = {
+            let mut stage = self.wal().filter(|_| queue.is_stream).map(|wal| wal.stage());
             let mut state = queue.lock();
             let unused = state.machine.remove_consumer(consumer, &mut wakes);
+            if let Some(stream) = state.machine.stream() {
+                // Another one of its name may begin.
+                streams::log_notes(queue, stream, stage.as_mut());
+            }
             residency::read_for_stream(self, queue, &mut state);
             (unused, deliver::take_departed(self, queue, &mut state))
         };

@@ -67,6 +67,8 @@ struct Slot {
     builder: ChunkBuilder,
     /// Whether one of the queues may refuse messages: then it is kept where each came from.
     tracked: bool,
+    /// Whether a stream may have kept one of the messages before: their publishers number them.
+    numbered: bool,
     origins: Vec<Origin>,
     /// Whether it is on the list of slots to hand over.
     listed: bool,
@@ -183,6 +185,7 @@ impl Publisher {
             persistent: false,
             builder: ChunkBuilder::default(),
             tracked,
+            numbered: false,
             origins: Vec::new(),
             listed: false,
             by_level,
@@ -230,6 +233,19 @@ impl Publisher {
     pub fn note_origin(&mut self, id: SlotId, origin: Origin) {
         if let Some(slot) = self.slots.get_mut(id as usize) {
             slot.origins.push(origin);
+        }
+    }
+
+    /// Whether one of the queues is a stream.
+    pub fn has_stream(&self, id: SlotId) -> bool {
+        self.slots.get(id as usize).is_some_and(|slot| slot.any_stream)
+    }
+
+    /// Notes that the publisher of the message that was appended last numbers its messages, so that a stream keeps it
+    /// once. A message that is kept already is as good as one that is kept now.
+    pub fn note_numbered(&mut self, id: SlotId) {
+        if let Some(slot) = self.slots.get_mut(id as usize) {
+            slot.numbered = true;
         }
     }
 
@@ -430,14 +446,19 @@ impl Handing {
                 && queue.durability(&state) != Durability::Memory;
             let persistence = if logged { Persistence::Persistent } else { Persistence::Transient };
             // What is not known by its origin cannot be refused: the limit was set after it was gathered.
-            if slot.tracked {
+            let mut origins = &slot.origins[..];
+            if let Some(stream) = state.machine.stream().filter(|_| slot.numbered) {
+                stream.admit(records, logged, &mut self.turned_away);
+                // The stream has them already: they are not refused.
+                origins = &[];
+            } else if slot.tracked {
                 state.machine.refuse(records, count, &mut self.turned_away);
             }
             let pushed = if !self.turned_away.is_empty() {
-                let (part, turned_away) = self.take_apart(records, &slot.origins);
+                let (part, turned_away) = self.take_apart(records, origins);
                 let pushed = part.count();
                 self.push_part(queue.id, &mut state.machine, part, (persistence, lsn), logged, false);
-                if state.machine.settings().dead_letters_refused() {
+                if !queue.is_stream && state.machine.settings().dead_letters_refused() {
                     self.push_part(
                         queue.id,
                         &mut state.machine,
@@ -483,6 +504,7 @@ impl Handing {
         }
         slot.builder.clear();
         slot.origins.clear();
+        slot.numbered = false;
         pressed
     }
 

@@ -263,7 +263,8 @@ fn restore(
         let object = policies::object(kind == QueueKind::Stream);
         let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
         let settings = policies::effective_settings(declared, applied.as_deref());
-        let machine = machine(kind, &definition, settings.clone(), found.remove(&id).unwrap_or_default())?;
+        let found = found.remove(&id).unwrap_or_default();
+        let machine = machine(broker, kind, &definition, settings.clone(), found)?;
         messages += machine.ready();
         let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
         queue.lock().policy = applied;
@@ -354,6 +355,7 @@ fn unreadable(refused: ReplyError) -> RecordError {
 }
 
 fn machine(
+    broker: &Broker,
     kind: QueueKind,
     definition: &QueueDefinition,
     settings: QueueSettings,
@@ -367,7 +369,7 @@ fn machine(
         QueueKind::Stream => {
             let resource = Resource::queue(&definition.vhost, &definition.name);
             let arguments = StreamArguments::parse(definition.arguments.clone(), resource);
-            Ok(streams::recover(&arguments.map_err(unreadable)?, settings, found.pop()))
+            Ok(streams::recover(broker, &arguments.map_err(unreadable)?, settings, found.pop()))
         }
     }
 }

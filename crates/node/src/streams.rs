@@ -10,11 +10,14 @@ use posthouse_model::stream_args::{StreamArguments, StreamConsumerArguments};
 use posthouse_queue::machine::roster::ConsumerId;
 use posthouse_queue::stream::directory::{Block, ToStore, join};
 use posthouse_queue::stream::filter::{Filter, summarize};
-use posthouse_queue::stream::{Read, Recovered, Stream};
+use posthouse_queue::stream::notes;
+use posthouse_queue::stream::offsets::{NAMES_MAX, TooManyNames};
+use posthouse_queue::stream::{Read, ReaderOptions, Recovered, Stream};
 use posthouse_storage::StorageError;
-use posthouse_storage::checkpoint::{BlockRef, QueueState};
+use posthouse_storage::checkpoint::{BlockRef, Note, QueueState};
 use posthouse_storage::engine::{ChunkSink, LiveChunk, RecoveredQueue, Source};
 use posthouse_storage::segment::{BlockIn, Class, Location, SegmentStore};
+use posthouse_storage::wal::Stage;
 use tracing::error;
 
 use crate::broker::Broker;
@@ -65,6 +68,7 @@ pub(crate) fn declare(declaration: &QueueDeclaration, resource: Resource<'_>) ->
 
 /// The machine of a stream that was declared with `arguments` before a restart, with what was found of it.
 pub(crate) fn recover(
+    broker: &Broker,
     arguments: &StreamArguments,
     settings: QueueSettings,
     found: Option<RecoveredQueue>,
@@ -88,21 +92,43 @@ pub(crate) fn recover(
             }
         }
     }
-    let found = Recovered { floor: found.floor, next_seq: found.next_seq, blocks, recent };
-    Machine::Stream(Box::new(Stream::recover(settings, filter_bytes, found)))
+    let (covered, replayed) = (found.covered, recent.clone());
+    let from_log: Vec<_> = blocks.iter().filter(|block| block.end_seq() > covered).cloned().collect();
+    let recovered = Recovered { floor: found.floor, next_seq: found.next_seq, blocks, recent };
+    let mut stream = Stream::recover(settings, filter_bytes, recovered);
+    for note in &found.notes {
+        if !stream.remember(&note.key, &note.value) {
+            error!(queue = %found.id, key = ?note.key, "a note of a stream has no form that is known");
+        }
+    }
+    // What was replayed to segments, because there was no room in memory, is read once more.
+    for block in from_log {
+        let (Some(segments), Some((location, _))) = (broker.segments(), block.stored) else { continue };
+        match segments.read(&location, found.id, block.first_seq) {
+            Ok(chunk) => stream.recall_publishers(block.first_seq, &chunk, covered),
+            Err(problem) => error!(queue = %found.id, %problem, "cannot read who published messages"),
+        }
+    }
+    for (first_seq, chunk) in replayed {
+        stream.recall_publishers(first_seq, &chunk, covered);
+    }
+    Machine::Stream(Box::new(stream))
 }
 
-/// Adds a consumer to a stream.
+/// Adds a consumer to a stream. Its offset is stored under `name`, if that is given.
 ///
 /// # Errors
-/// When the stream is gone.
+/// When the stream is gone, or has stored the offsets of too many names.
 pub fn add_reader(
+    broker: &Broker,
     queue: &QueueHandle,
     consumer: ConsumerId,
     waker: ConsumerWaker,
     arguments: &StreamConsumerArguments,
+    name: Option<&[u8]>,
 ) -> Result<(), ReplyError> {
     let definition = &queue.definition;
+    let mut stage = name.and_then(|_| broker.wal()).map(|wal| wal.stage());
     let mut state = queue.lock();
     let Some(stream) = state.machine.stream() else {
         return Err(errors::no_queue(&definition.vhost, &definition.name));
@@ -111,8 +137,57 @@ pub fn add_reader(
         values: arguments.filter.iter().map(|value| value.as_slice().into()).collect(),
         match_unfiltered: arguments.match_unfiltered,
     });
-    stream.add_reader(consumer, waker, arguments.offset, filter);
+    let (start, single_active) = (arguments.offset, arguments.single_active);
+    let options = ReaderOptions { start, filter, name: name.map(Into::into), single_active };
+    stream.add_reader(consumer, waker, options).map_err(|TooManyNames| {
+        let resource = Resource::queue(&definition.vhost, &definition.name);
+        errors::too_many_stored_offsets(resource, NAMES_MAX)
+    })?;
+    log_notes(queue, stream, stage.as_mut());
     Ok(())
+}
+
+/// Tells the log what a stream is to remember. The stage was there before the stream was locked, so that the log has
+/// notes in the order in which they were made.
+pub(crate) fn log_notes(
+    queue: &QueueHandle,
+    stream: &mut Stream<Location, ConsumerWaker>,
+    stage: Option<&mut Stage<'_>>,
+) {
+    let notes = stream.take_notes();
+    if let Some(stage) = stage {
+        for note in notes {
+            stage.note(queue.id, &note.key, &note.value);
+        }
+    }
+}
+
+/// What becomes of deliveries of a consumer whose offset is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// They are done with.
+    Settled,
+    /// They are to come again, when somebody of that name begins anew.
+    GivenBack,
+}
+
+/// A consumer whose offset is stored settles messages or gives them back.
+pub fn settle(
+    broker: &Broker,
+    queue: &QueueHandle,
+    consumer: ConsumerId,
+    ranges: &deliver::Ranges,
+    outcome: Outcome,
+) {
+    let mut stage = broker.wal().map(|wal| wal.stage());
+    let mut state = queue.lock();
+    let Some(stream) = state.machine.stream() else { return };
+    match outcome {
+        Outcome::Settled => stream.settle(consumer, ranges),
+        Outcome::GivenBack => return stream.give_back(consumer, ranges),
+    }
+    log_notes(queue, stream, stage.as_mut());
+    state.counters.acknowledged += ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>();
 }
 
 /// Called after messages arrived, with what the stream takes: starts a spill when it has too much in memory; whether
@@ -200,6 +275,8 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
         })
         .collect();
     let floor = stream.floor().min(covered);
+    let note = |note: notes::Note| Note { key: note.key.into(), value: note.value.into() };
+    let notes = stream.notes().into_iter().map(note).collect();
     QueueState {
         id: queue.id,
         next_seq: stream.next_seq(),
@@ -207,7 +284,7 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
         covered,
         delivered_below: floor,
         blocks,
-        notes: Vec::new(),
+        notes,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::machine::browse::Glimpse;
 use crate::machine::chunks::{Persistence, Settled};
 use crate::machine::departures::{Departed, DepartureCounts, Reason};
 use crate::machine::roster::{ConsumerId, Roster, Standing};
+use crate::machine::single_active::Activity;
 use crate::machine::{Limits, Queue, Run, TakeEnd};
 use crate::stream::Stream;
 
@@ -72,6 +73,14 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         match self {
             Self::Classic(queue) => queue.set_settings(settings),
             Self::Stream(stream) => stream.set_settings(settings),
+        }
+    }
+
+    /// Whether a consumer is given messages.
+    pub fn activity(&self, id: ConsumerId) -> Activity {
+        match self {
+            Self::Classic(queue) => queue.roster.activity(id),
+            Self::Stream(stream) => stream.activity(id),
         }
     }
 
@@ -221,7 +230,7 @@ impl<L: Copy, W: Clone> Machine<L, W> {
                 queue.enforce_limits();
                 removed
             }
-            Self::Stream(stream) => stream.remove_reader(consumer),
+            Self::Stream(stream) => stream.remove_reader(consumer, wakes),
         };
         removed && self.roster().is_empty()
     }

@@ -54,3 +54,22 @@ pub fn invalid_value_for(argument: &str) -> ReplyError {
 pub fn invalid_type_for(argument: &str) -> ReplyError {
     ReplyError::new(PreconditionFailed, format!("Invalid type for {argument}"))
 }
+
+/// A consumer whose offset is to be stored, without a name of its client's.
+pub fn stream_consumer_without_name(stream: Resource<'_>) -> ReplyError {
+    let text = format!(
+        "consumer name is not set for stream {stream}: its offset is stored under its tag or 'x-stream-consumer-name'"
+    );
+    ReplyError::new(PreconditionFailed, text)
+}
+
+/// A consumer whose offset is to be stored, under a name for which there is no room.
+pub fn too_many_stored_offsets(stream: Resource<'_>, limit: usize) -> ReplyError {
+    let text = format!("{stream} has offsets of {limit} consumer names, which is the most that are stored");
+    ReplyError::new(PreconditionFailed, text)
+}
+
+/// A message that names its publisher for deduplication, and cannot be told from others of it.
+pub fn invalid_publishing(header: &str, expected: &str) -> ReplyError {
+    ReplyError::new(PreconditionFailed, format!("invalid header '{header}': expected {expected}"))
+}

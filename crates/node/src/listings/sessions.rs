@@ -124,7 +124,7 @@ pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
         consumers.sort_unstable_by_key(|(id, _)| *id);
         for (id, consumer) in consumers {
             let Some((info, report)) = reports.remove(&id) else { continue };
-            let activity = state.machine.roster().activity(id);
+            let activity = state.machine.activity(id);
             let ConsumerReport { channel, tag, ack_required, prefetch, arguments, .. } = report;
             rows.push(ConsumerRow {
                 queue_name: queue.definition.name.to_string(),

@@ -6,6 +6,7 @@ mod connections;
 mod definitions;
 mod policies;
 mod queues;
+mod streams;
 mod topology;
 mod users;
 mod vhosts;
@@ -19,6 +20,7 @@ const SUBJECTS: &[&[Command]] = &[
     users::COMMANDS,
     vhosts::COMMANDS,
     queues::COMMANDS,
+    streams::COMMANDS,
     topology::COMMANDS,
     connections::COMMANDS,
     policies::COMMANDS,

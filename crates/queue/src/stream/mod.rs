@@ -13,6 +13,9 @@ mod browse;
 mod cache;
 pub mod directory;
 pub mod filter;
+pub mod notes;
+pub mod offsets;
+pub mod publishers;
 mod reader;
 mod residency;
 pub mod retention;
@@ -33,6 +36,9 @@ use crate::machine::roster::{ConsumerId, Roster, Standing};
 use cache::Cache;
 use directory::{Block, Directory};
 use filter::Filter;
+use notes::{Note, Remembered};
+use offsets::{Offsets, TooManyNames, Tracking};
+use publishers::Publishers;
 use reader::Reader;
 pub use residency::Read;
 use retention::{Limits, Retention};
@@ -55,8 +61,24 @@ pub struct Stream<L, W> {
     ahead: VecDeque<Seq>,
     /// Something may have to be read.
     has_work: bool,
+    offsets: Offsets,
+    publishers: Publishers,
     /// Who reads.
     pub roster: Roster<W>,
+}
+
+/// What a reader wants.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReaderOptions {
+    /// Where it begins.
+    pub start: StreamOffset,
+    /// Which messages it wants; none for all.
+    pub filter: Option<Filter>,
+    /// The name under which its offset is stored; up to [`offsets::NAME_BYTES_MAX`] bytes. One that is stored wins
+    /// over `start`.
+    pub name: Option<Box<[u8]>>,
+    /// It takes turns with the others of its name: one of them reads, until it leaves.
+    pub single_active: bool,
 }
 
 /// What a stream starts with after a restart. What is in memory is newer than every block.
@@ -97,6 +119,8 @@ impl<L: Copy, W: Clone> Stream<L, W> {
             waiting: VecDeque::new(),
             ahead: VecDeque::new(),
             has_work: false,
+            offsets: Offsets::default(),
+            publishers: Publishers::default(),
             roster: Roster::default(),
         };
         for block in found.blocks {
@@ -200,23 +224,67 @@ impl<L: Copy, W: Clone> Stream<L, W> {
         }
     }
 
+    /// Takes over what was remembered before a restart; false when it has no form that is known.
+    pub fn remember(&mut self, key: &[u8], value: &[u8]) -> bool {
+        match notes::read(key, value) {
+            Some(Remembered::Offset(name, next)) => self.offsets.restore(name, next, self.next_seq()),
+            Some(Remembered::Publisher(name, id, seq)) => self.publishers.restore(name, id, seq),
+            None => return false,
+        }
+        true
+    }
+
+    /// Notes who has published the messages of a chunk from the number `covered` on, which are not remembered
+    /// otherwise. Called after [`Self::remember`], for each chunk in order.
+    pub fn recall_publishers(&mut self, first_seq: Seq, chunk: &Chunk, covered: Seq) {
+        self.publishers.restore_from(first_seq, chunk, covered);
+    }
+
+    /// What is to be remembered across a restart, beside messages that are not in segments.
+    pub fn notes(&self) -> Vec<Note> {
+        self.offsets.notes().chain(self.publishers.notes(self.covered())).collect()
+    }
+
     /// Adds a reader. It parks at its first [`Self::take`], or is handed something.
-    pub fn add_reader(&mut self, id: ConsumerId, waker: W, start: StreamOffset, filter: Option<Filter>) {
-        let mut reader = Reader { filter, ..Reader::default() };
+    ///
+    /// # Errors
+    /// When it has a name and there are too many; it is not added then.
+    pub fn add_reader(
+        &mut self,
+        id: ConsumerId,
+        waker: W,
+        options: ReaderOptions,
+    ) -> Result<(), TooManyNames> {
+        let ReaderOptions { start, filter, name, single_active } = options;
+        let tracking = name.map(|name| Box::new(Tracking::new(name, single_active, start)));
+        self.readers.insert(id, Reader { filter, tracking, ..Reader::default() });
+        self.place(id, start);
+        if let Err(refused) = self.join(id) {
+            self.readers.remove(&id);
+            return Err(refused);
+        }
+        self.roster.add(id, waker, 0, false);
+        Ok(())
+    }
+
+    /// Lets a reader begin somewhere.
+    fn place(&mut self, id: ConsumerId, start: StreamOffset) {
+        let (floor, next_seq) = (self.floor, self.next_seq());
+        let Some(reader) = self.readers.get_mut(&id) else { return };
+        (reader.place, reader.seek_ms, reader.not_before_ms) = (None, None, None);
         match start {
-            StreamOffset::First => reader.cursor = self.floor,
-            StreamOffset::Last => reader.cursor = self.next_seq().saturating_sub(1),
-            StreamOffset::Next => reader.cursor = self.next_seq(),
+            StreamOffset::First => reader.cursor = floor,
+            StreamOffset::Last => reader.cursor = next_seq.saturating_sub(1),
+            StreamOffset::Next => reader.cursor = next_seq,
             StreamOffset::Number(seq) => reader.cursor = seq,
             StreamOffset::Since(ms) => reader.seek_ms = Some(ms),
         }
-        self.readers.insert(id, reader);
-        self.roster.add(id, waker, 0, false);
     }
 
-    /// Removes a reader; whether it was there.
-    pub fn remove_reader(&mut self, id: ConsumerId) -> bool {
+    /// Removes a reader; whether it was there. The next of its group gets its turn.
+    pub fn remove_reader(&mut self, id: ConsumerId, wakes: &mut Vec<W>) -> bool {
         self.block(id);
+        self.leave(id, wakes);
         self.readers.remove(&id);
         self.roster.remove(id)
     }

@@ -7,6 +7,7 @@ use posthouse_model::ids::Seq;
 use posthouse_model::record::Record;
 
 use super::filter::Filter;
+use super::offsets::Tracking;
 use crate::machine::{Limits, Run};
 
 /// See the module's documentation.
@@ -25,6 +26,8 @@ pub(super) struct Reader {
     pub(super) claim: Option<Seq>,
     /// The block whose summary does not rule out what the reader wants.
     pub(super) checked: Option<Seq>,
+    /// What a named reader has not settled.
+    pub(super) tracking: Option<Box<Tracking>>,
 }
 
 /// What is left of a taking's limits.

@@ -8,6 +8,7 @@ use posthouse_model::ids::Seq;
 use super::Stream;
 use super::reader::{Left, Walked};
 use crate::machine::roster::{ConsumerId, Standing};
+use crate::machine::single_active::Activity;
 use crate::machine::{Limits, Run, TakeEnd};
 
 /// Bytes of messages that a reader may pass over in one taking.
@@ -26,9 +27,18 @@ enum Found {
 }
 
 impl<L: Copy, W: Clone> Stream<L, W> {
-    /// Takes messages for a reader, appending to `runs`, and moves its cursor behind them.
+    /// Takes messages for a reader, appending to `runs`, and moves its cursor behind them. One that waits for its turn
+    /// gets none; it is woken when that comes.
     pub fn take(&mut self, id: ConsumerId, limits: Limits, runs: &mut Vec<Run>) -> TakeEnd {
+        if self.activity(id) == Activity::Waiting {
+            self.roster.set(id, Standing::Blocked);
+            return TakeEnd::Parked;
+        }
+        let from = runs.len();
         let end = self.take_some(id, limits, runs);
+        if let Some(tracking) = self.readers.get_mut(&id).and_then(|reader| reader.tracking.as_mut()) {
+            runs[from..].iter().for_each(|run| tracking.handed_out(run.first_seq, run.last_seq()));
+        }
         let standing = match end {
             TakeEnd::Limit => Standing::Running,
             TakeEnd::Parked => Standing::Parked,

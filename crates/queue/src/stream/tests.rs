@@ -10,6 +10,8 @@ use super::directory::join;
 use super::*;
 use crate::machine::{Run, TakeEnd};
 
+mod named;
+
 const UNLIMITED: Limits = Limits { max_bytes: None, max_age_ms: None, segment_bytes: 1 << 40 };
 
 const NOTHING: Recovered<u64> = Recovered { floor: 0, next_seq: 0, blocks: Vec::new(), recent: Vec::new() };
@@ -102,7 +104,8 @@ impl Rig {
     }
 
     fn add(&mut self, id: ConsumerId, offset: StreamOffset, filter: Option<Filter>) {
-        self.stream.add_reader(id, id, offset, filter);
+        let options = ReaderOptions { start: offset, filter, name: None, single_active: false };
+        self.stream.add_reader(id, id, options).unwrap();
     }
 
     fn take(&mut self, id: ConsumerId, messages: u32, bytes: usize) -> (TakeEnd, Vec<Seq>) {
@@ -166,7 +169,7 @@ fn every_offset_begins_where_it_should() {
         ] {
             rig.add(1, offset, None);
             assert_eq!(rig.drain(1), (first..1000).collect::<Vec<_>>(), "{offset:?}, keep {keep}");
-            assert!(rig.stream.remove_reader(1));
+            assert!(rig.stream.remove_reader(1, &mut Vec::new()));
         }
         rig.add(1, StreamOffset::Number(1003), None);
         assert!(rig.drain(1).is_empty());

@@ -15,6 +15,7 @@ use posthouse_queue::machine::departures::Reason;
 use super::consumer::Consumer;
 use super::reply_to;
 use super::session::Session;
+use super::settling::How;
 use super::tx::Verdict;
 use super::unacked::Outstanding;
 
@@ -74,8 +75,11 @@ impl Session {
         let id = self.broker.next_consumer_id();
         let slot = self.consumers.next_slot();
         let waker = ConsumerWaker::new(self.waker.clone(), slot, number, tag.clone());
+        let mut is_named = false;
         if queue.is_stream {
-            self.add_stream_consumer(number, &queue, *no_ack, arguments, (id, waker))?;
+            let identity = (id, waker);
+            is_named =
+                self.add_stream_consumer(number, &queue, *no_ack, arguments, consumer_tag, identity)?;
         } else {
             let priority = ConsumerArguments::parse(arguments.clone(), resource)?.priority;
             self.broker.add_consumer(&queue, id, waker, priority, *exclusive)?;
@@ -83,7 +87,9 @@ impl Session {
         let Some(channel) = self.channel(number) else { return Ok(()) };
         channel.tags.insert(tag.clone(), slot);
         let prefetch = channel.prefetch;
-        let consumer = Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch, arguments.clone());
+        let mut consumer =
+            Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch, arguments.clone());
+        consumer.is_named = is_named;
         self.consumers.insert(consumer);
         if !nowait {
             self.send(number, &Method::BasicConsumeOk { consumer_tag: &tag });
@@ -216,10 +222,14 @@ impl Session {
         if channel.prefetch_global != 0 {
             self.list_channel(number);
         }
+        let named = run.consumer.and_then(|slot| self.consumers.get_mut(slot)).filter(|c| c.is_named);
+        if let Some(id) = named.map(|consumer| consumer.id) {
+            return self.settle_named(id, run, verdict);
+        }
         match verdict {
-            Verdict::Settle => self.settling.add(&run.queue, None, run.first_seq, run.last_seq()),
+            Verdict::Settle => self.settling.add(&run.queue, How::Settled, run.first_seq, run.last_seq()),
             Verdict::Reject(reason) => {
-                self.settling.add(&run.queue, Some(reason), run.first_seq, run.last_seq())
+                self.settling.add(&run.queue, How::Rejected(reason), run.first_seq, run.last_seq())
             }
             Verdict::Requeue => {
                 deliver::requeue(&self.broker, &run.queue, &[(run.first_seq, run.last_seq())])

@@ -28,6 +28,8 @@ pub(crate) struct Consumer {
     pub prefetch: u16,
     /// As the client sent them, to be shown.
     pub arguments: FieldTable,
+    /// Its stream stores its offset.
+    pub is_named: bool,
     /// Outstanding deliveries.
     pub unacked: u32,
     /// The constant part of its deliveries.
@@ -57,6 +59,7 @@ impl Consumer {
             no_ack,
             prefetch,
             arguments,
+            is_named: false,
             unacked: 0,
             blocked: false,
             listed: false,

@@ -169,7 +169,12 @@ impl Session {
         if needs_care(header) {
             let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
             let special = Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
-            self.may_use_extra_keys(&self.routes.get(index).exchange, &special)?;
+            let route = self.routes.get(index);
+            self.may_use_extra_keys(&route.exchange, &special)?;
+            let fixed = !route.is_per_message && special.extra_keys.is_empty();
+            if !fixed || route.slot.is_some_and(|slot| self.publisher.has_stream(slot)) {
+                Self::check_numbered(header)?;
+            }
         }
         Ok(())
     }
@@ -260,11 +265,15 @@ impl Session {
         };
         match slot {
             Some(slot) => {
+                let numbered = self.publisher.has_stream(slot) && Self::check_numbered(header)?;
                 let mut bytes = std::borrow::Cow::from(&route.bytes[..]);
                 if !special.hidden_keys.is_empty() {
                     bytes.to_mut().extend_from_slice(&special.hidden_keys);
                 }
                 self.publisher.append(slot, persistent, &bytes, kept, body);
+                if numbered {
+                    self.publisher.note_numbered(slot);
+                }
                 if self.publisher.may_refuse(slot) {
                     self.note_origin(number, slot);
                 }

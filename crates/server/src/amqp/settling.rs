@@ -6,13 +6,26 @@ use posthouse_model::ids::Seq;
 use posthouse_node::broker::Broker;
 use posthouse_node::deliver;
 use posthouse_node::queue_handle::QueueHandle;
+use posthouse_node::streams::{self, Outcome};
 use posthouse_queue::machine::departures::Reason;
+use posthouse_queue::machine::roster::ConsumerId;
 
-/// Ranges of a queue that are settled, or rejected for one reason.
+/// How deliveries are settled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    /// Acknowledged.
+    Settled,
+    /// Rejected for this reason.
+    Rejected(Reason),
+    /// By a consumer whose offset its stream stores.
+    Named(ConsumerId),
+}
+
+/// Ranges of a queue that are settled in one way.
 #[derive(Debug)]
 struct OfQueue {
     queue: Arc<QueueHandle>,
-    rejected: Option<Reason>,
+    how: How,
     ranges: Vec<(Seq, Seq)>,
 }
 
@@ -24,12 +37,12 @@ pub(crate) struct Settling {
 }
 
 impl Settling {
-    /// Adds a range, acknowledged or rejected. Neighbouring ranges become one.
-    pub(crate) fn add(&mut self, queue: &Arc<QueueHandle>, rejected: Option<Reason>, first: Seq, last: Seq) {
-        let same = |entry: &OfQueue| Arc::ptr_eq(&entry.queue, queue) && entry.rejected == rejected;
+    /// Adds a range. Neighbouring ranges become one.
+    pub(crate) fn add(&mut self, queue: &Arc<QueueHandle>, how: How, first: Seq, last: Seq) {
+        let same = |entry: &OfQueue| Arc::ptr_eq(&entry.queue, queue) && entry.how == how;
         if !self.queues.get(self.last).is_some_and(same) {
             self.last = self.queues.iter().position(same).unwrap_or_else(|| {
-                self.queues.push(OfQueue { queue: queue.clone(), rejected, ranges: Vec::new() });
+                self.queues.push(OfQueue { queue: queue.clone(), how, ranges: Vec::new() });
                 self.queues.len() - 1
             });
         }
@@ -42,14 +55,16 @@ impl Settling {
 
     /// Tells the queues and the log.
     pub(crate) fn flush(&mut self, broker: &Broker) {
-        for OfQueue { queue, rejected, ranges } in &mut self.queues {
-            if !ranges.is_empty() {
-                match rejected {
-                    None => deliver::settle(broker, queue, ranges),
-                    Some(reason) => deliver::reject(broker, queue, ranges, *reason),
+        for OfQueue { queue, how, ranges } in &mut self.queues {
+            match *how {
+                _ if ranges.is_empty() => {}
+                How::Settled => deliver::settle(broker, queue, ranges),
+                How::Rejected(reason) => deliver::reject(broker, queue, ranges, reason),
+                How::Named(consumer) => {
+                    streams::settle(broker, queue, consumer, ranges, Outcome::Settled);
                 }
-                ranges.clear();
             }
+            ranges.clear();
         }
         // One queue's entry keeps its memory for the next batch; a queue that was deleted must not be kept alive.
         if self.queues.len() > 1

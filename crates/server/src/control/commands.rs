@@ -8,6 +8,7 @@ mod parameters;
 mod policies;
 mod queues;
 mod reading;
+mod streams;
 mod users;
 mod vhosts;
 
@@ -33,6 +34,7 @@ enum Subject {
     Users(users::Command),
     Vhosts(vhosts::Command),
     Queues(queues::Command),
+    Streams(streams::Command),
     Connections(connections::Command),
     Policies(policies::Command),
     Parameters(parameters::Command),
@@ -46,6 +48,7 @@ const READERS: &[fn(&Value) -> serde_json::Result<Subject>] = &[
     |request| users::Command::deserialize(request).map(Subject::Users),
     |request| vhosts::Command::deserialize(request).map(Subject::Vhosts),
     |request| queues::Command::deserialize(request).map(Subject::Queues),
+    |request| streams::Command::deserialize(request).map(Subject::Streams),
     |request| connections::Command::deserialize(request).map(Subject::Connections),
     |request| policies::Command::deserialize(request).map(Subject::Policies),
     |request| parameters::Command::deserialize(request).map(Subject::Parameters),
@@ -165,6 +168,7 @@ fn change(broker: &Broker, subject: Subject, payload: &[u8]) -> Result<Value, Ad
         Subject::Users(command) => users::run(broker, command),
         Subject::Vhosts(command) => vhosts::run(broker, command),
         Subject::Queues(command) => queues::run(broker, command),
+        Subject::Streams(command) => streams::run(broker, command),
         Subject::Connections(command) => connections::run(broker, command),
         Subject::Policies(command) => policies::run(broker, command),
         Subject::Parameters(command) => parameters::run(broker, command),

@@ -2,6 +2,7 @@
 //! before, down to where retention says.
 
 use posthouse_model::field::{FieldTable, FieldValue};
+use posthouse_model::props::HeaderView;
 use posthouse_model::stream_args::{StreamConsumerArguments, StreamOffset};
 use posthouse_queue::machine::{Limits, TakeEnd};
 
@@ -10,6 +11,8 @@ use crate::waker::ConsumerWaker;
 
 const STREAM: &str = "s";
 const READER: u64 = 1 << 40;
+const NAMED: u64 = READER + 1;
+const NAME: &[u8] = b"n";
 
 /// Opens what is on `disk`; the stream keeps about 150 messages.
 fn open(disk: &SimDisk, definitions: &[MetaOp]) -> (Node, Arc<QueueHandle>) {
@@ -27,8 +30,23 @@ fn open(disk: &SimDisk, definitions: &[MetaOp]) -> (Node, Arc<QueueHandle>) {
     (node, queue)
 }
 
-/// Publishes the numbers from 0 on, each under its own number, and checkpoints; how many are on disk.
-fn work(node: &Node, queue: &Arc<QueueHandle>) -> u64 {
+/// What was on disk before something failed.
+#[derive(Clone, Copy, Default, Debug)]
+struct Synced {
+    /// Messages.
+    messages: u64,
+    /// The named consumer's offset.
+    offset: u64,
+    /// The same, though maybe not on disk.
+    offset_at_most: u64,
+}
+
+/// Publishes the numbers from 0 on, each under its own number, has a named consumer settle them, and checkpoints.
+fn work(node: &Node, queue: &Arc<QueueHandle>) -> Synced {
+    let waker = ConsumerWaker::new(node.waker.clone(), 0, 1, "t".into());
+    let arguments = StreamConsumerArguments { offset: StreamOffset::First, ..Default::default() };
+    crate::streams::add_reader(&node.broker, queue, NAMED, waker, &arguments, Some(NAME)).unwrap();
+    let mut synced = Synced::default();
     let mut publisher = Publisher::new(node.broker.clone(), node.waker.clone());
     let slot = publisher.slot(&[queue.id], |_| Some(queue.clone())).unwrap();
     let mut header = Vec::new();
@@ -37,26 +55,60 @@ fn work(node: &Node, queue: &Arc<QueueHandle>) -> u64 {
     let mut next = 0;
     for round in 0..ROUNDS {
         for _ in 0..3 * BATCH {
-            publisher.append(slot, false, b"\0\0", &header, &body(next));
+            publisher.append(slot, false, b"\0\0", &numbered(&header, next), &body(next));
+            publisher.note_numbered(slot);
             next += 1;
         }
         publisher.flush();
+        synced.offset_at_most = settle(node, queue, 2 * BATCH as u32);
         if !node.sync() {
-            return next - 3 * BATCH;
+            return synced;
         }
+        synced = Synced { messages: next, offset: synced.offset_at_most, ..synced };
         if round % 8 == 7 && !node.checkpoint() {
-            return next;
+            return synced;
         }
     }
-    next
+    synced
+}
+
+/// A header with the publisher's number of its message.
+fn numbered(header: &[u8], id: u64) -> Vec<u8> {
+    let entries = vec![
+        ("x-stream-publisher-reference".to_owned(), FieldValue::string("p")),
+        ("x-stream-publishing-id".to_owned(), FieldValue::I64(id as i64)),
+    ];
+    let mut table = Vec::new();
+    FieldTable(entries).encode(&mut table);
+    HeaderView::parse(header).unwrap().with_headers(Some(&table))
+}
+
+/// The named consumer settles as many messages; where it is then.
+fn settle(node: &Node, queue: &Arc<QueueHandle>, messages: u32) -> u64 {
+    let mut runs = Vec::new();
+    let limits = Limits { messages, bytes: usize::MAX };
+    while deliver::take(&node.broker, queue, NAMED, limits, false, &mut runs) == TakeEnd::NeedsLoad {
+        std::thread::yield_now();
+    }
+    let ranges: Vec<_> = runs.iter().map(|run| (run.first_seq, run.last_seq())).collect();
+    crate::streams::settle(&node.broker, queue, NAMED, &ranges, crate::streams::Outcome::Settled);
+    offset(queue).unwrap()
+}
+
+fn offset(queue: &QueueHandle) -> Option<u64> {
+    queue.lock().machine.stream().unwrap().stored_offsets().first().map(|stored| stored.next)
 }
 
 /// Reads the stream from its beginning, and compares.
-fn verify(node: &Node, queue: &Arc<QueueHandle>, synced: u64, what: &str) {
+fn verify(node: &Node, queue: &Arc<QueueHandle>, synced: Synced, what: &str) {
+    let Synced { messages: synced, offset: settled, offset_at_most } = synced;
+    // It may be forgotten only where it was never on disk.
+    let stored = offset(queue).unwrap_or(0);
+    assert!((settled..=offset_at_most).contains(&stored), "{what}: {stored}, {settled} was synced");
     let waker = ConsumerWaker::new(node.waker.clone(), 0, 1, "t".into());
     let arguments =
-        StreamConsumerArguments { offset: StreamOffset::First, filter: Vec::new(), match_unfiltered: false };
-    crate::streams::add_reader(queue, READER, waker, &arguments).unwrap();
+        StreamConsumerArguments { offset: StreamOffset::First, ..StreamConsumerArguments::default() };
+    crate::streams::add_reader(&node.broker, queue, READER, waker, &arguments, None).unwrap();
     let (floor, end) = {
         let state = queue.lock();
         let next = state.machine.next_seqs()[0];
@@ -87,6 +139,9 @@ fn verify(node: &Node, queue: &Arc<QueueHandle>, synced: u64, what: &str) {
     }
     // A checkpoint may know the numbers of messages that were never on disk: those are not given out again.
     assert!((synced..=end).contains(&next), "{what}: read up to {next} of {end}, {synced} were synced");
+    let known = queue.lock().machine.stream().unwrap().known_publishers();
+    let last = known.first().map(|publisher| publisher.last_id + 1);
+    assert_eq!(last.unwrap_or(0), next, "{what}: the publisher's number is that of its last message");
 }
 
 #[test]
@@ -96,7 +151,7 @@ fn power_is_lost_at_any_moment() {
         let disk = SimDisk::new(seed);
         let (node, queue) = open(&disk, &definitions);
         let synced = work(&node, &queue);
-        assert_eq!(synced, ROUNDS * 3 * BATCH, "nothing failed");
+        assert_eq!(synced.messages, ROUNDS * 3 * BATCH, "nothing failed");
         let after = disk.crash();
         for (disk, time) in [(after.clone(), "first"), (after.crash(), "second")] {
             let (node, queue) = open(&disk, &definitions);

@@ -1,0 +1,90 @@
+// amqplib: streams, used as RabbitMQ's documentation shows for AMQP 0-9-1 clients, and groups with one active consumer.
+
+import assert from "node:assert/strict";
+import process from "node:process";
+import { setTimeout as pause } from "node:timers/promises";
+import amqp from "amqplib";
+
+const URI = process.env.AMQP_URI ?? "amqp://guest:guest@127.0.0.1:5672/%2f";
+const PATIENCE_MS = 10_000;
+
+async function until(condition, what) {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (!condition()) {
+    assert.ok(Date.now() < deadline, `${what}: still not so after ${PATIENCE_MS} ms`);
+    await pause(10);
+  }
+}
+
+// A stream with the messages 0, 1, ..., and the channel they were published on.
+async function stream(stem, messages) {
+  const connection = await amqp.connect(URI);
+  const channel = await connection.createConfirmChannel();
+  const name = `check.node-streams.${stem}.${process.pid}`;
+  await channel.assertQueue(name, { durable: true, arguments: { "x-queue-type": "stream" } });
+  for (let number = 0; number < messages; number += 1) channel.sendToQueue(name, Buffer.from(String(number)));
+  await channel.waitForConfirms();
+  const end = async () => {
+    await channel.deleteQueue(name);
+    await connection.close();
+  };
+  return { name, channel, end };
+}
+
+async function consumer(name, args, { prefetch = 100, acknowledge = true } = {}) {
+  const connection = await amqp.connect(URI);
+  const channel = await connection.createChannel();
+  await channel.prefetch(prefetch);
+  const got = [];
+  const onMessage = (message) => {
+    got.push([message.content.toString(), message.properties.headers["x-stream-offset"]]);
+    if (acknowledge) channel.ack(message);
+  };
+  await channel.consume(name, onMessage, { arguments: args });
+  // The channel first: the connection's end could overtake acknowledgements.
+  const close = async () => {
+    await channel.close();
+    await connection.close();
+  };
+  return { got, close };
+}
+
+const numbers = (first, end) =>
+  Array.from({ length: end - first }, (_, index) => [String(first + index), first + index]);
+
+async function everyoneReadsEverything() {
+  const { name, end } = await stream("everyone", 50);
+  for (const [offset, first] of [["first", 0], [30, 30], ["last", 49]]) {
+    const reader = await consumer(name, { "x-stream-offset": offset });
+    await until(() => reader.got.length >= 50 - first, `deliveries from ${offset}`);
+    assert.deepEqual(reader.got, numbers(first, 50));
+    await reader.close();
+  }
+  await end();
+}
+
+// Two connections are of one group; the second goes on where the first has acknowledged.
+async function oneOfAGroupIsActive() {
+  const { name, channel, end } = await stream("group", 10);
+  const group = { "x-stream-consumer-name": "group", "x-single-active-consumer": true, "x-stream-offset": "first" };
+  const first = await consumer(name, group);
+  const second = await consumer(name, group);
+  await until(() => first.got.length === 10, "the first consumer's deliveries");
+  assert.deepEqual(second.got, []);
+  await first.close();
+  channel.sendToQueue(name, Buffer.from("10"));
+  await until(() => second.got.length >= 1, "the second consumer's deliveries");
+  assert.deepEqual(second.got, numbers(10, 11));
+  await second.close();
+  await end();
+}
+
+for (const scenario of [everyoneReadsEverything, oneOfAGroupIsActive]) {
+  try {
+    await scenario();
+    console.log(`ok ${scenario.name}`);
+  } catch (error) {
+    console.log(`FAIL ${scenario.name}: ${error.stack}`);
+    process.exit(1);
+  }
+}

@@ -185,8 +185,8 @@ fn virtual_hosts_are_noted_about_and_protected() {
         "--default-queue-type",
         "classic",
     ]);
-    let refused = broker.ctl_refused(&["add_vhost", "w", "--default-queue-type", "quorum"]);
-    assert_eq!(refused, "Validation failed: default queue type 'quorum' is not supported yet");
+    let refused = broker.ctl_refused(&["add_vhost", "w", "--default-queue-type", "mirrored"]);
+    assert_eq!(refused, "Validation failed: unsupported queue type 'mirrored'");
     broker.ctl(&["enable_vhost_deletion_protection", "v"]);
     let protected =
         "virtual host 'v' is protected from deletion; disable_vhost_deletion_protection lifts that";

@@ -23,6 +23,7 @@ mod priorities;
 mod promises;
 mod publishing;
 mod queues;
+mod quorum_queues;
 mod recent_history;
 mod refusals;
 mod reply_to;

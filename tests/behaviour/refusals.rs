@@ -1,6 +1,6 @@
 //! What RabbitMQ has and this broker does not have yet is refused: ignoring it would break a promise.
 
-use posthouse_testkit::{Exchange, FieldValue, Method, Properties, Publish, Queue, table, text};
+use posthouse_testkit::{Exchange, FieldValue, Method, Properties, Publish, Queue, table};
 
 use super::{broker, unique};
 
@@ -25,20 +25,6 @@ fn queue_arguments() {
     // None was declared.
     let text = format!("NOT_FOUND - no queue '{queue}' in vhost '/'");
     broker.peer().refused(1, &Queue::passive(&queue).method(), 404, &text);
-}
-
-#[test]
-fn queue_types() {
-    let broker = broker();
-    let queue = unique("q");
-    let mut peer = broker.peer();
-    let arguments = table([("x-queue-type", text("quorum"))]);
-    peer.send(1, &Queue { arguments, ..Queue::durable(&queue) }.method());
-    let text = format!(
-        "NOT_IMPLEMENTED - value 'quorum' of argument 'x-queue-type' of queue '{queue}' in vhost '/' is not \
-         supported yet"
-    );
-    peer.expect_connection_close(NOT_IMPLEMENTED, &text, (50, 10));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::errors::{self, Resource, Shown};
 use crate::field::{FieldTable, FieldValue};
 use crate::queue_settings::{QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
+use crate::stream_args::check_group_size;
 
 /// Arguments of classic queues that take effect and do not exist here yet.
 const NOT_SUPPORTED: [&str; 3] = ["x-message-ttl", "x-expires", "x-delivery-limit"];
@@ -40,6 +41,20 @@ const COMPARED_FOR_QUEUES: [&str; 4] =
 /// What `x-queue-leader-locator` may say.
 const LEADER_LOCATORS: [&str; 4] = ["client-local", "balanced", "random", "least-leaders"];
 
+/// Those of them that quorum queues have here. There is one node, and so one copy, whatever size a group is to have;
+/// messages in memory are bounded for all queues together.
+const OF_QUORUM_QUEUES: [&str; 4] = [
+    "x-max-in-memory-bytes",
+    "x-max-in-memory-length",
+    "x-member-placement-tag",
+    "x-quorum-initial-group-size",
+];
+
+/// What classic queues have and quorum queues do not.
+const NOT_OF_QUORUM_QUEUES: [&str; 2] = ["x-queue-mode", "x-queue-version"];
+
+const QUEUE_TYPE: &str = "x-queue-type";
+
 /// The queue type of a queue declared without `x-queue-type`.
 const DEFAULT_QUEUE_TYPE: &str = "classic";
 
@@ -48,6 +63,8 @@ const DEFAULT_QUEUE_TYPE: &str = "classic";
 pub enum QueueKind {
     /// Messages are taken by one consumer each.
     Classic,
+    /// The same, and every message is kept.
+    Quorum,
     /// Messages stay and are read by everyone.
     Stream,
 }
@@ -71,23 +88,51 @@ pub struct ConsumerArguments {
 }
 
 impl QueueKind {
-    /// Reads `x-queue-type` of a declaration of `queue`: 406 for a value that is no queue type, 540 for one that is not
-    /// supported yet.
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Classic, Self::Quorum, Self::Stream];
+
+    /// Reads `x-queue-type` of a declaration of `queue`: 406 for a value that is no queue type.
     pub fn of(table: &FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
-        const QUEUE_TYPE: &str = "x-queue-type";
         let Some(value) = table.get(QUEUE_TYPE) else { return Ok(QueueKind::Classic) };
         let FieldValue::LongStr(bytes) = value else {
             let reason = format!("\"expected longstr, got {}\"", value.type_name());
             return Err(errors::invalid_argument(QUEUE_TYPE, queue, &reason));
         };
-        match String::from_utf8_lossy(bytes).as_ref() {
-            DEFAULT_QUEUE_TYPE => Ok(QueueKind::Classic),
-            "stream" => Ok(QueueKind::Stream),
-            known @ "quorum" => Err(errors::argument_value_not_supported(QUEUE_TYPE, known, queue)),
-            other => {
-                let reason = format!("\"unsupported queue type '{other}'\"");
-                Err(errors::invalid_argument(QUEUE_TYPE, queue, &reason))
-            }
+        let name = String::from_utf8_lossy(bytes);
+        Self::from_name(&name).ok_or_else(|| {
+            let reason = format!("\"unsupported queue type '{name}'\"");
+            errors::invalid_argument(QUEUE_TYPE, queue, &reason)
+        })
+    }
+
+    /// The type that a declaration without `x-queue-type` gets where `self` is the default: classic when it cannot be one
+    /// of those.
+    pub fn as_default(self, durable: bool, exclusive: bool, auto_delete: bool, server_named: bool) -> Self {
+        let plain = durable && !exclusive && !auto_delete;
+        match self {
+            Self::Quorum if !plain => Self::Classic,
+            Self::Stream if !plain || server_named => Self::Classic,
+            other => other,
+        }
+    }
+
+    /// The type of a queue that was declared with these arguments.
+    pub fn of_declared(table: &FieldTable) -> Self {
+        let Some(FieldValue::LongStr(name)) = table.get(QUEUE_TYPE) else { return Self::Classic };
+        Self::from_name(&String::from_utf8_lossy(name)).unwrap_or(Self::Classic)
+    }
+
+    /// Reads the word of `x-queue-type`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+
+    /// Whether an argument that RabbitMQ knows for some queue type is one of this type, which is no stream.
+    fn knows(self, argument: &str) -> bool {
+        match self {
+            Self::Quorum if OF_QUORUM_QUEUES.contains(&argument) => true,
+            Self::Quorum if NOT_OF_QUORUM_QUEUES.contains(&argument) => false,
+            _ => !OF_OTHER_QUEUE_TYPES.contains(&argument),
         }
     }
 
@@ -95,6 +140,7 @@ impl QueueKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Classic => DEFAULT_QUEUE_TYPE,
+            Self::Quorum => "quorum",
             Self::Stream => "stream",
         }
     }
@@ -104,14 +150,14 @@ impl QueueArguments {
     /// Reads the arguments of a declaration of `queue`: 406 for bad values and arguments of other queue types,
     /// 540 for what is not supported yet, 541 for what RabbitMQ no longer permits.
     pub fn parse(table: FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
-        QueueKind::of(&table, queue)?;
+        let kind = QueueKind::of(&table, queue)?;
         for (name, value) in &table.0 {
             let name = name.as_str();
             if NOT_SUPPORTED.contains(&name) {
                 return Err(errors::argument_not_supported(name, queue));
             }
-            if OF_OTHER_QUEUE_TYPES.contains(&name) {
-                return Err(errors::argument_of_other_queue_type(name, queue));
+            if !kind.knows(name) {
+                return Err(errors::argument_of_other_queue_type(name, kind, queue));
             }
             let refused = |reason: String| Err(errors::invalid_argument(name, queue, &reason));
             match name {
@@ -121,6 +167,7 @@ impl QueueArguments {
                     Some(other) => return refused(format!("\"unsupported queue version '{other}'\"")),
                     None => return refused(expected_integer(value)),
                 },
+                "x-quorum-initial-group-size" => check_group_size(name, value, queue)?,
                 "x-queue-leader-locator" => check_leader_locator(value, queue)?,
                 _ => {}
             }
@@ -150,7 +197,7 @@ impl ConsumerArguments {
     pub fn parse(table: FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
         for (name, _) in &table.0 {
             if OF_OTHER_QUEUE_TYPES_CONSUMERS.contains(&name.as_str()) {
-                return Err(errors::argument_of_other_queue_type(name, queue));
+                return Err(errors::argument_of_other_queue_type(name, QueueKind::Classic, queue));
             }
         }
         let priority = match table.get("x-priority") {
@@ -286,7 +333,6 @@ mod tests {
             assert_eq!(queue_error(name, FieldValue::I32(1)), (540, text));
         }
         for (name, value, code, text) in [
-            ("x-queue-type", text("quorum"), 540, "value 'quorum' of argument 'x-queue-type' of queue 'q' in vhost '/' is not supported yet"),
             ("x-queue-type", text("foo"), 406, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"unsupported queue type 'foo'\""),
             ("x-queue-type", FieldValue::I32(1), 406, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"expected longstr, got signedint\""),
             ("x-queue-version", FieldValue::I32(1), 406, "invalid arg 'x-queue-version' for queue 'q' in vhost '/': \"unsupported queue version '1'\""),
@@ -311,7 +357,7 @@ mod tests {
         );
         assert_eq!(
             parse("x-stream-offset", text("first")).unwrap_err(),
-            errors::argument_of_other_queue_type("x-stream-offset", Q)
+            errors::argument_of_other_queue_type("x-stream-offset", QueueKind::Classic, Q)
         );
         assert!(parse("x-cancel-on-ha-failover", FieldValue::Bool(true)).is_ok());
     }

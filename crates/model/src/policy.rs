@@ -88,6 +88,7 @@ impl ApplyTo {
         match object {
             Object::Exchange => matches!(self, Self::All | Self::Exchanges),
             Object::ClassicQueue => matches!(self, Self::All | Self::Queues | Self::ClassicQueues),
+            Object::QuorumQueue => matches!(self, Self::All | Self::Queues | Self::QuorumQueues),
             Object::Stream => matches!(self, Self::All | Self::Queues | Self::Streams),
         }
     }
@@ -100,6 +101,8 @@ pub enum Object {
     Exchange,
     /// A classic queue.
     ClassicQueue,
+    /// A quorum queue.
+    QuorumQueue,
     /// A stream.
     Stream,
 }

@@ -1,5 +1,26 @@
 //! What can be said about a queue's priorities, in arguments and in policies.
 
+/// Which level a message's priority puts it in. Levels are numbered as priorities are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Levels {
+    /// The highest priority; 0 for a queue without priorities.
+    pub max: u8,
+    /// The priority of messages that say none.
+    pub default: u8,
+}
+
+impl Levels {
+    /// Whether all messages are in one, as in a queue without priorities.
+    pub fn has_one(self) -> bool {
+        self.max == 0
+    }
+
+    /// The level of messages that say this priority, or none: the greatest one for those above it.
+    pub fn of(self, priority: Option<u8>) -> u8 {
+        priority.unwrap_or(self.default).min(self.max)
+    }
+}
+
 /// How messages of different priorities share a queue's consumers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PriorityOrder {

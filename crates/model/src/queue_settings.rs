@@ -3,12 +3,13 @@
 //! A queue carries out a [`QueueSettings`]. It comes from the arguments of its declaration; whoever merges others into
 //! it (a policy) does so in this type.
 
+use crate::args::QueueKind;
 use crate::durability::Durability;
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
 use crate::name::Name;
 use crate::policy::QueuePolicy;
-use crate::priorities::{self, OverflowPriority, PriorityOrder};
+use crate::priorities::{self, Levels, OverflowPriority, PriorityOrder};
 use crate::reply::ReplyError;
 use crate::stream_args::parse_interval;
 
@@ -82,6 +83,8 @@ pub struct QueueSettings {
     pub durability: Durability,
     /// `x-max-priority`: the highest priority; 0 for a queue without priorities.
     pub max_priority: u8,
+    /// The priority of messages that say none.
+    pub default_priority: u8,
     /// `x-priority-order`: how the priorities share the consumers.
     pub priority_order: PriorityOrder,
     /// `x-overflow-priority`: which priority makes room.
@@ -112,10 +115,26 @@ pub const SETTINGS: [&str; 11] = [
 /// The settings that only streams have.
 const STREAM_SETTINGS: [&str; 2] = ["x-max-age", "x-stream-max-segment-size-bytes"];
 
+/// What RabbitMQ's quorum queues have without being told.
+const QUORUM_MAX_PRIORITY: u8 = 31;
+const QUORUM_DEFAULT_PRIORITY: u8 = 4;
+
 impl QueueSettings {
+    /// What a queue of that type is to do without being told.
+    fn of_kind(kind: QueueKind) -> Self {
+        match kind {
+            QueueKind::Classic | QueueKind::Stream => Self::default(),
+            QueueKind::Quorum => Self {
+                max_priority: QUORUM_MAX_PRIORITY,
+                default_priority: QUORUM_DEFAULT_PRIORITY,
+                ..Self::default()
+            },
+        }
+    }
+
     /// Reads the settings among a queue's arguments: 406 with RabbitMQ's reason for a value that makes no sense.
     pub fn parse(table: &FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
-        let mut settings = Self::default();
+        let mut settings = Self::of_kind(QueueKind::of_declared(table));
         for name in SETTINGS {
             if let Some(value) = table.get(name) {
                 let set = settings.set(name, value);
@@ -137,7 +156,7 @@ impl QueueSettings {
 
     /// Reads the settings among arguments that were checked when their queue was declared. What is wrong is left out.
     pub fn of_declared(table: &FieldTable) -> Self {
-        let mut settings = Self::default();
+        let mut settings = Self::of_kind(QueueKind::of_declared(table));
         for name in SETTINGS.into_iter().chain(STREAM_SETTINGS) {
             if let Some(value) = table.get(name) {
                 // Checked then; a value that is refused today was not set before either.
@@ -174,9 +193,9 @@ impl QueueSettings {
         }
     }
 
-    /// The level that messages of this priority are in: the greatest one for those above it.
-    pub fn level_for(&self, priority: u8) -> u8 {
-        priority.min(self.max_priority)
+    /// Which level a message's priority puts it in.
+    pub fn levels(&self) -> Levels {
+        Levels { max: self.max_priority, default: self.default_priority }
     }
 
     /// Whether messages can be refused for want of room.

@@ -138,7 +138,7 @@ impl StreamArguments {
                 }
                 FILTER_BYTES => arguments.filter_bytes = filter_bytes(value)?,
                 // There is one node, and so one copy.
-                CLUSTER_SIZE => check_cluster_size(value, queue)?,
+                CLUSTER_SIZE => check_group_size(CLUSTER_SIZE, value, queue)?,
                 "x-queue-leader-locator" => check_leader_locator(value, queue)?,
                 "x-queue-master-locator" => return Err(errors::deprecated_feature("queue_master_locator")),
                 _ if OF_OTHER_QUEUE_TYPES.contains(&name) => {
@@ -215,9 +215,14 @@ fn filter_bytes(value: &FieldValue) -> Result<u8, ReplyError> {
     fits.ok_or_else(|| errors::invalid_value_for(FILTER_BYTES))
 }
 
-fn check_cluster_size(value: &FieldValue, queue: Resource<'_>) -> Result<(), ReplyError> {
-    let refused = |reason: String| Err(errors::invalid_argument(CLUSTER_SIZE, queue, &reason));
-    match integer(CLUSTER_SIZE, value, queue)? {
+/// Checks how many copies are asked for; there is one.
+pub(crate) fn check_group_size(
+    name: &str,
+    value: &FieldValue,
+    queue: Resource<'_>,
+) -> Result<(), ReplyError> {
+    let refused = |reason: String| Err(errors::invalid_argument(name, queue, &reason));
+    match integer(name, value, queue)? {
         0 => refused("{value_zero,0}".to_owned()),
         negative if negative < 0 => refused(format!("{{value_negative,{negative}}}")),
         _ => Ok(()),

@@ -8,7 +8,7 @@ use posthouse_model::args::{QueueArguments, QueueKind};
 use posthouse_model::durability::Durability;
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::exchange::ExchangeKind;
-use posthouse_model::field::FieldTable;
+use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::name::Name;
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
@@ -92,6 +92,7 @@ impl Broker {
         declaration: QueueDeclaration,
         connection: u64,
     ) -> Result<Declared, ReplyError> {
+        let declaration = with_default_type(vhost, declaration);
         let generated = declaration.name.is_empty();
         let name = if generated { unique_name("amq.gen-") } else { declaration.name.clone() };
         let QueueDeclaration { durable, exclusive, auto_delete, ref arguments, .. } = declaration;
@@ -178,7 +179,7 @@ impl Broker {
             ops.push(records::put_queue(id, &definition));
         }
         inner.topology.add_queue(definition.name.clone(), id, definition.durable);
-        let object = policies::object(matches!(machine, Machine::Stream(_)));
+        let object = policies::object(QueueKind::of_declared(&definition.arguments));
         let applied = inner.queue_policy(object, &definition.name);
         let declared = machine.settings().clone();
         machine.set_settings(policies::effective_settings(declared, applied.as_deref()));
@@ -381,7 +382,10 @@ pub(crate) fn new_machine(
 ) -> Result<Machine, ReplyError> {
     let arguments = &declaration.arguments;
     match QueueKind::of(arguments, resource)? {
-        QueueKind::Classic => {
+        kind @ (QueueKind::Classic | QueueKind::Quorum) => {
+            if kind == QueueKind::Quorum && !declaration.durable {
+                return Err(errors::invalid_property("non-durable", resource));
+            }
             let settings = QueueArguments::parse(arguments.clone(), resource)?.settings;
             let kept = declaration.durable && !declaration.exclusive;
             check_durability(arguments, &settings, kept, resource)?;
@@ -391,6 +395,20 @@ pub(crate) fn new_machine(
         }
         QueueKind::Stream => streams::declare(declaration, resource),
     }
+}
+
+/// Adds the virtual host's default queue type to a declaration that names none and can have it.
+fn with_default_type(vhost: &VirtualHost, mut declaration: QueueDeclaration) -> QueueDeclaration {
+    const QUEUE_TYPE: &str = "x-queue-type";
+    if declaration.arguments.get(QUEUE_TYPE).is_some() {
+        return declaration;
+    }
+    if let Some(default) = vhost.look(|inner| inner.metadata.default_queue_type) {
+        let QueueDeclaration { ref name, durable, exclusive, auto_delete, .. } = declaration;
+        let kind = default.as_default(durable, exclusive, auto_delete, name.is_empty());
+        declaration.arguments.0.push((QUEUE_TYPE.to_owned(), FieldValue::string(kind.name())));
+    }
+    declaration
 }
 
 /// A queue that is not durable, or goes with its connection, cannot promise to keep messages.

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use posthouse_model::args::QueueKind;
 use posthouse_model::durability::Durability;
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::limits::UserLimits;
@@ -68,7 +69,7 @@ pub struct VhostRow {
     /// Labels.
     pub tags: Vec<String>,
     /// The type of queues declared without one.
-    pub default_queue_type: String,
+    pub default_queue_type: &'static str,
     /// Whether it refuses to be deleted.
     pub protected_from_deletion: bool,
     /// Whether the firehose is on.
@@ -136,7 +137,7 @@ pub struct QueueRow {
     pub consumers: usize,
     /// Bytes of memory that its messages take, and what is known of those on disk.
     pub memory: usize,
-    /// `classic`
+    /// `classic`, `quorum` or `stream`
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// `running`
@@ -359,7 +360,7 @@ pub fn vhosts(broker: &Broker) -> Vec<VhostRow> {
             name: vhost.name().to_string(),
             description: metadata.description,
             tags: metadata.tags,
-            default_queue_type: metadata.default_queue_type.unwrap_or_default(),
+            default_queue_type: metadata.default_queue_type.map_or("", QueueKind::name),
             protected_from_deletion: metadata.protected_from_deletion,
             tracing: vhost.is_traced(),
         }
@@ -437,7 +438,7 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         messages_unacknowledged: unacked,
         consumers: state.machine.roster().len(),
         memory: state.machine.memory_bytes() + state.machine.descriptor_bytes(),
-        kind: queue.kind().name(),
+        kind: queue.kind.name(),
         state: "running",
         vhost: definition.vhost.to_string(),
         owner_connection: owner.map(|info| info.name.clone()).unwrap_or_default(),

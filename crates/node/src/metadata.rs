@@ -1,5 +1,6 @@
 //! What an operator notes about a virtual host.
 
+use posthouse_model::args::QueueKind;
 use serde_json::{Map, Value, json};
 
 /// Why metadata is refused, in one line.
@@ -15,7 +16,7 @@ pub struct VhostMetadata {
     /// Labels.
     pub tags: Vec<String>,
     /// The type of queues declared without `x-queue-type`; none for `classic`.
-    pub default_queue_type: Option<String>,
+    pub default_queue_type: Option<QueueKind>,
     /// Refuses to be deleted.
     pub protected_from_deletion: bool,
     /// What nobody here knows, kept because a definitions file had it.
@@ -36,7 +37,7 @@ impl VhostMetadata {
     /// mention stays.
     ///
     /// # Errors
-    /// When a value has a wrong type, or the queue type does not exist (yet).
+    /// When a value has a wrong type, or the queue type does not exist.
     pub fn update(&mut self, value: &Value) -> Result<(), InvalidMetadata> {
         let wrong = |key: &str, expected: &str, got: &Value| {
             Err(InvalidMetadata(format!("metadata '{key}': expected {expected}, got {got}")))
@@ -70,8 +71,8 @@ impl VhostMetadata {
         let mut fields = self.others.clone();
         fields.insert(DESCRIPTION.to_owned(), json!(self.description));
         fields.insert(TAGS.to_owned(), json!(self.tags));
-        if let Some(name) = &self.default_queue_type {
-            fields.insert(DEFAULT_QUEUE_TYPE.to_owned(), json!(name));
+        if let Some(kind) = self.default_queue_type {
+            fields.insert(DEFAULT_QUEUE_TYPE.to_owned(), json!(kind.name()));
         }
         if self.protected_from_deletion {
             fields.insert(PROTECTED.to_owned(), json!(true));
@@ -80,14 +81,11 @@ impl VhostMetadata {
     }
 }
 
-fn queue_type(name: &str) -> Result<Option<String>, InvalidMetadata> {
-    match name {
-        "classic" => Ok(Some(name.to_owned())),
-        UNDEFINED => Ok(None),
-        "quorum" | "stream" => {
-            Err(InvalidMetadata(format!("default queue type '{name}' is not supported yet")))
-        }
-        other => Err(InvalidMetadata(format!("unsupported queue type '{other}'"))),
+fn queue_type(name: &str) -> Result<Option<QueueKind>, InvalidMetadata> {
+    match QueueKind::from_name(name) {
+        Some(kind) => Ok(Some(kind)),
+        None if name == UNDEFINED => Ok(None),
+        None => Err(InvalidMetadata(format!("unsupported queue type '{name}'"))),
     }
 }
 
@@ -99,7 +97,7 @@ mod tests {
     fn what_is_said_is_taken_over_and_the_rest_stays() {
         let mut metadata = VhostMetadata::default();
         let full = json!({
-            "description": "d", "tags": ["a", "b"], "default_queue_type": "classic",
+            "description": "d", "tags": ["a", "b"], "default_queue_type": "quorum",
             "protected_from_deletion": true, "x": {"y": 1},
         });
         metadata.update(&full).unwrap();
@@ -121,7 +119,6 @@ mod tests {
                 json!({"protected_from_deletion": 1}),
                 "metadata 'protected_from_deletion': expected true or false, got 1",
             ),
-            (json!({"default_queue_type": "quorum"}), "default queue type 'quorum' is not supported yet"),
             (json!({"default_queue_type": "x"}), "unsupported queue type 'x'"),
         ] {
             assert_eq!(VhostMetadata::default().update(&value).unwrap_err().to_string(), text);

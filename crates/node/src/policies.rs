@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use fancy_regex::{Regex, RegexBuilder};
 use hashbrown::HashMap;
+use posthouse_model::args::QueueKind;
 use posthouse_model::name::Name;
 use posthouse_model::policy::{self, Definition, InvalidPolicy, Object, Policy, PolicyKind, PolicySettings};
 
@@ -149,8 +150,12 @@ impl Policies {
 }
 
 /// What a queue is to policies.
-pub(crate) fn object(is_stream: bool) -> Object {
-    if is_stream { Object::Stream } else { Object::ClassicQueue }
+pub(crate) fn object(kind: QueueKind) -> Object {
+    match kind {
+        QueueKind::Classic => Object::ClassicQueue,
+        QueueKind::Quorum => Object::QuorumQueue,
+        QueueKind::Stream => Object::Stream,
+    }
 }
 
 /// What a queue is to do: its arguments and the policies that apply to it, together. Called when it is declared, when it is
@@ -182,7 +187,7 @@ impl Inner {
         let queues: Vec<_> = self.queues.values().cloned().collect();
         let mut changed = Vec::new();
         for queue in queues {
-            let applied = self.queue_policy(object(queue.is_stream), &queue.definition.name);
+            let applied = self.queue_policy(object(queue.kind), &queue.definition.name);
             let declared = QueueSettings::of_declared(&queue.definition.arguments);
             let settings = effective_settings(declared, applied.as_deref());
             let differs = {

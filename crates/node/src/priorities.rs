@@ -6,6 +6,7 @@ use std::sync::Arc;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_model::priorities::Levels;
 use posthouse_model::props::HeaderView;
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_queue::machine::chunks::Persistence;
@@ -15,10 +16,10 @@ use crate::publish::{SHARE_BYTES_MIN, enqueue, finish};
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::waker::ConsumerWaker;
 
-/// A batch as queues with a certain highest priority want it: a part for each level.
+/// A batch as queues that level messages in the same way want it: a part for each level.
 #[derive(Debug)]
 pub(crate) struct ByLevel {
-    settings: QueueSettings,
+    levels: Levels,
     /// By level.
     builders: Vec<ChunkBuilder>,
     /// Of this batch, each with at least one message.
@@ -36,22 +37,22 @@ struct Part {
 }
 
 impl ByLevel {
-    /// What queues need of which some may have priorities, one for each highest priority; and whether any has none.
+    /// What queues need of which some may have priorities, one for each way to level messages; and whether any has none.
     pub(crate) fn of_queues<'a>(queues: impl Iterator<Item = &'a Arc<QueueHandle>>) -> (Vec<Self>, bool) {
-        let mut different: BTreeSet<u8> =
-            queues.map(|queue| queue.lock().machine.settings().max_priority).collect();
-        let any_plain = different.remove(&0);
+        let mut different: BTreeSet<Levels> =
+            queues.map(|queue| queue.lock().machine.settings().levels()).collect();
+        let any_plain = different.first().is_some_and(|levels| levels.has_one());
+        different.retain(|levels| !levels.has_one());
         (different.into_iter().map(Self::new).collect(), any_plain)
     }
 
-    fn new(max_priority: u8) -> Self {
-        let settings = QueueSettings { max_priority, ..QueueSettings::default() };
-        Self { settings, builders: Vec::new(), parts: Vec::new() }
+    fn new(levels: Levels) -> Self {
+        Self { levels, builders: Vec::new(), parts: Vec::new() }
     }
 
     /// Whether the parts are what a queue wants.
     pub(crate) fn fit(&self, queue: &Machine) -> bool {
-        self.settings.max_priority == queue.settings().max_priority
+        self.levels == queue.settings().levels()
     }
 
     /// Takes a batch apart.
@@ -59,7 +60,7 @@ impl ByLevel {
         let mut rest = records;
         for record in Records::new(records) {
             let (bytes, after) = rest.split_at(record.len());
-            let level = usize::from(self.settings.level_for(priority(record.header())));
+            let level = usize::from(self.levels.of(priority(record.header())));
             if self.builders.len() <= level {
                 self.builders.resize_with(level + 1, ChunkBuilder::default);
             }
@@ -128,22 +129,23 @@ impl ByLevel {
 /// Takes some messages apart for one queue.
 pub(crate) fn split(records: ChunkBuilder, settings: &QueueSettings) -> BTreeMap<u8, ChunkBuilder> {
     let mut parts = BTreeMap::new();
-    if settings.max_priority == 0 {
+    let levels = settings.levels();
+    if levels.has_one() {
         parts.insert(0, records);
         return parts;
     }
     let mut rest = records.bytes();
     for record in Records::new(records.bytes()) {
         let (bytes, after) = rest.split_at(record.len());
-        let level = settings.level_for(priority(record.header()));
+        let level = levels.of(priority(record.header()));
         parts.entry(level).or_insert_with(ChunkBuilder::default).append_records(bytes);
         rest = after;
     }
     parts
 }
 
-/// The priority that a content header says; 0 where it says none.
+/// The priority that a content header says, if any.
 #[inline]
-pub(crate) fn priority(header: &[u8]) -> u8 {
-    HeaderView::parse(header).ok().and_then(|header| header.priority()).unwrap_or(0)
+pub(crate) fn priority(header: &[u8]) -> Option<u8> {
+    HeaderView::parse(header).ok().and_then(|header| header.priority())
 }

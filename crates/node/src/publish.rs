@@ -61,8 +61,8 @@ struct Slot {
     targets: SmallVec<[Target; 1]>,
     /// The most that one of the queues promises for persistent messages.
     durability: Durability,
-    /// One of the queues is a stream: it keeps every message.
-    any_stream: bool,
+    /// One of the queues keeps every message.
+    keeps_all: bool,
     persistent: bool,
     builder: ChunkBuilder,
     /// Whether one of the queues may refuse messages: then it is kept where each came from.
@@ -84,7 +84,7 @@ impl Slot {
     /// Whether what is gathered goes into the log.
     fn is_logged(&self) -> bool {
         self.durability != Durability::Memory
-            && (self.persistent || self.any_stream)
+            && (self.persistent || self.keeps_all)
             && !self.builder.is_empty()
     }
 }
@@ -169,7 +169,7 @@ impl Publisher {
             return None;
         }
         let id = self.slots.len() as SlotId;
-        let any_stream = targets.iter().any(|target| target.queue.is_stream);
+        let keeps_all = targets.iter().any(|target| target.queue.keeps_all());
         let (mut durability, mut tracked) = (Durability::Memory, false);
         for Target { queue, .. } in &targets {
             let state = queue.lock();
@@ -181,7 +181,7 @@ impl Publisher {
         self.slots.push(Slot {
             targets,
             durability,
-            any_stream,
+            keeps_all,
             persistent: false,
             builder: ChunkBuilder::default(),
             tracked,
@@ -238,7 +238,9 @@ impl Publisher {
 
     /// Whether one of the queues is a stream.
     pub fn has_stream(&self, id: SlotId) -> bool {
-        self.slots.get(id as usize).is_some_and(|slot| slot.any_stream)
+        self.slots
+            .get(id as usize)
+            .is_some_and(|slot| slot.targets.iter().any(|target| target.queue.is_stream))
     }
 
     /// Notes that the publisher of the message that was appended last numbers its messages, so that a stream keeps it
@@ -442,7 +444,7 @@ impl Handing {
             }
             // What was gathered under a lesser promise than the queue makes by now is not in the log.
             let logged = stage.is_some()
-                && (slot.persistent || queue.is_stream)
+                && (slot.persistent || queue.keeps_all())
                 && queue.durability(&state) != Durability::Memory;
             let persistence = if logged { Persistence::Persistent } else { Persistence::Transient };
             // What is not known by its origin cannot be refused: the limit was set after it was gathered.

@@ -43,6 +43,8 @@ pub struct QueueHandle {
     pub id: QueueId,
     /// What it was declared as.
     pub definition: QueueDefinition,
+    /// Its type.
+    pub kind: QueueKind,
     /// Its messages stay and are read by everyone.
     pub is_stream: bool,
     state: Mutex<QueueState>,
@@ -121,6 +123,7 @@ impl QueueHandle {
     pub fn new(id: QueueId, definition: QueueDefinition, machine: Machine, memory: Arc<MemoryUse>) -> Self {
         let handle = Self {
             id,
+            kind: QueueKind::of_declared(&definition.arguments),
             definition,
             is_stream: matches!(machine, Machine::Stream(_)),
             state: Mutex::new(QueueState { machine, ..QueueState::default() }),
@@ -128,11 +131,6 @@ impl QueueHandle {
         };
         drop(handle.lock());
         handle
-    }
-
-    /// What kind of queue it is.
-    pub fn kind(&self) -> QueueKind {
-        if self.is_stream { QueueKind::Stream } else { QueueKind::Classic }
     }
 
     /// What it promises for persistent messages that arrive now; `state` is its own.
@@ -143,6 +141,11 @@ impl QueueHandle {
             Durability::Memory if self.is_stream => Durability::Sync,
             durability => durability,
         }
+    }
+
+    /// Whether it keeps messages that are not persistent as if they were.
+    pub fn keeps_all(&self) -> bool {
+        matches!(self.kind, QueueKind::Quorum | QueueKind::Stream)
     }
 
     /// Locks the queue's state.

@@ -260,7 +260,7 @@ fn restore(
         let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
         let kind = kind(&definition)?;
         let declared = QueueSettings::of_declared(&definition.arguments);
-        let object = policies::object(kind == QueueKind::Stream);
+        let object = policies::object(kind);
         let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
         let settings = policies::effective_settings(declared, applied.as_deref());
         let found = found.remove(&id).unwrap_or_default();
@@ -365,7 +365,7 @@ fn machine(
         error!(queue = %definition.name, messages = found.lost, "messages were lost to damage");
     }
     match kind {
-        QueueKind::Classic => Ok(Machine::Classic(owner::recovered(found))),
+        QueueKind::Classic | QueueKind::Quorum => Ok(Machine::Classic(owner::recovered(found))),
         QueueKind::Stream => {
             let resource = Resource::queue(&definition.vhost, &definition.name);
             let arguments = StreamArguments::parse(definition.arguments.clone(), resource);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
+use posthouse_model::priorities::Levels;
 use posthouse_model::record::FLAG_PERSISTENT;
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::leaving::Run;
@@ -29,8 +30,8 @@ const GROUP_BYTES_MAX: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) queue: Arc<QueueHandle>,
-    /// `x-max-priority`, which a queue keeps for life.
-    max_priority: u8,
+    /// What a queue says about levels, which it keeps for life.
+    levels: Levels,
 }
 
 /// The queues that a message goes to.
@@ -38,13 +39,13 @@ pub(crate) type Targets = SmallVec<[Target; 1]>;
 
 impl Target {
     pub(crate) fn new(queue: Arc<QueueHandle>) -> Self {
-        let max_priority = queue.lock().machine.settings().max_priority;
-        Self { queue, max_priority }
+        let levels = queue.lock().machine.settings().levels();
+        Self { queue, levels }
     }
 
     /// The level that a message with this content header enters.
     fn level(&self, header: &[u8]) -> u8 {
-        if self.max_priority == 0 { 0 } else { priority(header).min(self.max_priority) }
+        if self.levels.has_one() { 0 } else { self.levels.of(priority(header)) }
     }
 }
 
@@ -166,7 +167,7 @@ impl<'a> Transfer<'a> {
             if state.deleted {
                 continue;
             }
-            let durable = (group.persistent || queue.is_stream)
+            let durable = (group.persistent || queue.keeps_all())
                 && stage.is_some()
                 && queue.durability(&state) != Durability::Memory;
             let persistence = if durable { Persistence::Persistent } else { Persistence::Transient };
@@ -209,14 +210,15 @@ impl<'a> Transfer<'a> {
         logged: &[(QueueId, Seq)],
         stage: Option<&mut Stage<'_>>,
     ) -> Lsn {
-        let Some(stage) = stage.filter(|_| group.persistent || !logged.is_empty()) else { return 0 };
+        let kept = self.source.definition.durable && (group.persistent || self.source.keeps_all());
+        let Some(stage) = stage.filter(|_| kept || !logged.is_empty()) else { return 0 };
         let count = chunk.as_ref().map_or(group.builder.count(), |chunk| chunk.count());
         let payload = match chunk {
             Some(chunk) => Payload::Shared(chunk),
             None => Payload::Copy(group.builder.bytes()),
         };
         let ranges: Vec<(Seq, Seq)> = group.runs.iter().map(|run| (run.first, run.last)).collect();
-        match (self.source.definition.durable && group.persistent, logged.is_empty()) {
+        match (kept, logged.is_empty()) {
             (true, false) => stage.transfer(self.source.id, &ranges, logged, count, payload),
             (true, true) => stage.settle(self.source.id, &ranges),
             (false, false) => {

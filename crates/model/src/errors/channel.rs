@@ -1,6 +1,7 @@
 //! Errors that end the channel.
 
 use super::{ErlangBinary, Resource};
+use crate::args::QueueKind;
 use crate::reply::ReplyCode::{AccessRefused, NotFound, PreconditionFailed, ResourceLocked};
 use crate::reply::ReplyError;
 
@@ -240,8 +241,8 @@ pub fn invalid_argument(argument: &str, resource: Resource<'_>, reason: &str) ->
 }
 
 /// An x-argument that only other queue types have, on a classic queue.
-pub fn argument_of_other_queue_type(argument: &str, queue: Resource<'_>) -> ReplyError {
-    let text = format!("invalid arg '{argument}' for {queue} of queue type rabbit_classic_queue");
+pub fn argument_of_other_queue_type(argument: &str, kind: QueueKind, queue: Resource<'_>) -> ReplyError {
+    let text = format!("invalid arg '{argument}' for {queue} of queue type rabbit_{}_queue", kind.name());
     ReplyError::new(PreconditionFailed, text)
 }
 

@@ -252,12 +252,6 @@ pub fn argument_not_supported(argument: &str, resource: Resource<'_>) -> ReplyEr
     ReplyError::new(NotImplemented, format!("argument '{argument}' of {resource} is not supported yet"))
 }
 
-/// A value of an x-argument, such as a queue type, that RabbitMQ has and this broker does not have yet.
-pub fn argument_value_not_supported(argument: &str, value: &str, resource: Resource<'_>) -> ReplyError {
-    let text = format!("value '{value}' of argument '{argument}' of {resource} is not supported yet");
-    ReplyError::new(NotImplemented, text)
-}
-
 /// An exchange type that RabbitMQ or its plugins have and this broker does not have yet.
 pub fn exchange_type_not_supported(kind: &str, exchange: Resource<'_>) -> ReplyError {
     ReplyError::new(NotImplemented, format!("type '{kind}' of {exchange} is not supported yet"))

@@ -1,6 +1,7 @@
 //! One line per row of the table: code, scope and exact text.
 
 use super::*;
+use crate::args::QueueKind;
 use crate::reply::{ReplyError, Scope};
 
 fn check(scope: Scope, rows: Vec<(ReplyError, u16, &str)>) {
@@ -60,7 +61,6 @@ fn connection_errors() {
         (vhost_deleted("x"), 320, "vhost 'x' is deleted"),
         (user_deleted("x"), 320, "user 'x' is deleted"),
         (argument_not_supported("x-message-ttl", q), 540, "argument 'x-message-ttl' of queue 'q' in vhost '/' is not supported yet"),
-        (argument_value_not_supported("x-queue-type", "quorum", q), 540, "value 'quorum' of argument 'x-queue-type' of queue 'q' in vhost '/' is not supported yet"),
         (exchange_type_not_supported("x-random", Resource::exchange("/", "e")), 540, "type 'x-random' of exchange 'e' in vhost '/' is not supported yet"),
     ]);
 }
@@ -109,7 +109,7 @@ fn channel_errors() {
         (inequivalent("x-dead-letter-exchange", q, Shown::Absent, Shown::Typed("foo", "longstr")), 406, "inequivalent arg 'x-dead-letter-exchange' for queue 'x' in vhost '/': received none but current is the value 'foo' of type 'longstr'"),
         (exclusive_access(q), 405, "cannot obtain exclusive access to locked queue 'x' in vhost '/'. It could be originally declared on another connection or the exclusive property value does not match that of the original declaration."),
         (invalid_argument("x-expires", q, "{value_zero,0}"), 406, "invalid arg 'x-expires' for queue 'x' in vhost '/': {value_zero,0}"),
-        (argument_of_other_queue_type("x-stream-offset", q), 406, "invalid arg 'x-stream-offset' for queue 'x' in vhost '/' of queue type rabbit_classic_queue"),
+        (argument_of_other_queue_type("x-stream-offset", QueueKind::Classic, q), 406, "invalid arg 'x-stream-offset' for queue 'x' in vhost '/' of queue type rabbit_classic_queue"),
         (invalid_argument_type("alternate-exchange", e, "signedint"), 406, "invalid type 'signedint' for arg 'alternate-exchange' in exchange 'x' in vhost '/'"),
         (invalid_x_match(b"foo"), 406, "Invalid x-match field value <<\"foo\">>; expected all, any, all-with-x, or any-with-x"),
         (invalid_x_match_type("signedint", "1"), 406, "Invalid x-match field type signedint (value 1); expected longstr"),

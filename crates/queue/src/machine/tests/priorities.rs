@@ -17,7 +17,7 @@ fn leveled(max_priority: u8) -> TestQueue {
 /// Adds a message for each priority, in order.
 fn publish(queue: &mut TestQueue, priorities: &[u8]) {
     for &priority in priorities {
-        let level = queue.settings().level_for(priority);
+        let level = queue.settings().levels().of(Some(priority));
         push_at(queue, level, 1, true);
     }
 }

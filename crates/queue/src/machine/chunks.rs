@@ -3,7 +3,7 @@
 //! A message that *leaves* for another queue is settled for everyone who looks at its chunk, and yet kept: until it has
 //! arrived there it is not settled on disk, and its chunk stays. [`Chunks::leave`] and [`Chunks::left`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use posthouse_model::bitmap::SeqBitmap;
@@ -190,10 +190,23 @@ pub struct Chunks<L> {
     /// Places in segments whose chunk is gone, for the owner to release.
     released: Vec<L>,
     memory_bytes: usize,
+    /// What is ahead of the cursor, as far as it is known.
+    ahead: Ahead,
+    /// The first numbers of the chunks that are in memory, while some are not: what is to leave memory is found among
+    /// them however long a backlog lies on disk.
+    resident: Option<BTreeSet<Seq>>,
     /// Chunks without details.
     plain: usize,
     /// Messages that count as settled and are not: they are on their way to another queue.
     leaving: SeqRanges,
+}
+
+/// The chunks that begin at `from` or later.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    from: Seq,
+    /// Bytes of memory they take.
+    memory_bytes: usize,
 }
 
 impl<L> Default for Chunks<L> {
@@ -202,6 +215,8 @@ impl<L> Default for Chunks<L> {
             held: VecDeque::new(),
             released: Vec::new(),
             memory_bytes: 0,
+            ahead: Ahead::default(),
+            resident: None,
             plain: 0,
             leaving: SeqRanges::default(),
         }
@@ -218,6 +233,34 @@ impl<L: Copy> Chunks<L> {
     /// Bytes of memory taken by chunks that are in memory.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
+    }
+
+    /// Bytes of memory taken by chunks that end after `cursor`, which never goes back. Costs as much as the cursor has
+    /// moved on.
+    pub fn bytes_ahead(&mut self, cursor: Seq) -> usize {
+        let mut index = self.held.partition_point(|held| held.first_seq < self.ahead.from);
+        while let Some(held) = self.held.get(index).filter(|held| held.end_seq() <= cursor) {
+            self.ahead.memory_bytes -= held.residence.memory_bytes();
+            self.ahead.from = held.end_seq();
+            index += 1;
+        }
+        self.ahead.memory_bytes
+    }
+
+    /// The chunks that are in memory, in order, with their indices.
+    pub fn resident(&self) -> impl Iterator<Item = (usize, &Held<L>)> {
+        let mut seqs = self.resident.as_ref().map(|seqs| seqs.iter());
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            if let Some(seqs) = &mut seqs {
+                let seq = *seqs.next()?;
+                if self.held.get(next).is_none_or(|held| held.first_seq != seq) {
+                    next = self.index_of(seq)?;
+                }
+            }
+            next += 1;
+            Some((next - 1, self.held.get(next - 1)?))
+        })
     }
 
     /// Bytes of memory taken by what is known of each chunk, wherever its bytes are: this is what a backlog on disk
@@ -262,7 +305,8 @@ impl<L: Copy> Chunks<L> {
     /// Adds a chunk after all others.
     pub fn push(&mut self, held: Held<L>) {
         debug_assert!(self.held.back().is_none_or(|last| last.end_seq() <= held.first_seq));
-        self.memory_bytes += held.residence.memory_bytes();
+        self.note_memory(held.first_seq, 0, held.residence.memory_bytes());
+        self.note_residence(held.first_seq, held.residence.chunk().is_some());
         self.plain += usize::from(held.details.is_none());
         if self.held.len() == self.held.capacity() {
             // Not doubled: a backlog's descriptors are the one thing here that is large when it is.
@@ -365,22 +409,49 @@ impl<L: Copy> Chunks<L> {
     /// Changes where a chunk's bytes are.
     pub fn set_residence(&mut self, index: usize, residence: Residence<L>) {
         let Some(held) = self.held.get_mut(index) else { return };
-        self.memory_bytes -= held.residence.memory_bytes();
-        self.memory_bytes += residence.memory_bytes();
-        held.residence = residence;
+        let first_seq = held.first_seq;
+        let before = std::mem::replace(&mut held.residence, residence).memory_bytes();
+        let (after, resident) = (held.residence.memory_bytes(), held.residence.chunk().is_some());
+        self.note_memory(first_seq, before, after);
+        self.note_residence(first_seq, resident);
     }
 
     /// Removes a chunk, dead or lost.
     pub fn remove(&mut self, index: usize) -> Option<Held<L>> {
         let held = self.held.remove(index)?;
         self.leaving.take_within(held.first_seq, held.end_seq() - 1);
-        self.memory_bytes -= held.residence.memory_bytes();
+        self.note_memory(held.first_seq, held.residence.memory_bytes(), 0);
+        match &mut self.resident {
+            Some(_) if self.held.is_empty() => self.resident = None,
+            Some(resident) => drop(resident.remove(&held.first_seq)),
+            None => {}
+        }
         self.plain -= usize::from(held.details.is_none());
         self.released.extend(held.residence.location());
         if self.held.capacity() > KEPT_MAX.max(4 * self.held.len()) {
             self.held.shrink_to(2 * self.held.len());
         }
         Some(held)
+    }
+
+    fn note_memory(&mut self, first_seq: Seq, before: usize, after: usize) {
+        self.memory_bytes = self.memory_bytes - before + after;
+        if first_seq >= self.ahead.from {
+            self.ahead.memory_bytes = self.ahead.memory_bytes - before + after;
+        }
+    }
+
+    /// Notes whether a chunk that is there, or is about to be, is in memory.
+    fn note_residence(&mut self, first_seq: Seq, resident: bool) {
+        match &mut self.resident {
+            Some(seqs) if resident => drop(seqs.insert(first_seq)),
+            Some(seqs) => drop(seqs.remove(&first_seq)),
+            None if resident => {}
+            None => {
+                let seqs = self.held.iter().filter(|held| held.residence.chunk().is_some());
+                self.resident = Some(seqs.map(|held| held.first_seq).collect());
+            }
+        }
     }
 
     /// Notes a place in a segment that no chunk uses any more.

@@ -215,6 +215,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.levels.iter().flat_map(|levels| levels.iter())
     }
 
+    /// The same, to be changed where no count of the queue's changes.
+    pub(super) fn levels_above_mut(&mut self) -> impl Iterator<Item = &mut Self> {
+        self.levels
+            .iter_mut()
+            .flat_map(|levels| levels.above.iter_mut().filter_map(|level| level.as_deref_mut()))
+    }
+
     /// The number the next message of a level gets.
     fn next_seq_at(&self, level: u8) -> Seq {
         match &self.levels {

@@ -52,35 +52,32 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.close_tail();
         }
         let cursor = self.cursor;
-        for index in 0..self.chunks.len() {
-            let Some(held) = self.chunks.get(index) else { break };
+        let mut evicted = Vec::new();
+        for (index, held) in self.chunks.resident() {
             let bytes = held.residence.memory_bytes();
             if held.end_seq() > cursor && *keep > 0 {
                 *keep = keep.saturating_sub(bytes);
                 continue;
             }
             match &held.residence {
-                Residence::Both(_, location) => {
-                    let residence = Residence::Stored(*location);
-                    self.chunks.set_residence(index, residence);
-                }
+                Residence::Both(_, location) => evicted.push((index, *location)),
                 Residence::Memory(chunk) if *most > 0 => {
                     *most = most.saturating_sub(bytes);
                     writes.push(ToWrite::new(&self.chunks, held, chunk));
                 }
-                _ => {}
+                // The rest is for the next turn.
+                _ => break,
             }
+        }
+        for (index, location) in evicted {
+            self.chunks.set_residence(index, Residence::Stored(location));
         }
     }
 
-    /// Bytes of memory taken by the newest messages, back to the cursor or to the first chunk that is not in memory:
-    /// what consumers that keep up would have taken. Walks those chunks.
-    pub fn waiting_bytes(&self) -> usize {
-        let newest_first = self.chunks.iter().rev();
-        let waiting =
-            newest_first.take_while(|held| held.end_seq() > self.cursor && held.residence.chunk().is_some());
-        let here = waiting.map(|held| held.residence.memory_bytes()).sum::<usize>() + self.tail.bytes().len();
-        here + self.levels_above().map(Self::waiting_bytes).sum::<usize>()
+    /// Bytes of memory taken by messages ahead of the cursor: what consumers that keep up would have taken.
+    pub fn waiting_bytes(&mut self) -> usize {
+        let here = self.chunks.bytes_ahead(self.cursor) + self.tail.bytes().len();
+        here + self.levels_above_mut().map(Self::waiting_bytes).sum::<usize>()
     }
 
     /// A chunk was written. With `evict` its copy in memory goes. A chunk that died meanwhile releases its place.

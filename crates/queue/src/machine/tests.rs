@@ -12,6 +12,7 @@ use super::*;
 mod leaving;
 mod limits;
 mod priorities;
+mod residency;
 mod single_active;
 
 type TestQueue = Queue<u32, u32>;
@@ -278,6 +279,7 @@ proptest! {
             apply(op, &mut queue, &mut model, &mut disk);
             prop_assert_eq!(queue.ready() as usize, model.ready.len());
             prop_assert_eq!(queue.unacked() as usize, model.unacked.len());
+            residency::check(&mut queue);
             for location in queue.take_released() {
                 prop_assert!(disk.stored.remove(&location).is_some(), "released twice");
             }

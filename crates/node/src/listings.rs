@@ -24,6 +24,7 @@ use crate::broker::Broker;
 use crate::connections::ConnectionInfo;
 use crate::policies::AppliedPolicy;
 use crate::queue_handle::QueueHandle;
+use crate::residency;
 use crate::vhost::REPLY_QUEUE_PREFIX;
 use crate::waker::ConsumerWaker;
 
@@ -140,7 +141,7 @@ pub struct QueueRow {
     /// `classic`, `quorum` or `stream`
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// `running`
+    /// `flow` while publishers wait for its consumers or for the disk, else `running`
     pub state: &'static str,
     /// Where.
     pub vhost: String,
@@ -420,7 +421,8 @@ pub fn queues(broker: &Broker, vhost: &str) -> Result<Vec<QueueRow>> {
 fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<ConnectionInfo>]) -> QueueRow {
     let definition = &queue.definition;
     let owner = definition.owner.and_then(|id| connections.iter().find(|info| info.id == id));
-    let state = queue.lock();
+    let mut state = queue.lock();
+    let is_paced = residency::is_paced(&mut state);
     let (ready, unacked) = (state.machine.ready(), state.machine.unacked());
     let active = state.machine.roster().active_waker();
     // Without a log nothing is kept, whatever the queue was declared as.
@@ -439,7 +441,7 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         consumers: state.machine.roster().len(),
         memory: state.machine.memory_bytes() + state.machine.descriptor_bytes(),
         kind: queue.kind.name(),
-        state: "running",
+        state: if is_paced { "flow" } else { "running" },
         vhost: definition.vhost.to_string(),
         owner_connection: owner.map(|info| info.name.clone()).unwrap_or_default(),
         single_active_consumer_tag: active.map(|consumer| consumer.tag().to_owned()).unwrap_or_default(),

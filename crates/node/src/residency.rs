@@ -112,6 +112,12 @@ pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSt
     waiting >= PACED_BYTES && (draining || state.spilling)
 }
 
+/// Whether publishers to the queue are waiting now.
+pub fn is_paced(state: &mut QueueState) -> bool {
+    let may_wait = !state.waiting.is_empty() && (state.drain.fast || state.spilling);
+    may_wait && state.machine.classic().is_some_and(|machine| machine.waiting_bytes() >= PACED_BYTES)
+}
+
 /// Whether a publisher that was told to pause has to wait on: consumers are busy making room, or the disk is.
 pub fn must_wait(broker: &Broker, queue: &Arc<QueueHandle>, now_ms: u64) -> bool {
     let mut state = queue.lock();
@@ -456,6 +462,7 @@ mod tests {
     use super::*;
     use crate::declare::QueueDeclaration;
     use crate::publish::Publisher;
+    use crate::start::Keep;
     use crate::start::testing::{PLENTY_BYTES, broker, in_small_files};
 
     #[test]
@@ -520,6 +527,21 @@ mod tests {
             publisher.append(slot, false, b"\0\x01q", b"", &[0; 100 << 10]);
             publisher.flush();
         }
+    }
+
+    #[test]
+    fn a_queue_is_in_flow_while_its_publishers_wait() {
+        let broker = broker(Keep::InMemory, PLENTY_BYTES);
+        let mut publisher = Publisher::new(broker.clone(), Arc::default());
+        let queue = declare(&broker, "q");
+        let listed = || crate::listings::queues(&broker, "/").unwrap()[0].state;
+        publish(&mut publisher, &queue, 25, 0);
+        assert_eq!(listed(), "running");
+        publish(&mut publisher, &queue, 25, 0);
+        assert!(publisher.is_pressed());
+        assert_eq!(listed(), "flow");
+        while crate::deliver::get(&broker, &queue, true, &Arc::default()).1.is_some() {}
+        assert_eq!(listed(), "running");
     }
 
     #[test]

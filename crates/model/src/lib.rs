@@ -17,6 +17,7 @@ pub mod field;
 pub mod ids;
 pub mod limits;
 pub mod name;
+pub mod named_props;
 pub mod policy;
 pub mod priorities;
 pub mod props;

@@ -298,7 +298,7 @@ impl<'a> HeaderView<'a> {
         if self.has(property) { self.payload.get(self.start_of(property)).copied() } else { None }
     }
 
-    fn short(&self, property: Property) -> Option<&'a [u8]> {
+    pub(crate) fn short(&self, property: Property) -> Option<&'a [u8]> {
         self.bytes(property)?.get(1..)
     }
 

@@ -7,14 +7,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::errors;
+use posthouse_model::field::FieldTable;
 use posthouse_model::ids::Seq;
-use posthouse_model::props::{HeaderView, Properties};
+use posthouse_model::named_props::PropertyValue;
+use posthouse_model::props::HeaderView;
 use posthouse_model::record::Record;
 use posthouse_queue::machine::browse::Glimpse;
 use posthouse_storage::StorageError;
 use posthouse_storage::segment::{Location, is_gone};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::admin::AdminError;
 use crate::broker::Broker;
@@ -215,36 +217,25 @@ fn row(position: u64, number: Seq, redelivered: bool, record: &Record<'_>, body_
     }
 }
 
-/// The properties that are set, under the management API's names.
+/// The properties that are set, under the management API's names. Headers that cannot be read are left out.
 fn properties(header: &[u8]) -> Value {
-    let properties = HeaderView::parse(header).ok().and_then(|header| Properties::from_header(header).ok());
-    let Some(set) = properties else { return Value::Null };
-    let mut all = Map::new();
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            all.insert(name.to_owned(), value);
+    let Ok(header) = HeaderView::parse(header) else { return Value::Null };
+    let value = |value| match value {
+        PropertyValue::Text(text) => Some(Value::from(String::from_utf8_lossy(text))),
+        PropertyValue::Number(number) => Some(Value::from(number)),
+        PropertyValue::Table(table) => {
+            FieldTable::from_raw_table(table).ok().map(|table| table_value(&table))
         }
     };
-    put("content_type", set.content_type.map(Value::from));
-    put("content_encoding", set.content_encoding.map(Value::from));
-    put("headers", set.headers.as_ref().map(table_value));
-    put("delivery_mode", set.delivery_mode.map(Value::from));
-    put("priority", set.priority.map(Value::from));
-    put("correlation_id", set.correlation_id.map(Value::from));
-    put("reply_to", set.reply_to.map(Value::from));
-    put("expiration", set.expiration.map(Value::from));
-    put("message_id", set.message_id.map(Value::from));
-    put("timestamp", set.timestamp.map(Value::from));
-    put("type", set.message_type.map(Value::from));
-    put("user_id", set.user_id.map(Value::from));
-    put("app_id", set.app_id.map(Value::from));
-    put("cluster_id", set.cluster_id.map(Value::from));
-    Value::Object(all)
+    let set =
+        header.properties().filter_map(|(property, set)| Some((property.name().to_owned(), value(set)?)));
+    Value::Object(set.collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use posthouse_model::field::{FieldTable, FieldValue};
+    use posthouse_model::field::FieldValue;
+    use posthouse_model::props::Properties;
 
     use super::*;
     use crate::declare::QueueDeclaration;

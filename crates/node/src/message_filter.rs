@@ -9,25 +9,9 @@
 //! Numbers are compared by their decimal text, booleans as `true` and `false`. Several filters must all hold.
 
 use posthouse_model::field::FieldValue;
-use posthouse_model::props::HeaderView;
+use posthouse_model::named_props::PropertyValue;
+use posthouse_model::props::{HeaderView, Property};
 use posthouse_model::record::Record;
-
-/// Properties that can be named.
-const PROPERTIES: [&str; 13] = [
-    "content_type",
-    "content_encoding",
-    "delivery_mode",
-    "priority",
-    "correlation_id",
-    "reply_to",
-    "expiration",
-    "message_id",
-    "timestamp",
-    "type",
-    "user_id",
-    "app_id",
-    "cluster_id",
-];
 
 /// One condition.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +24,7 @@ pub struct MessageFilter {
 enum Field {
     Exchange,
     RoutingKey,
-    Property(&'static str),
+    Property(Property),
     Header(String),
 }
 
@@ -54,11 +38,11 @@ impl MessageFilter {
         let field = match name {
             "exchange" => Field::Exchange,
             "routing_key" => Field::RoutingKey,
-            _ => match (name.strip_prefix("headers."), PROPERTIES.iter().find(|known| **known == name)) {
+            _ => match (name.strip_prefix("headers."), named().find(|known| known.name() == name)) {
                 (Some(key), _) if !key.is_empty() => Field::Header(key.to_owned()),
                 (_, Some(property)) => Field::Property(property),
                 _ => {
-                    let known = PROPERTIES.join(", ");
+                    let known = named().map(Property::name).collect::<Vec<_>>().join(", ");
                     return Err(format!(
                         "filter: expected exchange, routing_key, headers.KEY or one of {known}, got {name:?}"
                     ));
@@ -74,7 +58,7 @@ impl MessageFilter {
         let found = match &self.field {
             Field::Exchange => Some(text(exchange)),
             Field::RoutingKey => Some(text(key)),
-            Field::Property(name) => HeaderView::parse(record.header()).ok().and_then(|h| property(h, name)),
+            Field::Property(name) => HeaderView::parse(record.header()).ok().and_then(|h| property(h, *name)),
             Field::Header(name) => HeaderView::parse(record.header()).ok().and_then(|h| header(h, name)),
         };
         match (found, &self.value) {
@@ -89,21 +73,16 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn property(header: HeaderView<'_>, name: &str) -> Option<String> {
-    match name {
-        "content_type" => header.content_type().map(text),
-        "content_encoding" => header.content_encoding().map(text),
-        "delivery_mode" => header.delivery_mode().map(|mode| mode.to_string()),
-        "priority" => header.priority().map(|priority| priority.to_string()),
-        "correlation_id" => header.correlation_id().map(text),
-        "reply_to" => header.reply_to().map(text),
-        "expiration" => header.expiration().map(text),
-        "message_id" => header.message_id().map(text),
-        "timestamp" => header.timestamp().map(|seconds| seconds.to_string()),
-        "type" => header.message_type().map(text),
-        "user_id" => header.user_id().map(text),
-        "app_id" => header.app_id().map(text),
-        _ => header.cluster_id().map(text),
+/// Properties that can be named: all that have one value.
+fn named() -> impl Iterator<Item = Property> {
+    Property::ALL.into_iter().filter(|property| *property != Property::Headers)
+}
+
+fn property(header: HeaderView<'_>, property: Property) -> Option<String> {
+    match header.property(property)? {
+        PropertyValue::Text(bytes) => Some(text(bytes)),
+        PropertyValue::Number(number) => Some(number.to_string()),
+        PropertyValue::Table(_) => None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::ids::QueueId;
+use posthouse_model::named_props::PropertyValue;
 use posthouse_model::props::{HeaderView, Properties};
 use posthouse_model::raw_table::RawValue;
 use posthouse_node::NODE_NAME;
@@ -109,30 +110,13 @@ fn routing_keys(message: Traced<'_>) -> Vec<FieldValue> {
 
 /// A message's properties as a table: texts, numbers, and the headers. Headers that cannot be read are left out.
 fn properties(header: HeaderView<'_>) -> FieldTable {
-    let mut entries = Vec::new();
-    let mut add = |name: &str, value: Option<FieldValue>| {
-        entries.extend(value.map(|value| (name.to_owned(), value)));
+    let number = |number: u64| i32::try_from(number).map_or(FieldValue::I64(number as i64), FieldValue::I32);
+    let value = |value| match value {
+        PropertyValue::Text(text) => Some(FieldValue::LongStr(text.to_vec())),
+        PropertyValue::Number(value) => Some(number(value)),
+        PropertyValue::Table(table) => FieldTable::from_raw_table(table).ok().map(FieldValue::Table),
     };
-    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| FieldValue::LongStr(bytes.to_vec()));
-    let number = |number: Option<u64>| {
-        let fits =
-            |number: u64| i32::try_from(number).map_or(FieldValue::I64(number as i64), FieldValue::I32);
-        number.map(fits)
-    };
-    let headers = header.headers().and_then(|table| FieldTable::from_raw_table(table).ok());
-    add("content_type", text(header.content_type()));
-    add("content_encoding", text(header.content_encoding()));
-    add("headers", headers.map(FieldValue::Table));
-    add("delivery_mode", number(header.delivery_mode().map(u64::from)));
-    add("priority", number(header.priority().map(u64::from)));
-    add("correlation_id", text(header.correlation_id()));
-    add("reply_to", text(header.reply_to()));
-    add("expiration", text(header.expiration()));
-    add("message_id", text(header.message_id()));
-    add("timestamp", number(header.timestamp()));
-    add("type", text(header.message_type()));
-    add("user_id", text(header.user_id()));
-    add("app_id", text(header.app_id()));
-    add("cluster_id", text(header.cluster_id()));
-    FieldTable(entries)
+    let set =
+        header.properties().filter_map(|(property, set)| Some((property.name().to_owned(), value(set)?)));
+    FieldTable(set.collect())
 }

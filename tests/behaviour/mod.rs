@@ -24,6 +24,7 @@ mod promises;
 mod publishing;
 mod queues;
 mod quorum_queues;
+mod quotas;
 mod recent_history;
 mod refusals;
 mod reply_to;

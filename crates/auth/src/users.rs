@@ -235,7 +235,7 @@ mod tests {
     fn user() -> User {
         let text = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR";
         let password = PasswordHash::from_text("sha256", text).ok();
-        let limits = UserLimits { max_connections: None, max_channels: Some(5) };
+        let limits = UserLimits { max_channels: Some(5), ..UserLimits::default() };
         User { name: Name::truncated("bob"), password, tags: vec!["monitoring".into()], limits }
     }
 

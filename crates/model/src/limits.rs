@@ -16,6 +16,10 @@ pub struct VhostLimits {
     pub max_connections: Option<i64>,
     /// `max-queues`: queues at a time; negative for any number.
     pub max_queues: Option<i64>,
+    /// How fast may be published.
+    pub publish: PublishLimits,
+    /// `max-stored-bytes`: bytes of messages in its queues; negative for any number.
+    pub max_stored_bytes: Option<i64>,
 }
 
 /// Limits of a user.
@@ -25,23 +29,67 @@ pub struct UserLimits {
     pub max_connections: Option<i64>,
     /// `max-channels`: channels of all connections together; negative for any number.
     pub max_channels: Option<i64>,
+    /// How fast may be published.
+    pub publish: PublishLimits,
 }
 
+/// How fast may be published by all connections of a user or a virtual host together. RabbitMQ has no such limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PublishLimits {
+    /// `max-publish-messages-per-second`; negative for any number.
+    pub messages: Option<i64>,
+    /// `max-publish-bytes-per-second`; negative for any number.
+    pub bytes: Option<i64>,
+}
+
+impl PublishLimits {
+    /// Messages per second; none for any number.
+    pub fn messages_per_second(self) -> Option<u32> {
+        bound(self.messages)
+    }
+
+    /// Bytes per second, at most 4 GiB; none for any number.
+    pub fn bytes_per_second(self) -> Option<u32> {
+        bound(self.bytes)
+    }
+
+    /// Whether nothing is limited.
+    pub fn is_off(self) -> bool {
+        self.messages_per_second().is_none() && self.bytes_per_second().is_none()
+    }
+}
+
+const MAX_CONNECTIONS: &str = "max-connections";
+const MAX_QUEUES: &str = "max-queues";
+const MAX_CHANNELS: &str = "max-channels";
+const MAX_MESSAGE_RATE: &str = "max-publish-messages-per-second";
+const MAX_BYTE_RATE: &str = "max-publish-bytes-per-second";
+const MAX_STORED_BYTES: &str = "max-stored-bytes";
+
 impl VhostLimits {
-    /// Reads `{"max-connections":5,"max-queues":-1}`; either may be missing.
+    /// The names of the limits.
+    pub const NAMES: [&str; 5] =
+        [MAX_CONNECTIONS, MAX_QUEUES, MAX_MESSAGE_RATE, MAX_BYTE_RATE, MAX_STORED_BYTES];
+
+    /// Reads `{"max-connections":5,"max-queues":-1}`, where any of the names may be missing.
     ///
     /// # Errors
     /// With RabbitMQ's text for another form, another key, or a value that is no whole number.
     pub fn from_value(value: &Value) -> Result<Self, InvalidLimits> {
         let not_a_list = || InvalidLimits(format!("limits not a list {}", ErlangTerm(value)));
-        let [max_connections, max_queues] =
-            read(value.as_object().ok_or_else(not_a_list)?, ["max-connections", "max-queues"], "limits")?;
-        Ok(Self { max_connections, max_queues })
+        let [max_connections, max_queues, messages, bytes, max_stored_bytes] =
+            read(value.as_object().ok_or_else(not_a_list)?, Self::NAMES, "limits")?;
+        let publish = PublishLimits { messages, bytes };
+        Ok(Self { max_connections, max_queues, publish, max_stored_bytes })
     }
 
     /// The form that [`Self::from_value`] reads.
     pub fn to_value(&self) -> Value {
-        write([("max-connections", self.max_connections), ("max-queues", self.max_queues)])
+        let Self { max_connections, max_queues, publish, max_stored_bytes } = self;
+        write(
+            Self::NAMES,
+            [*max_connections, *max_queues, publish.messages, publish.bytes, *max_stored_bytes],
+        )
     }
 
     /// Whether nothing is limited.
@@ -52,37 +100,42 @@ impl VhostLimits {
 
 impl UserLimits {
     /// The names of the limits.
-    pub const NAMES: [&str; 2] = ["max-connections", "max-channels"];
+    pub const NAMES: [&str; 4] = [MAX_CONNECTIONS, MAX_CHANNELS, MAX_MESSAGE_RATE, MAX_BYTE_RATE];
 
-    /// Reads `{"max-connections":5,"max-channels":-1}`; either may be missing.
+    /// Reads `{"max-connections":5,"max-channels":-1}`, where any of the names may be missing.
     ///
     /// # Errors
     /// With RabbitMQ's text for another form, another key, or a value that is no whole number.
     pub fn from_value(value: &Value) -> Result<Self, InvalidLimits> {
         let not_a_list = || InvalidLimits(format!("user-limits not a list {}", ErlangTerm(value)));
-        let [max_connections, max_channels] =
+        let [max_connections, max_channels, messages, bytes] =
             read(value.as_object().ok_or_else(not_a_list)?, Self::NAMES, "user-limits")?;
-        Ok(Self { max_connections, max_channels })
+        Ok(Self { max_connections, max_channels, publish: PublishLimits { messages, bytes } })
     }
 
     /// The form that [`Self::from_value`] reads.
     pub fn to_value(&self) -> Value {
-        write([("max-connections", self.max_connections), ("max-channels", self.max_channels)])
+        let Self { max_connections, max_channels, publish } = self;
+        write(Self::NAMES, [*max_connections, *max_channels, publish.messages, publish.bytes])
     }
 
     /// Takes over what `other` limits.
     pub fn update(&mut self, other: &Self) {
         self.max_connections = other.max_connections.or(self.max_connections);
         self.max_channels = other.max_channels.or(self.max_channels);
+        self.publish.messages = other.publish.messages.or(self.publish.messages);
+        self.publish.bytes = other.publish.bytes.or(self.publish.bytes);
     }
 
     /// Lifts the limit of that name, or with `all` every one. Other names are fine.
     pub fn clear(&mut self, name: &str) {
-        if matches!(name, "max-connections" | "all") {
-            self.max_connections = None;
-        }
-        if matches!(name, "max-channels" | "all") {
-            self.max_channels = None;
+        match name {
+            "all" => *self = Self::default(),
+            MAX_CONNECTIONS => self.max_connections = None,
+            MAX_CHANNELS => self.max_channels = None,
+            MAX_MESSAGE_RATE => self.publish.messages = None,
+            MAX_BYTE_RATE => self.publish.bytes = None,
+            _ => {}
         }
     }
 }
@@ -114,8 +167,11 @@ fn read<const N: usize>(
     Ok(read)
 }
 
-fn write<const N: usize>(limits: [(&str, Option<i64>); N]) -> Value {
-    let set = limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), Value::from(limit?))));
+fn write<const N: usize>(names: [&str; N], limits: [Option<i64>; N]) -> Value {
+    let set = names
+        .into_iter()
+        .zip(limits)
+        .filter_map(|(name, limit)| Some((name.to_owned(), Value::from(limit?))));
     Value::Object(set.collect())
 }
 
@@ -127,19 +183,29 @@ mod tests {
 
     #[test]
     fn limits_are_read_and_written() {
-        for value in
-            [json!({}), json!({"max-connections": 0}), json!({"max-connections": -1, "max-queues": 5})]
-        {
+        for value in [
+            json!({}),
+            json!({"max-connections": 0}),
+            json!({"max-connections": -1, "max-queues": 5}),
+            json!({"max-publish-bytes-per-second": 9, "max-publish-messages-per-second": 8, "max-stored-bytes": 7}),
+        ] {
             assert_eq!(VhostLimits::from_value(&value).unwrap().to_value(), value);
         }
         let value = json!({"max-channels": 2, "max-connections": 1});
         let mut limits = UserLimits::from_value(&value).unwrap();
         assert_eq!(limits.to_value(), value);
-        limits.update(&UserLimits { max_connections: None, max_channels: Some(9) });
+        limits.update(&UserLimits { max_channels: Some(9), ..UserLimits::default() });
         assert_eq!(limits.to_value(), json!({"max-channels": 9, "max-connections": 1}));
         limits.clear("foo");
         limits.clear("max-channels");
         assert_eq!(limits.to_value(), json!({"max-connections": 1}));
+        let rates = json!({"max-publish-bytes-per-second": 9, "max-publish-messages-per-second": 8});
+        limits.update(&UserLimits::from_value(&rates).unwrap());
+        assert!(!limits.publish.is_off());
+        limits.clear("max-publish-messages-per-second");
+        assert_eq!(limits.to_value(), json!({"max-connections": 1, "max-publish-bytes-per-second": 9}));
+        limits.clear("max-publish-bytes-per-second");
+        assert!(limits.publish.is_off());
         limits.clear("all");
         assert_eq!(limits, UserLimits::default());
     }

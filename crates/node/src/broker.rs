@@ -24,6 +24,7 @@ use crate::dead_letters::DeadLetters;
 use crate::metadata::VhostMetadata;
 use crate::positions::Positions;
 use crate::queue_handle::{MemoryUse, QueueHandle};
+use crate::quotas::Meter;
 use crate::records::{self, LIMITS, VHOST_LIMITS};
 use crate::residency::Residency;
 use crate::vhost::VirtualHost;
@@ -99,6 +100,8 @@ pub struct Broker {
     consumer_ids: AtomicU64,
     queue_ids: Mutex<QueueIds>,
     parameters: Mutex<BTreeMap<String, Value>>,
+    /// Of users who have had a quota while they were connected.
+    meters: Mutex<HashMap<Name, Arc<Meter>, foldhash::quality::RandomState>>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -138,6 +141,7 @@ impl Broker {
             consumer_ids: AtomicU64::new(0),
             queue_ids: Mutex::new(QueueIds { next: first_queue_id, reserved: first_queue_id }),
             parameters: Mutex::default(),
+            meters: Mutex::default(),
         }
     }
 
@@ -251,6 +255,17 @@ impl Broker {
         ops.push(records::delete_vhost(name));
         self.keep(ops);
         true
+    }
+
+    /// What a user publishes is charged to this.
+    pub(crate) fn user_meter(&self, user: &str) -> Arc<Meter> {
+        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.entry(Name::truncated(user)).or_default().clone()
+    }
+
+    /// Forgets a user's meter, because the user is deleted.
+    pub(crate) fn forget_meter(&self, user: &str) {
+        self.meters.lock().unwrap_or_else(PoisonError::into_inner).remove(user);
     }
 
     /// Parameters of the broker as a whole, by name.

@@ -2,7 +2,7 @@
 //! users and virtual hosts have, which may be limited.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::HashMap;
@@ -32,8 +32,54 @@ pub struct ConnectionInfo {
     pub connected_at_ms: u64,
     /// Open channels.
     pub channels: AtomicU32,
+    /// What it is doing.
+    pub state: StateCell,
     /// How to reach it.
     pub waker: Arc<SessionWaker>,
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ConnectionState {
+    /// It is read from.
+    #[default]
+    Running,
+    /// It is not read from because queues, or the disk, have too much of what was published.
+    Flow,
+    /// It is not read from because it publishes while an alarm is on.
+    Blocked,
+    /// It is not read from because it has published more than a quota allows.
+    Throttled,
+}
+
+impl ConnectionState {
+    const ALL: [Self; 4] = [Self::Running, Self::Flow, Self::Blocked, Self::Throttled];
+
+    /// Its name in listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Flow => "flow",
+            Self::Blocked => "blocked",
+            Self::Throttled => "throttled",
+        }
+    }
+}
+
+/// A state that one thread changes and others look at.
+#[derive(Debug, Default)]
+pub struct StateCell(AtomicU8);
+
+impl StateCell {
+    /// Changes it.
+    pub fn set(&self, state: ConnectionState) {
+        self.0.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Looks at it.
+    pub fn get(&self) -> ConnectionState {
+        ConnectionState::ALL.get(usize::from(self.0.load(Ordering::Relaxed))).copied().unwrap_or_default()
+    }
 }
 
 /// All open connections.

@@ -22,6 +22,7 @@ pub mod positions;
 mod priorities;
 pub mod publish;
 pub mod queue_handle;
+pub mod quotas;
 pub mod records;
 pub mod residency;
 pub mod start;

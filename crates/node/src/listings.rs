@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::admin::{self, AdminError};
 use crate::broker::Broker;
-use crate::connections::ConnectionInfo;
+use crate::connections::{ConnectionInfo, ConnectionState};
 use crate::policies::AppliedPolicy;
 use crate::queue_handle::QueueHandle;
 use crate::residency;
@@ -259,7 +259,7 @@ pub struct ConnectionRow {
     pub user: String,
     /// Where to.
     pub vhost: String,
-    /// `running`
+    /// `running`, `flow`, `blocking`, `blocked` or `throttled`.
     pub state: &'static str,
     /// The client's address.
     pub peer_host: String,
@@ -522,10 +522,10 @@ pub fn bindings(broker: &Broker, vhost: &str) -> Result<Vec<BindingRow>> {
 
 /// All connections, oldest first.
 pub fn connections(broker: &Broker) -> Vec<ConnectionRow> {
-    broker.connections().list().iter().map(|info| connection_row(info)).collect()
+    broker.connections().list().iter().map(|info| connection_row(broker, info)).collect()
 }
 
-fn connection_row(info: &ConnectionInfo) -> ConnectionRow {
+fn connection_row(broker: &Broker, info: &ConnectionInfo) -> ConnectionRow {
     let (peer, local) = info.name.split_once(" -> ").unwrap_or((&info.name, ""));
     let split = |address: &str| match address.rsplit_once(':') {
         Some((host, port)) => (host.to_owned(), port.parse().unwrap_or(0)),
@@ -536,7 +536,11 @@ fn connection_row(info: &ConnectionInfo) -> ConnectionRow {
         name: info.name.clone(),
         user: info.user.clone(),
         vhost: info.vhost.clone(),
-        state: "running",
+        state: match info.state.get() {
+            // It will be blocked if it publishes.
+            ConnectionState::Running if broker.alarm_on() => "blocking",
+            state => state.name(),
+        },
         peer_host,
         peer_port,
         host,

@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::positions::Positions;
 use crate::priorities::{self, ByLevel};
 use crate::queue_handle::{Machine, QueueHandle};
+use crate::quotas::Published;
 use crate::waker::{ConsumerWaker, SessionWaker};
 use crate::{dead_letters, residency};
 
@@ -111,6 +112,7 @@ pub struct Publisher {
     synced_end: Lsn,
     /// What need only be written ends here.
     written_end: Lsn,
+    published: Published,
     pressed: Option<Arc<QueueHandle>>,
     /// When the current batch was received, in milliseconds since the Unix epoch.
     pub received_ms: u64,
@@ -133,6 +135,7 @@ impl Publisher {
             refused: Vec::new(),
             synced_end: 0,
             written_end: 0,
+            published: Published::default(),
             pressed: None,
             received_ms: 0,
         }
@@ -270,6 +273,12 @@ impl Publisher {
         self.dirty.clear();
     }
 
+    /// What was handed over since the last call.
+    #[inline]
+    pub fn take_published(&mut self) -> Published {
+        std::mem::take(&mut self.published)
+    }
+
     /// What everything that was handed over waits for in the log.
     pub fn needs(&self) -> Positions {
         Positions { lsn: self.synced_end, written: self.written_end, meta: 0 }
@@ -357,6 +366,8 @@ impl Publisher {
             }
             let durability = slot.durability;
             let mut stage = stage.as_mut().filter(|_| slot.is_logged());
+            self.published.messages += u64::from(slot.builder.count());
+            self.published.bytes += slot.builder.bytes().len() as u64;
             let pressed = self.handing.slot(&broker, slot, stage.as_deref_mut(), self.received_ms);
             if pressed.is_some() {
                 self.pressed = pressed;

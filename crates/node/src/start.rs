@@ -31,6 +31,7 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::definitions;
 use crate::metadata::VhostMetadata;
 use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
+use crate::quotas::StoredBytes;
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
 use crate::streams;
@@ -558,9 +559,11 @@ fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     let broker = Arc::downgrade(broker);
     std::thread::Builder::new().name("watch".into()).spawn(move || {
         let mut retained = Instant::now();
+        let mut stored = StoredBytes::default();
         while let Some(broker) = broker.upgrade() {
             broker.watch(broker.store().free_space());
             residency::relieve(&broker);
+            stored.look(&broker, WATCH_PERIOD);
             if retained.elapsed() >= streams::RETENTION_PERIOD {
                 retained = Instant::now();
                 streams::retain_all(&broker);

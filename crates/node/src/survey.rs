@@ -118,6 +118,7 @@ mod tests {
             client_properties: FieldTable::default(),
             connected_at_ms: 0,
             channels: 0.into(),
+            state: Default::default(),
             waker: Arc::new(SessionWaker::default()),
         });
         connections.add(info.clone());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use hashbrown::HashMap;
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::ids::QueueId;
-use posthouse_model::limits::{self, VhostLimits};
+use posthouse_model::limits::{self, PublishLimits, VhostLimits};
 use posthouse_model::name::Name;
 use posthouse_model::props::HeaderView;
 use posthouse_model::raw_table::{RawTable, RawValue};
@@ -20,6 +20,7 @@ use crate::history::{Histories, Kept, Publication};
 use crate::metadata::VhostMetadata;
 use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
+use crate::quotas::Meter;
 
 /// Names of the queues behind `amq.rabbitmq.reply-to` start so.
 pub const REPLY_QUEUE_PREFIX: &str = "amq.rabbitmq.reply-to.";
@@ -30,6 +31,9 @@ pub struct VirtualHost {
     name: Name,
     epoch: AtomicU64,
     is_traced: AtomicBool,
+    /// Whether its queues hold more bytes than they may.
+    is_full: AtomicBool,
+    meter: Arc<Meter>,
     inner: RwLock<Inner>,
     /// A leaf of `inner`.
     histories: Mutex<Histories>,
@@ -95,6 +99,8 @@ impl VirtualHost {
             name,
             epoch: AtomicU64::new(0),
             is_traced: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+            meter: Arc::default(),
             inner: RwLock::new(inner),
             histories: Mutex::default(),
         }
@@ -294,6 +300,32 @@ impl VirtualHost {
     /// Connections it may have; none for any number.
     pub fn max_connections(&self) -> Option<u32> {
         limits::bound(self.read().limits.max_connections)
+    }
+
+    /// How fast may be published in it.
+    pub fn publish_limits(&self) -> PublishLimits {
+        self.read().limits.publish
+    }
+
+    /// What is published in it is charged to this.
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Bytes its queues may hold; none for any number.
+    pub(crate) fn max_stored_bytes(&self) -> Option<u64> {
+        self.read().limits.max_stored_bytes.and_then(|max| u64::try_from(max).ok())
+    }
+
+    /// Whether publishers wait because its queues hold more bytes than they may.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Says whether they do, and what was said before.
+    pub(crate) fn set_full(&self, full: bool) -> bool {
+        self.is_full.swap(full, Ordering::Relaxed)
     }
 
     /// Looks at everything at one moment.

@@ -221,7 +221,7 @@ fn topic_permissions_bound_keys_until_they_are_cleared() {
 #[test]
 fn limits_belong_to_the_user() {
     let authorities = authorities();
-    let limits = UserLimits { max_connections: Some(1), max_channels: None };
+    let limits = UserLimits { max_connections: Some(1), ..UserLimits::default() };
     authorities.set_user_limits("guest", limits.clone()).unwrap();
     assert_eq!(authorities.user_limits("guest"), Some(limits));
     assert_eq!(authorities.user_limits("nobody"), None);

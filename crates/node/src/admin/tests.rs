@@ -39,6 +39,7 @@ fn connect(broker: &Broker, user: &str, vhost: &str) -> Arc<ConnectionInfo> {
         client_properties: FieldTable(vec![("product".into(), FieldValue::string("x"))]),
         connected_at_ms: 1,
         channels: 2.into(),
+        state: Default::default(),
         waker: Arc::new(SessionWaker::default()),
     });
     broker.connections().add(info.clone());
@@ -276,7 +277,7 @@ fn a_deleted_vhost_takes_everything_with_it_and_nothing_comes_after() {
         add_vhost(&broker, "v", &json!({})).unwrap();
         broker.store().meta().flush().unwrap();
     }
-    let broker = in_directory(data.path());
+    let broker = reopen(data.path());
     let vhost = broker.vhost("v").unwrap();
     assert_eq!(vhost.queues().len(), 0);
     assert_eq!(vhost.with_topology(|topology| topology.bindings()), []);

@@ -64,6 +64,8 @@ pub fn set_vhost_limits(broker: &Broker, name: &str, limits: VhostLimits) -> Res
 pub(crate) fn put_vhost_limits(broker: &Broker, vhost: &VirtualHost, limits: VhostLimits) {
     vhost.change(|inner| {
         inner.limits = limits;
+        // Sessions look at quotas when they look for routes.
+        inner.topology.forget_routes();
         broker.keep(vec![records::put_parameter(
             vhost.name(),
             VHOST_LIMITS,
@@ -78,6 +80,7 @@ pub fn clear_vhost_limits(broker: &Broker, name: &str) -> Result<()> {
     let vhost = find_vhost(broker, name)?;
     vhost.change(|inner| {
         inner.limits = VhostLimits::default();
+        inner.topology.forget_routes();
         broker.keep(vec![records::delete_parameter(vhost.name(), VHOST_LIMITS, LIMITS)]);
     });
     Ok(broker.store().meta().flush()?)

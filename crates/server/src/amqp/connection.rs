@@ -12,7 +12,7 @@ use posthouse_amqp::frame;
 use posthouse_amqp::method::Method;
 use posthouse_auth::authorities::{Identity, Refusal};
 use posthouse_node::broker::Broker;
-use posthouse_node::connections::ConnectionInfo;
+use posthouse_node::connections::{ConnectionInfo, StateCell};
 use posthouse_node::waker::{Inbox, SessionWaker};
 use rustix::io::ioctl_fionread;
 use tokio::io::{AsyncReadExt, Interest};
@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 use super::handshake::{Handshake, LoginAttempt, Opened, Step, write_close};
 use super::heartbeat::{Beat, Ear, Heartbeat};
 use super::outbox::Outbox;
+use super::pause::Pause;
 use super::session::{Failure, Peer, Progress, Session};
 use crate::listen::Shared;
 use posthouse_node::clock::now_ms;
@@ -36,9 +37,6 @@ const READ_BYTES_MAX: usize = 256 << 10;
 
 /// How long a peer is waited for after an error, and for `connection.close-ok`.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
-
-/// How often a paced publisher looks itself whether it may go on. Whoever makes room wakes it earlier.
-const PRESSURE_WAIT: Duration = Duration::from_millis(100);
 
 /// A connection that is woken again this soon lets others run first. Waiting costs a lone message more than it saves.
 const BUSY_INTERVAL: Duration = Duration::from_micros(600);
@@ -113,6 +111,13 @@ impl Io {
             self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
         }
         Ok(Some(bytes))
+    }
+
+    /// Reads no more than at first from now on: what comes in one read is charged to a quota at once, and the less it is
+    /// the more evenly it comes.
+    fn read_little(&mut self) {
+        self.read_bytes = READ_BYTES_MIN;
+        self.input.shrink_to(self.input.len() + READ_BYTES_MIN);
     }
 
     /// Drops what was processed from the front of the input.
@@ -234,6 +239,7 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
         client_properties,
         connected_at_ms: now_ms(),
         channels: 0.into(),
+        state: StateCell::default(),
         waker: waker.clone(),
     });
     broker.connections().add(info.clone());
@@ -338,9 +344,9 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
     let mut next_beat = Instant::now() + period;
     let mut inbox = Inbox::default();
     let mut notified_at = Instant::now();
-    let mut paused_until: Option<Instant> = None;
+    let mut pause = Pause::default();
     loop {
-        let reads = paused_until.is_none() && !session.refuses_input();
+        let reads = !pause.is_on() && !session.refuses_input();
         if reads {
             // What was held back while input was refused comes first.
             step(io, session)?;
@@ -356,8 +362,9 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             }
         }
         session.end_batch();
-        if paused_until.is_none() && (session.publisher.is_pressed() || session.broker.is_congested()) {
-            paused_until = Some(Instant::now() + PRESSURE_WAIT);
+        pause.look(session);
+        if pause.is_throttled() {
+            io.read_little();
         }
         let written = flush(io, session, &mut heartbeat)?;
         if session.progress() == Progress::Closed {
@@ -366,7 +373,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
         if !written {
             session.suspend_consumers();
         }
-        let reads = paused_until.is_none() && !session.refuses_input();
+        let reads = !pause.is_on() && !session.refuses_input();
         if reads && io.may_have_more {
             tokio::task::yield_now().await;
             if session.waker.has_mail() {
@@ -400,7 +407,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
                 session.on_inbox(&mut inbox)?;
                 if inbox.room {
                     session.publisher.relieve();
-                    paused_until = None;
+                    pause.look_again(session);
                 }
             }
             ready = io.socket.ready(interest) => {
@@ -410,12 +417,8 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
                     return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
                 }
             }
-            () = async { if let Some(until) = paused_until { tokio::time::sleep_until(until).await } },
-                if paused_until.is_some() =>
-            {
-                // Looked at again in case nobody could say that there is room.
-                let waits = session.publisher.must_wait(now_ms());
-                paused_until = waits.then(|| Instant::now() + PRESSURE_WAIT);
+            () = pause.over(), if pause.is_on() => {
+                pause.look_again(session);
                 // Readiness was not waited for meanwhile: while the log stays congested it never would be.
                 io.may_have_more = true;
             }

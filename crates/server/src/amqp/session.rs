@@ -19,6 +19,7 @@ use posthouse_node::draws::Draws;
 use posthouse_node::positions::{Awaited, Positions};
 use posthouse_node::publish::{Origin, Publisher};
 use posthouse_node::queue_handle::QueueHandle;
+use posthouse_node::quotas::Quota;
 use posthouse_node::vhost::VirtualHost;
 use posthouse_node::waker::{Inbox, SessionWaker};
 use posthouse_queue::machine::Run;
@@ -114,6 +115,10 @@ pub(crate) struct Session {
     pub(crate) acked: Vec<Outstanding>,
     /// Memory lent to deliveries.
     pub(crate) runs: Vec<Run>,
+    /// What is published is charged to these; absent when nothing is limited.
+    pub(crate) quota: Option<Quota>,
+    /// Whether a quota was used up when it was last looked at.
+    pub(crate) throttled: bool,
     awaited: Awaited,
     progress: Progress,
 }
@@ -122,7 +127,10 @@ impl Session {
     /// A session without channels.
     pub(crate) fn new(broker: Arc<Broker>, peer: Peer, access: Access, waker: Arc<SessionWaker>) -> Self {
         let publisher = Publisher::new(broker.clone(), waker.clone());
+        let quota = Quota::of(&broker, &peer.vhost, &peer.identity.user);
         Self {
+            quota,
+            throttled: false,
             access,
             publisher,
             peer,
@@ -339,6 +347,7 @@ impl Session {
         if self.routes.is_stale(epoch) {
             self.publisher.forget_routes();
             self.routes.start(epoch);
+            self.load_quota();
         }
     }
 

@@ -50,6 +50,7 @@ fn session(broker: &Arc<Broker>) -> Session {
         client_properties: FieldTable::default(),
         connected_at_ms: 0,
         channels: 0.into(),
+        state: Default::default(),
         waker: waker.clone(),
     });
     let (user, vhost) = (identity.user.clone(), broker.vhost("/").unwrap());

@@ -107,7 +107,8 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "set_user_limits",
         positional: &["user", "limits"],
         answer: Answer::Done("Setting user limits to \"{limits}\" for user \"{user}\" ..."),
-        about: "limits, a JSON object of max-connections and max-channels; -1 for none",
+        about: "limits, a JSON object of max-connections, max-channels, max-publish-messages-per-second and \
+                max-publish-bytes-per-second; -1 for none",
         ..DONE
     },
     Command {

@@ -75,7 +75,8 @@ pub(super) const COMMANDS: &[Command] = &[
         positional: &["limits"],
         vhost: true,
         answer: Answer::Done("Setting vhost limits to \"{limits}\" for vhost \"{vhost}\" ..."),
-        about: "limits, a JSON object of max-connections and max-queues; -1 for none",
+        about: "limits, a JSON object of max-connections, max-queues, max-publish-messages-per-second, \
+                max-publish-bytes-per-second and max-stored-bytes; -1 for none",
         ..DONE
     },
     Command {

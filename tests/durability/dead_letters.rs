@@ -66,8 +66,9 @@ fn run_and_kill(broker: &mut Broker, consumed: bool, events: u64, next: &mut u64
     let address = broker.address();
     let (progress, happened) = channel();
     let from = *next;
+    // Set up before anything happens, because the broker may be killed soon after.
+    let consumer = consumed.then(|| consumer_of_all(address)).map(|peer| thread::spawn(|| reject_all(peer)));
     let publisher = thread::spawn(move || publish(address, from, &progress));
-    let consumer = consumed.then(|| thread::spawn(move || reject_all(address)));
     wait_for(&happened, events);
     broker.kill();
     let (to, confirmed) = publisher.join().expect("the publisher");
@@ -119,12 +120,16 @@ fn publish(address: SocketAddr, from: u64, progress: &Sender<()>) -> (u64, Vec<u
     }
 }
 
-/// Rejects everything in `work` until the broker is gone.
-fn reject_all(address: SocketAddr) {
+fn consumer_of_all(address: SocketAddr) -> Peer {
     let mut peer = Peer::open(address, &Handshake::default());
     peer.open_channel(1);
     peer.prefetch(1, 100, false);
     peer.consume(1, &Consume::from("work"));
+    peer
+}
+
+/// Rejects everything in `work` until the broker is gone.
+fn reject_all(mut peer: Peer) {
     loop {
         let Arrival::Frame(frame) = peer.arrival(TIMEOUT) else { return };
         if let Ok(Method::BasicDeliver { delivery_tag, .. }) = Method::decode(&frame.payload) {

@@ -159,6 +159,12 @@ ROWS = (
         (consumed(at_least(0.5, "transient-16")),),
     ),
     Row(
+        "priorities",
+        "10 priorities in turn, 16 B",
+        "--auto-ack --priorities 10 --queue-args x-max-priority=9",
+        (consumed(at_least(0.85, "transient-16")),),
+    ),
+    Row(
         "latency",
         "latency at 1,000/s, 16 B transient",
         "--auto-ack --rate 1000 --latency",

@@ -228,3 +228,25 @@ fn browsing_shows_the_order_of_delivery() {
     let places: Vec<_> = ["high", "mid", "mid2", "low"].map(|body| shown.find(body)).into();
     assert!(places.is_sorted() && places.iter().all(Option::is_some), "{shown}");
 }
+
+#[test]
+fn dead_letters_keep_their_priority() {
+    let mut peer = broker().peer();
+    let target = declare(&mut peer, 9);
+    let queue = unique("dying");
+    let arguments = table([
+        ("x-max-priority", FieldValue::I32(5)),
+        ("x-max-length", FieldValue::I32(3)),
+        ("x-dead-letter-exchange", text("")),
+        ("x-dead-letter-routing-key", text(&target)),
+    ]);
+    peer.declare(1, &Queue { arguments, exclusive: true, ..Queue::named(&queue) });
+    publish(&mut peer, "", &queue, &[("1", Some(1)), ("5", Some(5)), ("9", Some(9)), ("4", Some(4))]);
+    peer.await_counts(1, &target, (1, 0));
+    assert_eq!(peer.drain(1, &target), ["1"], "the lowest made room");
+    let last = (0..3).map(|_| peer.get(1, &queue, false).expect("a message")).last().expect("three");
+    assert_eq!(last.text(), "4");
+    peer.send(1, &Method::BasicNack { delivery_tag: last.tag, multiple: true, requeue: false });
+    peer.await_counts(1, &target, (3, 0));
+    assert_eq!(peer.drain(1, &target), ["9", "5", "4"], "in one level they were the other way round");
+}

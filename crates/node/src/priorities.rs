@@ -64,7 +64,8 @@ impl ByLevel {
             if self.builders.len() <= level {
                 self.builders.resize_with(level + 1, ChunkBuilder::default);
             }
-            self.builders[level].append_records(bytes);
+            let builder = &mut self.builders[level];
+            builder.copy_record_as(bytes, builder.end_delta());
             rest = after;
         }
         for (level, builder) in (0..=u8::MAX).zip(&mut self.builders).rev() {

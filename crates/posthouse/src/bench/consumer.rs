@@ -39,9 +39,11 @@ pub(super) struct Consumer<'a> {
 
 /// What a consumer saw.
 pub(super) struct Seen {
-    /// By queue (numbered within this consumer) times producers plus producer.
+    /// By queue (numbered within this consumer), then by producer, then by priority.
     pub(super) streams: Vec<Stream>,
     producers: usize,
+    /// A message's priority is its sequence modulo this; each priority counts for itself.
+    priorities: u64,
     /// Messages with wrong length or filler, or of an unknown producer.
     pub(super) corrupted: u64,
     /// Messages received.
@@ -51,10 +53,26 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Nothing yet, of so many queues and producers.
-    pub(super) fn new(queues: usize, producers: usize) -> Self {
-        let streams = vec![Stream::default(); queues * producers];
-        Self { streams, producers, corrupted: 0, received: 0, latency: Histogram::default() }
+    /// Nothing yet, of so many queues, producers and priorities.
+    pub(super) fn new(queues: usize, producers: usize, priorities: usize) -> Self {
+        let streams = vec![Stream::default(); queues * producers * priorities];
+        Self {
+            streams,
+            producers,
+            priorities: priorities as u64,
+            corrupted: 0,
+            received: 0,
+            latency: Histogram::default(),
+        }
+    }
+
+    #[inline]
+    fn saw(&mut self, stream: usize, sequence: u64) {
+        if self.priorities == 1 {
+            return self.streams[stream].saw(sequence);
+        }
+        let (sequence, priority) = (sequence / self.priorities, sequence % self.priorities);
+        self.streams[stream * self.priorities as usize + priority as usize].saw(sequence);
     }
 
     /// Takes note of a message; `now` when latencies count.
@@ -65,7 +83,8 @@ impl Seen {
             let (producer, sequence) = payload::split(word);
             let producer = usize::from(producer);
             if delivery.intact && producer < self.producers {
-                self.streams[delivery.queue * self.producers + producer].saw(sequence);
+                let stream = delivery.queue * self.producers + producer;
+                self.saw(stream, sequence);
             } else {
                 self.corrupted += 1;
             }

@@ -59,6 +59,9 @@ pub(crate) struct AmqpArgs {
     /// Every producer publishes to N queues in turn, one message each
     #[arg(long, value_name = "N", default_value_t = 1)]
     keys: usize,
+    /// Give messages the priorities 0 to N-1 in turn; order is checked within each
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    priorities: u16,
     /// Only publish, and leave the queues behind
     #[arg(long, conflicts_with_all = ["consume_only", "backlog"])]
     publish_only: bool,
@@ -166,6 +169,8 @@ pub(super) struct Plan {
     pub(super) queue_args: FieldTable,
     /// Queues each producer publishes to in turn.
     pub(super) keys: usize,
+    /// Priorities that messages have in turn; 1 for none.
+    pub(super) priorities: usize,
     /// Which halves.
     pub(super) roles: Roles,
     /// Leave queues behind.
@@ -237,6 +242,7 @@ impl AmqpArgs {
         between("--queues", queues, 1, 100_000)?;
         between("--consumers", consumers, 1, 10_000)?;
         between("--keys", self.keys, 1, queues)?;
+        between("--priorities", self.priorities.into(), 1, 256)?;
         between("--size", self.size, 0, 512 << 20)?;
         between("--bindings", self.bindings.unwrap_or(1), 1, 10_000_000)?;
         between("--confirm", self.confirm.unwrap_or(1) as usize, 1, 10_000_000)?;
@@ -293,6 +299,7 @@ impl AmqpArgs {
             exchange,
             queue_args: queue_args(&self.queue_args)?,
             keys: self.keys,
+            priorities: self.priorities.into(),
             roles,
             keep: self.keep,
             name: self.name.unwrap_or_else(unique),

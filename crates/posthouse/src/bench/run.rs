@@ -216,6 +216,7 @@ impl<'s> Run<'s> {
             keys: &keys,
             size: plan.size,
             persistent: plan.persistent,
+            priorities: plan.priorities,
             max_payload: client.max_payload,
         });
         let task = producer::Task {
@@ -264,7 +265,7 @@ impl<'s> Run<'s> {
             latency: plan.latency,
             counter: &self.shared.consumers[number],
             shared: self.shared,
-            seen: Seen::new(queues.len(), plan.producers),
+            seen: Seen::new(queues.len(), plan.producers, plan.priorities),
         };
         Consumer::new(client, task)
     }
@@ -323,21 +324,30 @@ impl<'s> Run<'s> {
         Some((sent.saturating_sub(*refused), *refused))
     }
 
+    /// Of what was sent to a queue, what had a priority: (accepted, refused).
+    fn of_priority(&self, (accepted, refused): (u64, u64), priority: usize) -> (u64, u64) {
+        let (sent, of) = (accepted + refused, self.plan.priorities as u64);
+        let sent = sent / of + u64::from((priority as u64) < sent % of);
+        // Which priority a refused message had is not known either.
+        (sent.saturating_sub(refused), refused)
+    }
+
     fn verdict(&self, published: &[Published], seen: &[Seen]) -> Verdict {
         let mut total = Verdict::default();
         let mut by_queue: Vec<Vec<&[Stream]>> = vec![Vec::new(); self.plan.queues];
         for (number, seen) in seen.iter().enumerate() {
-            for (queue, streams) in
-                self.queues_of(number).into_iter().zip(seen.streams.chunks(self.plan.producers))
-            {
+            let of_queue = seen.streams.chunks(self.plan.producers * self.plan.priorities);
+            for (queue, streams) in self.queues_of(number).into_iter().zip(of_queue) {
                 by_queue[queue].push(streams);
             }
             total.corrupted += seen.corrupted;
         }
         for (queue, streams) in by_queue.iter().enumerate() {
-            for producer in 0..self.plan.producers {
-                let seen: Vec<&Stream> = streams.iter().map(|streams| &streams[producer]).collect();
+            for at in 0..self.plan.producers * self.plan.priorities {
+                let (producer, priority) = (at / self.plan.priorities, at % self.plan.priorities);
+                let seen: Vec<&Stream> = streams.iter().map(|streams| &streams[at]).collect();
                 let sent = self.sent_to(published, producer, queue);
+                let sent = sent.map(|sent| self.of_priority(sent, priority));
                 // The consumers of a queue share its messages; those of a stream get all of them each.
                 let readers = if self.plan.reads_stream() { 1 } else { seen.len().max(1) };
                 seen.chunks(readers).for_each(|seen| total.add(judge(seen, sent)));

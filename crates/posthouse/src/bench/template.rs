@@ -41,19 +41,23 @@ pub(super) struct Shape<'a> {
     pub(super) size: usize,
     /// Delivery mode 2.
     pub(super) persistent: bool,
+    /// Priorities that a route's messages have in turn; 1 for none.
+    pub(super) priorities: usize,
     /// Largest frame payload.
     pub(super) max_payload: usize,
 }
 
 impl Template {
-    /// Encodes as many messages as one write takes, and at least one for every key.
+    /// Encodes as many messages as one write takes, and at least one for every key and priority.
     pub(super) fn new(shape: &Shape<'_>) -> Self {
         let mut bytes = Vec::new();
         let mut body_at = 0;
         let mut units = 0;
-        while units == 0 || units % shape.keys.len() != 0 || bytes.len() + bytes.len() / units <= WRITE_BYTES
-        {
-            let at = encode(&mut bytes, shape, &shape.keys[units % shape.keys.len()]);
+        let turn = shape.keys.len() * shape.priorities;
+        while units == 0 || units % turn != 0 || bytes.len() + bytes.len() / units <= WRITE_BYTES {
+            let priority =
+                (shape.priorities > 1).then_some((units / shape.keys.len() % shape.priorities) as u8);
+            let at = encode(&mut bytes, shape, &shape.keys[units % shape.keys.len()], priority);
             if units == 0 {
                 body_at = at;
             }
@@ -107,11 +111,13 @@ impl Template {
 }
 
 /// Appends one message; gives where its body starts.
-fn encode(out: &mut Vec<u8>, shape: &Shape<'_>, routing_key: &str) -> usize {
+fn encode(out: &mut Vec<u8>, shape: &Shape<'_>, routing_key: &str, priority: Option<u8>) -> usize {
     let publish =
         Method::BasicPublish { exchange: shape.exchange, routing_key, mandatory: false, immediate: false };
     write_method(out, CHANNEL, &publish);
-    write_frame_with(out, FrameKind::Header, CHANNEL, |out| write_header(out, shape.size, shape.persistent));
+    write_frame_with(out, FrameKind::Header, CHANNEL, |out| {
+        write_header(out, shape.size, shape.persistent, priority);
+    });
     let body_at = out.len() + HEAD_BYTES;
     for part in payload::blank(shape.size).chunks(shape.max_payload) {
         write_frame(out, FrameKind::Body, CHANNEL, part);
@@ -119,18 +125,22 @@ fn encode(out: &mut Vec<u8>, shape: &Shape<'_>, routing_key: &str) -> usize {
     body_at.min(out.len())
 }
 
-/// Appends a content header's payload: `class u16 | weight u16 | body size u64 | flags u16 | delivery mode u8, if flagged`.
-pub(super) fn write_header(out: &mut Vec<u8>, size: usize, persistent: bool) {
+/// Appends a content header's payload: `class u16 | weight u16 | body size u64 | flags u16 | delivery mode u8, if flagged |
+/// priority u8, if flagged`.
+pub(super) fn write_header(out: &mut Vec<u8>, size: usize, persistent: bool, priority: Option<u8>) {
     const CLASS_BASIC: u16 = 60;
     const HAS_DELIVERY_MODE: u16 = 1 << 12;
+    const HAS_PRIORITY: u16 = 1 << 11;
     out.extend_from_slice(&CLASS_BASIC.to_be_bytes());
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&(size as u64).to_be_bytes());
-    let flags = if persistent { HAS_DELIVERY_MODE } else { 0 };
+    let flags =
+        if persistent { HAS_DELIVERY_MODE } else { 0 } | if priority.is_some() { HAS_PRIORITY } else { 0 };
     out.extend_from_slice(&flags.to_be_bytes());
     if persistent {
         out.push(2);
     }
+    out.extend(priority);
 }
 
 #[cfg(test)]
@@ -142,14 +152,19 @@ mod tests {
     /// (routing key, producer, sequence, time) of every message of the bytes.
     fn messages(mut bytes: &[u8], size: usize) -> Vec<(String, u16, u64, u64)> {
         let mut out = Vec::new();
-        let (mut key, mut body) = (String::new(), Vec::new());
+        let (mut key, mut body, mut priority) = (String::new(), Vec::new(), 0);
         while let Some((frame, used)) = next_frame(bytes, 4_088).unwrap() {
             match frame.kind {
                 FrameKind::Method => match Method::decode(frame.payload).unwrap() {
                     Method::BasicPublish { routing_key, .. } => key = routing_key.to_owned(),
                     other => panic!("{}", other.name()),
                 },
-                FrameKind::Header => assert_eq!(frame.payload[4..12], (size as u64).to_be_bytes()),
+                FrameKind::Header => {
+                    assert_eq!(frame.payload[4..12], (size as u64).to_be_bytes());
+                    // Delivery mode and priority.
+                    assert_eq!(frame.payload[12..15], [0x18, 0, 2]);
+                    priority = u64::from(frame.payload[15]);
+                }
                 FrameKind::Body => body.extend_from_slice(frame.payload),
                 FrameKind::Heartbeat => panic!("heartbeat"),
             }
@@ -157,6 +172,7 @@ mod tests {
                 assert!(payload::is_filler(&body, 0, size));
                 let (word, nanos) = payload::read(&body);
                 let (producer, sequence) = payload::split(word.unwrap());
+                assert_eq!(priority, sequence % 3);
                 out.push((std::mem::take(&mut key), producer, sequence, nanos.unwrap()));
                 body.clear();
             }
@@ -170,8 +186,15 @@ mod tests {
     fn keys_take_turns_and_each_counts_from_zero() {
         for size in [16, 1_000, 10_000] {
             let keys = ["k0".to_owned(), "k1".to_owned(), "k2".to_owned()];
-            let shape =
-                Shape { producer: 9, exchange: "x", keys: &keys, size, persistent: true, max_payload: 4_088 };
+            let shape = Shape {
+                producer: 9,
+                exchange: "x",
+                keys: &keys,
+                size,
+                persistent: true,
+                priorities: 3,
+                max_payload: 4_088,
+            };
             let mut template = Template::new(&shape);
             let mut got = Vec::new();
             for wanted in [1, 4, 10_000, 2, 10_000] {
@@ -195,8 +218,15 @@ mod tests {
     #[test]
     fn an_unthrottled_write_is_large() {
         let keys = ["k".to_owned()];
-        let shape =
-            Shape { producer: 0, exchange: "", keys: &keys, size: 16, persistent: false, max_payload: 4_088 };
+        let shape = Shape {
+            producer: 0,
+            exchange: "",
+            keys: &keys,
+            size: 16,
+            persistent: false,
+            priorities: 1,
+            max_payload: 4_088,
+        };
         let (n, range) = Template::new(&shape).stamp(u64::MAX, 0);
         assert!(range.len() > WRITE_BYTES - 200 && range.len() <= WRITE_BYTES, "{n} in {range:?}");
     }

@@ -79,7 +79,33 @@ async function oneOfAGroupIsActive() {
   await end();
 }
 
-for (const scenario of [everyoneReadsEverything, oneOfAGroupIsActive]) {
+// A super stream that the client declares itself; two consumers of one group share its partitions out.
+async function partitionsBehindAnExchange() {
+  const connection = await amqp.connect(URI);
+  const channel = await connection.createConfirmChannel();
+  const name = `check.node-streams.super.${process.pid}`;
+  const partitions = ["0", "1"].map((key) => ({ key, queue: `${name}-${key}` }));
+  await channel.assertExchange(name, "direct", { durable: true, arguments: { "x-super-stream": true } });
+  for (const [order, { key, queue }] of partitions.entries()) {
+    await channel.assertQueue(queue, { durable: true, arguments: { "x-queue-type": "stream" } });
+    await channel.bindQueue(queue, name, key, { "x-stream-partition-order": order });
+  }
+  const group = { "x-stream-consumer-name": "group", "x-single-active-consumer": true, "x-stream-offset": "first" };
+  const readers = [];
+  for (let number = 0; number < 2; number += 1) {
+    readers.push([await consumer(partitions[0].queue, group), await consumer(partitions[1].queue, group)]);
+  }
+  for (const { key } of partitions) channel.publish(name, key, Buffer.from(key));
+  await channel.waitForConfirms();
+  await until(() => readers[0][0].got.length === 1 && readers[1][1].got.length === 1, "a delivery to each");
+  assert.deepEqual([readers[0][1].got, readers[1][0].got], [[], []]);
+  for (const reader of readers.flat()) await reader.close();
+  for (const { queue } of partitions) await channel.deleteQueue(queue);
+  await channel.deleteExchange(name);
+  await connection.close();
+}
+
+for (const scenario of [everyoneReadsEverything, oneOfAGroupIsActive, partitionsBehindAnExchange]) {
   try {
     await scenario();
     console.log(`ok ${scenario.name}`);

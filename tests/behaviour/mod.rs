@@ -33,6 +33,7 @@ mod settling;
 mod single_active;
 mod stream_consumers;
 mod streams;
+mod super_streams;
 mod transactions;
 mod wire_errors_channel;
 mod wire_errors_connection;

@@ -55,6 +55,9 @@ pub enum AdminError {
         /// Its virtual host.
         vhost: String,
     },
+    /// A super stream that cannot be.
+    #[error("{0}")]
+    SuperStream(String),
     /// The stream has stored no offset for this name.
     #[error("no offset is stored for '{reference}' in stream '{stream}' in vhost '{vhost}'")]
     NoStoredOffset {
@@ -281,6 +284,7 @@ fn change_auth(
 mod parameters;
 mod policies;
 pub mod streams;
+pub mod super_streams;
 #[cfg(test)]
 mod tests;
 mod vhosts;

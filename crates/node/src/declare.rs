@@ -171,8 +171,20 @@ impl Broker {
         &self,
         inner: &mut Inner,
         definition: QueueDefinition,
-        mut machine: Machine,
+        machine: Machine,
     ) -> Arc<QueueHandle> {
+        let (queue, ops) = self.insert_queue(inner, definition, machine);
+        self.keep(ops);
+        queue
+    }
+
+    /// Adds a queue, and says what is to be kept of it.
+    pub(crate) fn insert_queue(
+        &self,
+        inner: &mut Inner,
+        definition: QueueDefinition,
+        mut machine: Machine,
+    ) -> (Arc<QueueHandle>, Vec<MetaOp>) {
         let mut ops = Vec::new();
         let id = self.next_queue_id();
         if definition.durable {
@@ -186,8 +198,7 @@ impl Broker {
         let queue = Arc::new(QueueHandle::new(id, definition, machine, self.memory().clone()));
         queue.lock().policy = applied;
         inner.queues.insert(id, queue.clone());
-        self.keep(ops);
-        queue
+        (queue, ops)
     }
 
     /// Deletes a queue by name; the number of ready messages it had. A missing one is fine.

@@ -25,6 +25,7 @@ use crate::declare::QueueDeclaration;
 use crate::deliver;
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::residency::{self, FailedRead};
+use crate::vhost::VirtualHost;
 use crate::waker::ConsumerWaker;
 
 /// Memory of a stream's newest messages from which on the older of them are written to segments.
@@ -128,6 +129,16 @@ pub fn add_reader(
     name: Option<&[u8]>,
 ) -> Result<(), ReplyError> {
     let definition = &queue.definition;
+    // One group's consumers of the partitions of a super stream share them out.
+    let turn = match arguments.single_active {
+        true => {
+            let order =
+                |vhost: Arc<VirtualHost>| vhost.look(|inner| inner.topology.partition_order(queue.id));
+            Some(broker.vhost(&definition.vhost).ok().and_then(order).unwrap_or(0))
+        }
+        false => None,
+    };
+    let mut wakes = Vec::new();
     let mut stage = name.and_then(|_| broker.wal()).map(|wal| wal.stage());
     let mut state = queue.lock();
     let Some(stream) = state.machine.stream() else {
@@ -137,13 +148,14 @@ pub fn add_reader(
         values: arguments.filter.iter().map(|value| value.as_slice().into()).collect(),
         match_unfiltered: arguments.match_unfiltered,
     });
-    let (start, single_active) = (arguments.offset, arguments.single_active);
-    let options = ReaderOptions { start, filter, name: name.map(Into::into), single_active };
-    stream.add_reader(consumer, waker, options).map_err(|TooManyNames| {
+    let options = ReaderOptions { start: arguments.offset, filter, name: name.map(Into::into), turn };
+    stream.add_reader(consumer, waker, options, &mut wakes).map_err(|TooManyNames| {
         let resource = Resource::queue(&definition.vhost, &definition.name);
         errors::too_many_stored_offsets(resource, NAMES_MAX)
     })?;
     log_notes(queue, stream, stage.as_mut());
+    drop((state, stage));
+    deliver::wake_all(&mut wakes);
     Ok(())
 }
 
@@ -179,15 +191,20 @@ pub fn settle(
     ranges: &deliver::Ranges,
     outcome: Outcome,
 ) {
+    let mut wakes = Vec::new();
     let mut stage = broker.wal().map(|wal| wal.stage());
     let mut state = queue.lock();
     let Some(stream) = state.machine.stream() else { return };
     match outcome {
-        Outcome::Settled => stream.settle(consumer, ranges),
-        Outcome::GivenBack => return stream.give_back(consumer, ranges),
+        Outcome::Settled => stream.settle(consumer, ranges, &mut wakes),
+        Outcome::GivenBack => stream.give_back(consumer, ranges, &mut wakes),
     }
     log_notes(queue, stream, stage.as_mut());
-    state.counters.acknowledged += ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+    if outcome == Outcome::Settled {
+        state.counters.acknowledged += ranges.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+    }
+    drop((state, stage));
+    deliver::wake_all(&mut wakes);
 }
 
 /// Called after messages arrived, with what the stream takes: starts a spill when it has too much in memory; whether

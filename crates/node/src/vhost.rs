@@ -63,8 +63,13 @@ impl Inner {
 
     /// Refuses (406) another queue when there are as many as there may be.
     pub(crate) fn check_queue_limit(&self, vhost: &str, name: &str) -> Result<(), ReplyError> {
-        let queues = self.queues.len() - self.reply_queues;
-        match limits::bound(self.limits.max_queues).filter(|max| queues >= *max as usize) {
+        self.check_queues_limit(vhost, name, 1)
+    }
+
+    /// As [`Self::check_queue_limit`], for more of them.
+    pub(crate) fn check_queues_limit(&self, vhost: &str, name: &str, more: usize) -> Result<(), ReplyError> {
+        let queues = self.queues.len() - self.reply_queues + more;
+        match limits::bound(self.limits.max_queues).filter(|max| queues > *max as usize) {
             Some(max) => Err(errors::vhost_queue_limit(vhost, name, max)),
             None => Ok(()),
         }

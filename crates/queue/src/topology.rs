@@ -22,6 +22,7 @@ mod modulus_hash;
 mod route;
 mod router;
 mod stable_hash;
+pub mod super_streams;
 #[cfg(test)]
 mod tests;
 pub mod trie;

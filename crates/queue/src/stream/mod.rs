@@ -77,8 +77,9 @@ pub struct ReaderOptions {
     /// The name under which its offset is stored; up to [`offsets::NAME_BYTES_MAX`] bytes. One that is stored wins
     /// over `start`.
     pub name: Option<Box<[u8]>>,
-    /// It takes turns with the others of its name: one of them reads, until it leaves.
-    pub single_active: bool,
+    /// It takes turns with the others of its name: one of them reads, the one at this place in the order in which they
+    /// came, counted round.
+    pub turn: Option<u64>,
 }
 
 /// What a stream starts with after a restart. What is in memory is newer than every block.
@@ -245,7 +246,8 @@ impl<L: Copy, W: Clone> Stream<L, W> {
         self.offsets.notes().chain(self.publishers.notes(self.covered())).collect()
     }
 
-    /// Adds a reader. It parks at its first [`Self::take`], or is handed something.
+    /// Adds a reader. It parks at its first [`Self::take`], or is handed something. A reader whose turn this makes it is
+    /// woken.
     ///
     /// # Errors
     /// When it has a name and there are too many; it is not added then.
@@ -254,17 +256,17 @@ impl<L: Copy, W: Clone> Stream<L, W> {
         id: ConsumerId,
         waker: W,
         options: ReaderOptions,
+        wakes: &mut Vec<W>,
     ) -> Result<(), TooManyNames> {
-        let ReaderOptions { start, filter, name, single_active } = options;
-        let tracking = name.map(|name| Box::new(Tracking::new(name, single_active, start)));
+        let ReaderOptions { start, filter, name, turn } = options;
+        let tracking = name.map(|name| Box::new(Tracking::new(name, turn, start)));
         self.readers.insert(id, Reader { filter, tracking, ..Reader::default() });
         self.place(id, start);
-        if let Err(refused) = self.join(id) {
-            self.readers.remove(&id);
-            return Err(refused);
-        }
         self.roster.add(id, waker, 0, false);
-        Ok(())
+        self.join(id, wakes).inspect_err(|TooManyNames| {
+            self.readers.remove(&id);
+            self.roster.remove(id);
+        })
     }
 
     /// Lets a reader begin somewhere.

@@ -3,6 +3,10 @@
 //! A named reader's offset follows what it has settled: it is the number of the oldest message that was handed to it
 //! and is not settled, or of the next one to be handed out. Whatever is lost with a reader is handed out again. Of
 //! readers with one name the one that began last moves the offset; of a group, the one that is active.
+//!
+//! Whose turn it is in a group follows from the order in which its readers came, and from a number that each partition of
+//! a super stream has of its own: so one group's readers of many partitions share them out. A turn passes on when the
+//! active reader leaves, or has settled what it has once it should be another one's.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -40,8 +44,24 @@ struct Entry {
     next: Option<Seq>,
     /// Who moves it.
     reader: Option<ConsumerId>,
-    /// The readers that take turns, the active one first; empty when they do not.
+    /// The readers that take turns, in the order in which they came; empty when they do not.
     group: VecDeque<ConsumerId>,
+    /// The one of them whose turn it is; the one that moves the offset, too.
+    active: Option<ConsumerId>,
+    /// Which of them it should be: this one, counted round.
+    turn: u64,
+}
+
+impl Entry {
+    fn at(next: Option<Seq>) -> Self {
+        Self { next, reader: None, group: VecDeque::new(), active: None, turn: 0 }
+    }
+
+    /// Whose turn it should be.
+    fn wanted(&self) -> Option<ConsumerId> {
+        let at = self.turn.checked_rem(self.group.len() as u64)?;
+        self.group.get(at as usize).copied()
+    }
 }
 
 /// The names of a stream's readers.
@@ -56,8 +76,8 @@ pub(super) struct Offsets {
 #[derive(Clone, Debug)]
 pub(super) struct Tracking {
     name: Box<[u8]>,
-    /// Takes turns with the others of its name.
-    in_group: bool,
+    /// Takes turns with the others of its name, of whom this one should be active, counted round.
+    turn: Option<u64>,
     /// Where it begins when nothing is stored.
     start: StreamOffset,
     outstanding: SeqRanges,
@@ -66,8 +86,8 @@ pub(super) struct Tracking {
 }
 
 impl Tracking {
-    pub(super) fn new(name: Box<[u8]>, in_group: bool, start: StreamOffset) -> Self {
-        Self { name, in_group, start, outstanding: SeqRanges::default(), given_back: None }
+    pub(super) fn new(name: Box<[u8]>, turn: Option<u64>, start: StreamOffset) -> Self {
+        Self { name, turn, start, outstanding: SeqRanges::default(), given_back: None }
     }
 
     /// Messages were handed out.
@@ -85,8 +105,7 @@ impl Tracking {
 impl Offsets {
     /// Takes over what a restart found. A number that was lost with the message is another message's now.
     pub(super) fn restore(&mut self, name: &[u8], next: Seq, next_seq: Seq) {
-        let entry = Entry { next: Some(next.min(next_seq)), reader: None, group: VecDeque::new() };
-        self.by_name.insert(name.into(), entry);
+        self.by_name.insert(name.into(), Entry::at(Some(next.min(next_seq))));
     }
 
     fn store(&mut self, name: &[u8], next: Seq) {
@@ -130,8 +149,9 @@ impl<L: Copy, W: Clone> Stream<L, W> {
         stored
     }
 
-    /// Messages that were handed to a named reader are done with.
-    pub fn settle(&mut self, id: ConsumerId, ranges: &[(Seq, Seq)]) {
+    /// Messages that were handed to a named reader are done with. Where another one's turn has come since, that one is
+    /// woken once this one has none left.
+    pub fn settle(&mut self, id: ConsumerId, ranges: &[(Seq, Seq)], wakes: &mut Vec<W>) {
         let Some(reader) = self.readers.get_mut(&id) else { return };
         let cursor = reader.cursor;
         let Some(tracking) = &mut reader.tracking else { return };
@@ -141,42 +161,62 @@ impl<L: Copy, W: Clone> Stream<L, W> {
         if self.offsets.by_name.get(&tracking.name).is_some_and(|entry| entry.reader == Some(id)) {
             self.offsets.store(&tracking.name, tracking.next(cursor));
         }
+        self.hand_over(id, wakes);
     }
 
     /// Messages that were handed to a named reader are to come again, the next time that it begins.
-    pub fn give_back(&mut self, id: ConsumerId, ranges: &[(Seq, Seq)]) {
+    pub fn give_back(&mut self, id: ConsumerId, ranges: &[(Seq, Seq)], wakes: &mut Vec<W>) {
         let tracking = self.readers.get_mut(&id).and_then(|reader| reader.tracking.as_mut());
         let Some(tracking) = tracking else { return };
         for &(first, last) in ranges {
             tracking.outstanding.take_within(first, last);
             tracking.given_back = Some(tracking.given_back.map_or(first, |seq| seq.min(first)));
         }
+        self.hand_over(id, wakes);
+    }
+
+    /// A reader of a group has something less outstanding.
+    fn hand_over(&mut self, id: ConsumerId, wakes: &mut Vec<W>) {
+        let tracking = self.readers.get(&id).and_then(|reader| reader.tracking.as_deref());
+        if let Some(Tracking { name, turn: Some(_), .. }) = tracking {
+            self.choose(&name.clone(), wakes);
+        }
     }
 
     /// Whether a reader is given messages: of a group only one is.
     pub fn activity(&self, id: ConsumerId) -> Activity {
         let tracking = self.readers.get(&id).and_then(|reader| reader.tracking.as_deref());
-        let Some(tracking) = tracking.filter(|tracking| tracking.in_group) else { return Activity::Up };
+        let Some(tracking) = tracking.filter(|tracking| tracking.turn.is_some()) else { return Activity::Up };
         match self.offsets.by_name.get(&tracking.name) {
-            Some(entry) if entry.group.front() == Some(&id) => Activity::SingleActive,
+            Some(entry) if entry.active == Some(id) => Activity::SingleActive,
             _ => Activity::Waiting,
         }
     }
 
-    /// Gives a named reader, which was just added, its place and maybe its turn.
-    pub(super) fn join(&mut self, id: ConsumerId) -> Result<(), TooManyNames> {
+    /// Whether a reader may take: of a group the one that is active, unless it is another one's turn by now.
+    pub(super) fn may_take(&self, id: ConsumerId) -> bool {
         let tracking = self.readers.get(&id).and_then(|reader| reader.tracking.as_deref());
-        let Some(Tracking { name, in_group, .. }) = tracking else { return Ok(()) };
+        let Some(tracking) = tracking.filter(|tracking| tracking.turn.is_some()) else { return true };
+        let entry = self.offsets.by_name.get(&tracking.name);
+        entry.is_some_and(|entry| entry.active == Some(id) && entry.wanted() == Some(id))
+    }
+
+    /// Gives a named reader, which was just added, its place and maybe its turn.
+    pub(super) fn join(&mut self, id: ConsumerId, wakes: &mut Vec<W>) -> Result<(), TooManyNames> {
+        let tracking = self.readers.get(&id).and_then(|reader| reader.tracking.as_deref());
+        let Some(Tracking { name, turn, .. }) = tracking else { return Ok(()) };
         if self.offsets.by_name.len() >= NAMES_MAX && !self.offsets.by_name.contains_key(name) {
             return Err(TooManyNames);
         }
-        let nobody = || Entry { next: None, reader: None, group: VecDeque::new() };
-        let entry = self.offsets.by_name.entry(name.clone()).or_insert_with(nobody);
-        if *in_group {
-            entry.group.push_back(id);
-        }
-        if !*in_group || entry.group.len() == 1 {
-            self.begin(id);
+        let (name, turn) = (name.clone(), *turn);
+        let entry = self.offsets.by_name.entry(name.clone()).or_insert_with(|| Entry::at(None));
+        match turn {
+            Some(turn) => {
+                entry.group.push_back(id);
+                entry.turn = turn;
+                self.choose(&name, wakes);
+            }
+            None => self.begin(id),
         }
         Ok(())
     }
@@ -186,25 +226,34 @@ impl<L: Copy, W: Clone> Stream<L, W> {
         let tracking = self.readers.get_mut(&id).and_then(|reader| reader.tracking.take());
         let Some(tracking) = tracking else { return };
         let Some(entry) = self.offsets.by_name.get_mut(&tracking.name) else { return };
-        let was_active = entry.group.front() == Some(&id);
         entry.group.retain(|other| *other != id);
-        if entry.reader == Some(id) {
-            entry.reader = None;
+        for holder in [&mut entry.reader, &mut entry.active] {
+            *holder = holder.filter(|other| *other != id);
         }
-        let next = entry.group.front().copied();
-        if entry.next.is_none() && entry.reader.is_none() && next.is_none() {
+        if entry.next.is_none() && entry.reader.is_none() && entry.group.is_empty() {
             self.offsets.by_name.remove(&tracking.name);
         }
-        if let Some(next) = next.filter(|_| was_active) {
-            self.begin(next);
-            wakes.extend(self.roster.run(next));
+        self.choose(&tracking.name, wakes);
+    }
+
+    /// Gives the turn to the reader of a group whose it should be, once the active one has nothing outstanding.
+    fn choose(&mut self, name: &[u8], wakes: &mut Vec<W>) {
+        let Some(entry) = self.offsets.by_name.get_mut(name) else { return };
+        let Some(wanted) = entry.wanted().filter(|wanted| entry.active != Some(*wanted)) else { return };
+        let active = entry.active.and_then(|id| self.readers.get(&id)?.tracking.as_deref());
+        if active.is_some_and(|tracking| !tracking.outstanding.is_empty()) {
+            return;
         }
+        entry.active = Some(wanted);
+        self.begin(wanted);
+        wakes.extend(self.roster.run(wanted));
     }
 
     /// A named reader begins: where its name's offset is, or else where it asked for.
     fn begin(&mut self, id: ConsumerId) {
-        let tracking = self.readers.get(&id).and_then(|reader| reader.tracking.as_deref());
-        let Some(Tracking { name, start, .. }) = tracking else { return };
+        let tracking = self.readers.get_mut(&id).and_then(|reader| reader.tracking.as_deref_mut());
+        let Some(Tracking { name, start, given_back, .. }) = tracking else { return };
+        *given_back = None;
         let (name, start) = (name.clone(), *start);
         let Some(entry) = self.offsets.by_name.get_mut(&name) else { return };
         entry.reader = Some(id);

@@ -8,7 +8,6 @@ use posthouse_model::ids::Seq;
 use super::Stream;
 use super::reader::{Left, Walked};
 use crate::machine::roster::{ConsumerId, Standing};
-use crate::machine::single_active::Activity;
 use crate::machine::{Limits, Run, TakeEnd};
 
 /// Bytes of messages that a reader may pass over in one taking.
@@ -30,7 +29,7 @@ impl<L: Copy, W: Clone> Stream<L, W> {
     /// Takes messages for a reader, appending to `runs`, and moves its cursor behind them. One that waits for its turn
     /// gets none; it is woken when that comes.
     pub fn take(&mut self, id: ConsumerId, limits: Limits, runs: &mut Vec<Run>) -> TakeEnd {
-        if self.activity(id) == Activity::Waiting {
+        if !self.may_take(id) {
             self.roster.set(id, Standing::Blocked);
             return TakeEnd::Parked;
         }

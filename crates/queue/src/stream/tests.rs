@@ -104,8 +104,8 @@ impl Rig {
     }
 
     fn add(&mut self, id: ConsumerId, offset: StreamOffset, filter: Option<Filter>) {
-        let options = ReaderOptions { start: offset, filter, name: None, single_active: false };
-        self.stream.add_reader(id, id, options).unwrap();
+        let options = ReaderOptions { start: offset, filter, name: None, turn: None };
+        self.stream.add_reader(id, id, options, &mut self.woken).unwrap();
     }
 
     fn take(&mut self, id: ConsumerId, messages: u32, bytes: usize) -> (TakeEnd, Vec<Seq>) {

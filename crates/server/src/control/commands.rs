@@ -9,6 +9,7 @@ mod policies;
 mod queues;
 mod reading;
 mod streams;
+mod super_stream_options;
 mod users;
 mod vhosts;
 

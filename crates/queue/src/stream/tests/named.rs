@@ -7,9 +7,13 @@ use crate::stream::publishers::KnownPublisher;
 
 impl Rig {
     fn add_named(&mut self, id: ConsumerId, name: &str, start: StreamOffset, single_active: bool) {
+        self.add_in_turn(id, name, start, single_active.then_some(0));
+    }
+
+    fn add_in_turn(&mut self, id: ConsumerId, name: &str, start: StreamOffset, turn: Option<u64>) {
         let name = Some(name.as_bytes().into());
-        let options = ReaderOptions { start, filter: None, name, single_active };
-        self.stream.add_reader(id, id, options).unwrap();
+        let options = ReaderOptions { start, filter: None, name, turn };
+        self.stream.add_reader(id, id, options, &mut self.woken).unwrap();
     }
 
     fn next_of(&self, name: &str) -> Option<Seq> {
@@ -52,11 +56,11 @@ fn an_offset_follows_what_is_settled() {
     rig.add_named(1, "app", StreamOffset::Number(5), false);
     assert_eq!(rig.next_of("app"), Some(5), "the place is promised from the beginning");
     assert_eq!(limited(&mut rig, 1, 6), [5, 6, 7, 8, 9, 10]);
-    rig.stream.settle(1, &[(6, 7)]);
+    rig.stream.settle(1, &[(6, 7)], &mut Vec::new());
     assert_eq!(rig.next_of("app"), Some(5), "5 is outstanding");
-    rig.stream.settle(1, &[(5, 5)]);
+    rig.stream.settle(1, &[(5, 5)], &mut Vec::new());
     assert_eq!(rig.next_of("app"), Some(8));
-    rig.stream.settle(1, &[(8, 10)]);
+    rig.stream.settle(1, &[(8, 10)], &mut Vec::new());
     assert_eq!(rig.next_of("app"), Some(11));
     let notes = rig.stream.take_notes();
     let expected: Vec<_> = [5, 8, 11].map(|next| Note::offset(b"app", Some(next))).into();
@@ -76,8 +80,8 @@ fn what_is_given_back_comes_again_for_the_next_one() {
     rig.push(20, 0, true, None);
     rig.add_named(1, "app", StreamOffset::First, false);
     assert_eq!(limited(&mut rig, 1, 10).len(), 10);
-    rig.stream.give_back(1, &[(4, 4)]);
-    rig.stream.settle(1, &[(0, 3), (5, 9)]);
+    rig.stream.give_back(1, &[(4, 4)], &mut Vec::new());
+    rig.stream.settle(1, &[(0, 3), (5, 9)], &mut Vec::new());
     assert_eq!(rig.next_of("app"), Some(4));
 }
 
@@ -89,9 +93,9 @@ fn of_readers_with_one_name_the_last_moves_the_offset() {
         rig.add_named(id, "app", StreamOffset::First, false);
         assert_eq!(limited(&mut rig, id, 10).len(), 10);
     }
-    rig.stream.settle(1, &[(0, 9)]);
+    rig.stream.settle(1, &[(0, 9)], &mut Vec::new());
     assert_eq!(rig.next_of("app"), Some(0));
-    rig.stream.settle(2, &[(0, 4)]);
+    rig.stream.settle(2, &[(0, 4)], &mut Vec::new());
     assert_eq!(rig.next_of("app"), Some(5));
 }
 
@@ -104,8 +108,9 @@ fn one_of_a_group_reads_until_it_leaves() {
     }
     assert_eq!(rig.take(2, 10, 1000), (TakeEnd::Parked, vec![]));
     assert_eq!(limited(&mut rig, 1, 8).len(), 8);
-    rig.stream.settle(1, &[(0, 4)]);
+    rig.stream.settle(1, &[(0, 4)], &mut Vec::new());
     assert_eq!(rig.leave(3), [] as [u64; 0], "it was not its turn");
+    rig.woken.clear();
     rig.push(1, 0, true, None);
     assert_eq!(rig.woken, [] as [u64; 0], "nobody waits for messages");
     assert_eq!(rig.leave(1), [2]);
@@ -119,6 +124,33 @@ fn one_of_a_group_reads_until_it_leaves() {
 }
 
 #[test]
+fn turns_are_counted_round_and_pass_when_nothing_is_outstanding() {
+    let mut rig = Rig::new(UNLIMITED);
+    rig.push(20, 0, true, None);
+    let add = |rig: &mut Rig, id| rig.add_in_turn(id, "group", StreamOffset::First, Some(1));
+    let active = |rig: &Rig| (1..=3).find(|id| rig.stream.activity(*id) == Activity::SingleActive);
+    add(&mut rig, 1);
+    assert_eq!(active(&rig), Some(1), "the only one");
+    assert_eq!(limited(&mut rig, 1, 5).len(), 5);
+    add(&mut rig, 2);
+    assert_eq!(active(&rig), Some(1), "it has five");
+    assert_eq!(rig.take(1, 5, 1000), (TakeEnd::Parked, vec![]), "and gets no more");
+    let mut wakes = Vec::new();
+    rig.stream.settle(1, &[(0, 3)], &mut wakes);
+    assert!(wakes.is_empty());
+    rig.stream.give_back(1, &[(4, 4)], &mut wakes);
+    assert_eq!((active(&rig), wakes), (Some(2), vec![2]));
+    assert_eq!(limited(&mut rig, 2, 3), [4, 5, 6]);
+    add(&mut rig, 3);
+    assert_eq!(active(&rig), Some(2), "one of three is the second");
+    assert_eq!(rig.leave(2), [3], "one of two, too");
+    assert_eq!(limited(&mut rig, 3, 1), [4], "nothing was settled");
+    rig.stream.settle(3, &[(4, 4)], &mut Vec::new());
+    assert_eq!(rig.leave(3), [1]);
+    assert_eq!(rig.drain(1), (5..20).collect::<Vec<_>>());
+}
+
+#[test]
 fn names_are_bounded_and_can_be_forgotten() {
     let mut rig = Rig::new(UNLIMITED);
     for id in 0..NAMES_MAX as u64 {
@@ -128,16 +160,16 @@ fn names_are_bounded_and_can_be_forgotten() {
         start: StreamOffset::First,
         filter: None,
         name: Some(name.into()),
-        single_active: false,
+        turn: None,
     };
-    assert_eq!(rig.stream.add_reader(5000, 5000, another(b"one more")), Err(TooManyNames));
+    assert_eq!(rig.stream.add_reader(5000, 5000, another(b"one more"), &mut Vec::new()), Err(TooManyNames));
     assert_eq!(rig.stream.roster.len(), NAMES_MAX);
     rig.leave(7);
     assert!(rig.stream.forget_offset(b"7") && !rig.stream.forget_offset(b"7"));
     assert_eq!(rig.stream.take_notes().last(), Some(&Note::offset(b"7", None)));
-    assert_eq!(rig.stream.add_reader(5000, 5000, another(b"one more")), Ok(()));
+    assert_eq!(rig.stream.add_reader(5000, 5000, another(b"one more"), &mut Vec::new()), Ok(()));
     assert!(rig.stream.forget_offset(b"8"), "it is in use");
-    rig.stream.settle(8, &[]);
+    rig.stream.settle(8, &[], &mut Vec::new());
     assert_eq!(rig.next_of("8"), Some(0), "and stored again");
 }
 

@@ -1,11 +1,12 @@
 //! Streams and what they remember.
 
-use posthouse_node::admin::AdminError;
 use posthouse_node::admin::streams::{self, Tracked};
+use posthouse_node::admin::{AdminError, super_streams};
 use posthouse_node::broker::Broker;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::super_stream_options::SuperStreamOptions;
 use super::{root, rows};
 
 /// See the module's documentation; `vhost` is `/` when left out.
@@ -30,6 +31,18 @@ pub(super) enum Command {
         stream: String,
         reference: String,
     },
+    AddSuperStream {
+        #[serde(default = "root")]
+        vhost: String,
+        name: String,
+        #[serde(flatten)]
+        options: SuperStreamOptions,
+    },
+    DeleteSuperStream {
+        #[serde(default = "root")]
+        vhost: String,
+        name: String,
+    },
 }
 
 /// Carries it out.
@@ -45,6 +58,14 @@ pub(super) fn run(broker: &Broker, command: Command) -> Result<Value, AdminError
         }
         Command::ResetOffset { vhost, stream, reference } => {
             streams::reset_offset(broker, &vhost, &stream, &reference)?;
+            Ok(Value::Null)
+        }
+        Command::AddSuperStream { vhost, name, options } => {
+            super_streams::add_super_stream(broker, &vhost, &options.of(name)?)?;
+            Ok(Value::Null)
+        }
+        Command::DeleteSuperStream { vhost, name } => {
+            super_streams::delete_super_stream(broker, &vhost, &name)?;
             Ok(Value::Null)
         }
     }

@@ -17,6 +17,7 @@ mod heartbeats;
 mod identity;
 mod length_limits;
 mod limits;
+mod moving_messages;
 mod policies;
 mod prefetch;
 mod priorities;

@@ -36,6 +36,49 @@ fn those_that_are_too_many_are_here_or_there() {
     cycles(&[("x-max-length", FieldValue::I32(20))], false, 0xbeef);
 }
 
+#[test]
+fn what_a_command_moves_is_here_or_there() {
+    let options = Options::log().set("POSTHOUSE__LOG__FILE_SIZE", "1MiB").set("POSTHOUSE__LOG__FILES", "4");
+    let mut broker = Broker::start(options);
+    for (round, killed_at) in [1u32, 700, 1900].into_iter().enumerate() {
+        let mut peer = broker.peer();
+        let (work, grave) = (format!("work{round}"), format!("grave{round}"));
+        for queue in [&work, &grave] {
+            peer.declare(1, &Queue::durable(queue));
+        }
+        peer.select_confirms(1);
+        for number in 0..2_000 {
+            let body = format!("{number:0900}");
+            let publish =
+                Publish { properties: persistent(), body: body.as_bytes(), ..Publish::to("", &work) };
+            peer.publish_with(1, &publish);
+        }
+        peer.confirmed(1, 2_000);
+        let mut moving = posthouse_testkit::broker::program();
+        moving.args(["ctl", "-s", "--data-dir"]).arg(broker.data_dir());
+        moving.args(["move_messages", &work, &grave, "--rate", "2000"]).stderr(std::process::Stdio::null());
+        let mut moving = moving.spawn().expect("posthouse ctl");
+        let patience = Instant::now() + TIMEOUT;
+        while peer.counts(1, &grave).0 < killed_at {
+            assert!(Instant::now() < patience, "nothing is moved");
+        }
+        broker.kill();
+        moving.wait().expect("posthouse ctl ends");
+        broker.start_again();
+        let mut peer = broker.peer();
+        let mut found: Vec<(u64, bool)> = Vec::new();
+        for queue in [&work, &grave] {
+            for message in std::iter::from_fn(|| peer.get(1, queue, true)) {
+                found.push((message.text().parse().expect("a number"), message.redelivered));
+            }
+        }
+        found.sort_unstable();
+        assert!(found.windows(2).all(|pair| pair[0].0 != pair[1].0 || (pair[0].1 && pair[1].1)));
+        found.dedup_by_key(|found| found.0);
+        assert_eq!(found.len(), 2_000);
+    }
+}
+
 fn cycles(more: &[(&str, FieldValue)], consumed: bool, seed: u64) {
     let cycles = if std::env::var_os("POSTHOUSE_LONG").is_some() { 50 } else { 3 };
     let options = Options::log()

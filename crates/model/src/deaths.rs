@@ -80,38 +80,21 @@ pub fn is_cycle(header: HeaderView<'_>, queue: &str) -> bool {
     false
 }
 
-/// The queue in which a message died first, and the exchange and the key it had come there by; none where the headers do
+/// The queue in which a message died last, and the exchange and the key it had come there by; none where the headers do
 /// not say.
 pub fn origin(header: HeaderView<'_>) -> Option<Origin<'_>> {
-    let table = header.headers()?;
-    let RawValue::Array(deaths) = table.get(DEATHS)? else { return None };
-    let text = |name: &[u8]| match table.get(name) {
-        Some(RawValue::LongStr(text)) => Some(text),
-        _ => None,
-    };
-    let (queue, reason) = (text(b"x-first-death-queue")?, text(b"x-first-death-reason")?);
-    let first = deaths.iter().find_map(|death| match death {
-        RawValue::Table(death)
-            if death.get(b"queue") == Some(RawValue::LongStr(queue))
-                && death.get(b"reason") == Some(RawValue::LongStr(reason)) =>
-        {
-            Some(death)
-        }
-        _ => None,
-    })?;
-    let key = match first.get(b"routing-keys")? {
-        RawValue::Array(keys) => keys.iter().next(),
-        _ => None,
-    };
-    match (first.get(b"exchange")?, key?) {
-        (RawValue::LongStr(exchange), RawValue::LongStr(routing_key)) => {
+    let RawValue::Array(deaths) = header.headers()?.get(DEATHS)? else { return None };
+    let RawValue::Table(last) = deaths.iter().next()? else { return None };
+    let RawValue::Array(keys) = last.get(b"routing-keys")? else { return None };
+    match (last.get(b"queue")?, last.get(b"exchange")?, keys.iter().next()?) {
+        (RawValue::LongStr(queue), RawValue::LongStr(exchange), RawValue::LongStr(routing_key)) => {
             Some(Origin { queue, exchange, routing_key })
         }
         _ => None,
     }
 }
 
-/// Where a message was before its first death.
+/// Where a message was before its last death.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin<'a> {
     /// The queue.

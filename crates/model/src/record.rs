@@ -121,7 +121,7 @@ impl<'a> Record<'a> {
 
     /// [`Self::route`], and the hidden keys behind it.
     #[inline]
-    fn routes(&self) -> &'a [u8] {
+    pub fn routes(&self) -> &'a [u8] {
         &self.bytes[FIXED_BYTES..self.route_end]
     }
 

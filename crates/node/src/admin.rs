@@ -44,6 +44,12 @@ pub enum AdminError {
     /// The virtual host's name is empty or too long.
     #[error("expected a virtual host name of 1 to 255 bytes, got {0}")]
     InvalidVhostName(usize),
+    /// Messages are to go where they are.
+    #[error("expected another queue than '{0}' to take its messages")]
+    SameQueue(String),
+    /// Messages are to leave a stream.
+    #[error("the messages of stream '{0}' stay until its retention gives them up; they can be copied")]
+    LeavesStream(String),
     /// The connection does not exist.
     #[error("connection '{0}' does not exist")]
     NoSuchConnection(String),

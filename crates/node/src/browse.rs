@@ -37,7 +37,7 @@ const LOOKED_AT_MAX: u64 = 10_000_000;
 const STEP_BYTES: usize = 1 << 20;
 
 /// How often a chunk is looked up anew when it is not where it was.
-const TRIES_MAX: u32 = 10;
+pub(crate) const TRIES_MAX: u32 = 10;
 
 /// Bytes of bodies in one answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -100,7 +100,10 @@ pub fn browse(
         View { request, rows: Vec::new(), position: request.skip, body_bytes: 0, next_number: None };
     let (mut next, mut tries) = (first, 0);
     while let Some(from) = next {
-        match step(broker, &found, from, &mut view) {
+        let walked = walk(broker, &found, from, &mut |number, redelivered, record| {
+            view.look_at(number, redelivered, record)
+        });
+        match walked {
             Ok(after) => (next, tries) = (after, 0),
             // A chunk was settled or moved to another segment meanwhile, after which it is looked up anew.
             Err(problem) if is_gone(&problem) && tries < TRIES_MAX => {
@@ -113,12 +116,14 @@ pub fn browse(
     Ok(view.rows)
 }
 
-/// Looks at the next chunks; the number to go on from, or none when nothing is left or enough was seen.
-fn step(
+/// Looks at the ready messages of the next chunks, numbered `from` or above in its level or of lower levels: their
+/// number, whether they may have been delivered before, and the record; `look` says whether to go on. The number to go on
+/// from, or none when nothing is left or `look` had enough.
+pub(crate) fn walk(
     broker: &Broker,
     queue: &QueueHandle,
     from: Seq,
-    view: &mut View<'_>,
+    look: &mut dyn FnMut(Seq, bool, &Record<'_>) -> bool,
 ) -> Result<Option<Seq>, StorageError> {
     let glimpses = {
         let mut state = queue.lock();
@@ -138,7 +143,7 @@ fn step(
                 if number > ready.last {
                     break;
                 }
-                if !view.look_at(number, ready.redelivered, &record) {
+                if !look(number, ready.redelivered, &record) {
                     return Ok(None);
                 }
                 offset += record.len() as u32;

@@ -24,7 +24,7 @@ use crate::draws::Draws;
 use crate::history::Publication;
 use crate::queue_handle::{QueueHandle, QueueState};
 use crate::residency::{self, FailedRead};
-use crate::transfer::{self, Moving, Target, Targets, Transfer};
+use crate::transfer::{self, Mode, Moving, Target, Targets, Transfer};
 use crate::vhost::VirtualHost;
 
 /// Bytes of records moved in one turn of a queue.
@@ -231,7 +231,7 @@ fn move_some(broker: &Arc<Broker>, vhost: &VirtualHost, queue: &Arc<QueueHandle>
         keeps,
         seconds: now_ms / 1000,
         draws,
-        transfer: Transfer::new(broker, queue, now_ms),
+        transfer: Transfer::new(broker, queue, Mode::Leaving, now_ms),
         known: None,
     };
     for parcel in parcels {
@@ -240,7 +240,7 @@ fn move_some(broker: &Arc<Broker>, vhost: &VirtualHost, queue: &Arc<QueueHandle>
             None => letters.transfer.stall(parcel.run),
         }
     }
-    letters.transfer.commit()
+    letters.transfer.commit().until
 }
 
 /// A parcel's chunk; none when it cannot be read now.
@@ -342,7 +342,9 @@ impl Letters<'_> {
         }
         match (targets.is_empty(), found) {
             (false, _) => {
-                self.transfer.add(&targets, Moving { run, flags, route: &route, header: &header, body })
+                let (seq, reason) = (run.first, Some(run.reason));
+                let moving = Moving { seq, reason, flags, route: &route, header: &header, body };
+                self.transfer.add(&targets, moving)
             }
             (true, 0) if self.keeps => self.transfer.stall(run),
             (true, _) => self.transfer.drop_run(run),

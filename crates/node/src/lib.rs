@@ -24,6 +24,7 @@ pub mod publish;
 pub mod queue_handle;
 pub mod quotas;
 pub mod records;
+pub mod relocate;
 pub mod residency;
 pub mod start;
 pub mod streams;

@@ -12,6 +12,7 @@ use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 use posthouse_model::priorities::Levels;
 use posthouse_model::record::FLAG_PERSISTENT;
 use posthouse_queue::machine::chunks::Persistence;
+use posthouse_queue::machine::departures::Reason;
 use posthouse_queue::machine::leaving::Run;
 use posthouse_storage::wal::{Payload, Stage};
 use smallvec::SmallVec;
@@ -52,8 +53,10 @@ impl Target {
 /// A message as it enters its targets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moving<'a> {
-    /// Its number where it comes from, and why it left.
-    pub(crate) run: Run,
+    /// Its number where it comes from.
+    pub(crate) seq: Seq,
+    /// Why it left, if it did.
+    pub(crate) reason: Option<Reason>,
     /// `FLAG_*` bits of its new record.
     pub(crate) flags: u16,
     /// Exchange and routing key as two short strings.
@@ -70,8 +73,33 @@ struct Group {
     from_level: u8,
     targets: SmallVec<[(Arc<QueueHandle>, u8); 1]>,
     persistent: bool,
+    reason: Option<Reason>,
     builder: ChunkBuilder,
-    runs: Vec<Run>,
+    ranges: Vec<(Seq, Seq)>,
+}
+
+/// What is known of a transfer's messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// They have left their queue already, and stall there if they have nowhere to go.
+    Leaving,
+    /// They were ready a moment ago; those that still are leave as they are moved. The others, and those that have nowhere
+    /// to go, stay as they are.
+    Ready,
+    /// They stay.
+    Copied,
+}
+
+/// What came of a transfer.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Done {
+    /// Messages that entered their targets.
+    pub(crate) moved: u64,
+    /// Messages that did not.
+    pub(crate) stalled: u64,
+    /// The position up to which the log must be on disk before the source settles what was moved
+    /// ([`posthouse_queue::machine::Queue::finish_moves`]); 0 when it has done so already.
+    pub(crate) until: Lsn,
 }
 
 /// Messages of one source that are to be moved together.
@@ -79,26 +107,27 @@ struct Group {
 pub(crate) struct Transfer<'a> {
     broker: &'a Broker,
     source: &'a Arc<QueueHandle>,
+    mode: Mode,
     groups: Vec<Group>,
-    stalled: Vec<Run>,
-    dropped: Vec<Run>,
+    stalled: Vec<(Seq, Seq, Option<Reason>)>,
+    dropped: Vec<(Seq, Seq)>,
     now_ms: u64,
     wakes: Vec<ConsumerWaker>,
 }
 
 impl<'a> Transfer<'a> {
     /// An empty one at that time, in milliseconds since the Unix epoch.
-    pub(crate) fn new(broker: &'a Broker, source: &'a Arc<QueueHandle>, now_ms: u64) -> Self {
+    pub(crate) fn new(broker: &'a Broker, source: &'a Arc<QueueHandle>, mode: Mode, now_ms: u64) -> Self {
         let (groups, stalled, dropped, wakes) = Default::default();
-        Self { broker, source, groups, stalled, dropped, now_ms, wakes }
+        Self { broker, source, mode, groups, stalled, dropped, now_ms, wakes }
     }
 
     /// Adds a message that goes to `targets`, of which there is at least one.
     pub(crate) fn add(&mut self, targets: &Targets, message: Moving<'_>) {
         let persistent = message.flags & FLAG_PERSISTENT != 0;
-        let from_level = level_of(message.run.first);
+        let from_level = level_of(message.seq);
         let fits = |group: &Group| {
-            group.persistent == persistent
+            (group.persistent, group.reason) == (persistent, message.reason)
                 && group.from_level == from_level
                 && group.builder.bytes().len() + message.body.len() <= GROUP_BYTES_MAX
                 && group.targets.len() == targets.len()
@@ -107,53 +136,71 @@ impl<'a> Transfer<'a> {
                 })
         };
         if !self.groups.last().is_some_and(fits) {
-            let (builder, runs) = Default::default();
+            let (builder, ranges) = Default::default();
             let targets =
                 targets.iter().map(|target| (target.queue.clone(), target.level(message.header))).collect();
-            self.groups.push(Group { from_level, targets, persistent, builder, runs });
+            let reason = message.reason;
+            self.groups.push(Group { from_level, targets, persistent, reason, builder, ranges });
         }
         let Some(group) = self.groups.last_mut() else { return };
-        let Moving { run, flags, route, header, body } = message;
+        let Moving { seq, flags, route, header, body, .. } = message;
         group.builder.push(flags, self.now_ms, route, header, body.len(), body);
-        push(&mut group.runs, run);
+        match group.ranges.last_mut() {
+            Some(last) if last.1 + 1 == seq => last.1 = seq,
+            _ => group.ranges.push((seq, seq)),
+        }
     }
 
     /// Adds messages that have nowhere to go now, and stay.
     pub(crate) fn stall(&mut self, run: Run) {
-        push(&mut self.stalled, run);
+        self.stalled.push((run.first, run.last, Some(run.reason)));
     }
 
     /// Adds messages that have nowhere to go, and are done with.
     pub(crate) fn drop_run(&mut self, run: Run) {
-        push(&mut self.dropped, run);
+        match self.dropped.last_mut() {
+            Some(last) if last.1 + 1 == run.first => last.1 = run.last,
+            _ => self.dropped.push((run.first, run.last)),
+        }
     }
 
-    /// Carries it out. The position up to which the log must be on disk before the source settles what was moved
-    /// ([`posthouse_queue::machine::Queue::finish_moves`]); 0 when it has done so already.
-    pub(crate) fn commit(mut self) -> Lsn {
+    /// Carries it out.
+    pub(crate) fn commit(mut self) -> Done {
         let broker = self.broker;
         let mut groups = std::mem::take(&mut self.groups);
-        let mut until = 0;
+        let mut done = Done::default();
         {
             let mut stage = broker.wal().map(|wal| wal.stage());
             for group in &mut groups {
-                until = until.max(self.hand_over(group, stage.as_mut()));
+                let until = self.hand_over(group, stage.as_mut());
+                done.until = done.until.max(until);
+                done.moved += count(&group.ranges);
             }
             self.settle_dropped(stage.as_mut());
         }
+        done.stalled = self.stalled.iter().map(|(first, last, _)| last - first + 1).sum();
         if let Some(machine) = self.source.lock().machine.classic() {
-            self.stalled.drain(..).for_each(|run| machine.stalled(run));
+            for (first, last, reason) in self.stalled.drain(..) {
+                // Those that had not left are where they were.
+                if let Some(reason) = reason {
+                    machine.stalled(Run { first, last, reason });
+                }
+            }
         }
         // Nobody is woken while the staging lock is held.
         deliver::wake_all(&mut self.wakes);
         broker.watch_memory();
-        until
+        done
     }
 
     /// Moves a group, as far as all of its queues have room; the rest stalls.
     fn hand_over(&mut self, group: &mut Group, mut stage: Option<&mut Stage<'_>>) -> Lsn {
-        let count = self.room(group);
-        cut(group, count, &mut self.stalled);
+        let room = self.room(group);
+        cut(group, room, &mut self.stalled);
+        if self.mode == Mode::Ready {
+            self.claim(group);
+        }
+        let count = group.builder.count();
         if count == 0 {
             return 0;
         }
@@ -193,9 +240,12 @@ impl<'a> Transfer<'a> {
                 stage.settle(queue, &ranges);
             }
         }
+        if self.mode == Mode::Copied {
+            return 0;
+        }
         let mut state = self.source.lock();
         if let Some(machine) = state.machine.classic() {
-            group.runs.iter().for_each(|run| machine.moved(run.first, run.last, end));
+            group.ranges.iter().for_each(|&(first, last)| machine.moved(first, last, end));
             machine.finish_moves(0);
         }
         self.release(&mut state);
@@ -217,16 +267,42 @@ impl<'a> Transfer<'a> {
             Some(chunk) => Payload::Shared(chunk),
             None => Payload::Copy(group.builder.bytes()),
         };
-        let ranges: Vec<(Seq, Seq)> = group.runs.iter().map(|run| (run.first, run.last)).collect();
-        match (kept, logged.is_empty()) {
-            (true, false) => stage.transfer(self.source.id, &ranges, logged, count, payload),
-            (true, true) => stage.settle(self.source.id, &ranges),
+        let ranges = &group.ranges;
+        let leaves = kept && self.mode != Mode::Copied;
+        match (leaves, logged.is_empty()) {
+            (true, false) => stage.transfer(self.source.id, ranges, logged, count, payload),
+            (true, true) => stage.settle(self.source.id, ranges),
             (false, false) => {
                 stage.enqueue(logged, count, payload);
                 0
             }
             (false, true) => 0,
         }
+    }
+
+    /// Lets a group's messages leave their queue, and takes those out of it that are not ready any more.
+    fn claim(&self, group: &mut Group) {
+        let mut claimed = Vec::new();
+        let mut state = self.source.lock();
+        if let Some(machine) = state.machine.classic() {
+            group.ranges.iter().for_each(|&(first, last)| machine.claim(first, last, &mut claimed));
+        }
+        drop(state);
+        if count(&claimed) == count(&group.ranges) {
+            return;
+        }
+        let mut builder = ChunkBuilder::default();
+        let mut rest = group.builder.bytes();
+        let seqs = group.ranges.iter().flat_map(|&(first, last)| first..=last);
+        for (seq, record) in seqs.zip(Records::new(group.builder.bytes())) {
+            let (bytes, after) = rest.split_at(record.len());
+            if claimed.iter().any(|&(first, last)| (first..=last).contains(&seq)) {
+                builder.append_records(bytes);
+            }
+            rest = after;
+        }
+        group.ranges = claimed;
+        group.builder = builder;
     }
 
     /// How many of a group's messages, from the first on, have room in all of its queues.
@@ -255,15 +331,14 @@ impl<'a> Transfer<'a> {
         {
             let mut state = self.source.lock();
             if let Some(machine) = state.machine.classic() {
-                for run in &self.dropped {
-                    persistent |= machine.dropped(run.first, run.last).persistent;
+                for &(first, last) in &self.dropped {
+                    persistent |= machine.dropped(first, last).persistent;
                 }
             }
             self.release(&mut state);
         }
         if let Some(stage) = stage.filter(|_| persistent && self.source.definition.durable) {
-            let ranges: Vec<(Seq, Seq)> = self.dropped.iter().map(|run| (run.first, run.last)).collect();
-            stage.settle(self.source.id, &ranges);
+            stage.settle(self.source.id, &self.dropped);
         }
     }
 
@@ -274,16 +349,38 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Adds a run; neighbours become one.
-fn push(runs: &mut Vec<Run>, run: Run) {
-    match runs.last_mut() {
-        Some(last) if last.last + 1 == run.first && last.reason == run.reason => last.last = run.last,
-        _ => runs.push(run),
+/// Settles those of these messages that are still ready; how many there were.
+pub(crate) fn purge(broker: &Broker, source: &Arc<QueueHandle>, ranges: &[(Seq, Seq)]) -> u64 {
+    let mut stage = broker.wal().map(|wal| wal.stage());
+    let mut claimed = Vec::new();
+    let (mut count, mut persistent) = (0, false);
+    {
+        let mut state = source.lock();
+        let Some(machine) = state.machine.classic() else { return 0 };
+        ranges.iter().for_each(|&(first, last)| machine.claim(first, last, &mut claimed));
+        for &(first, last) in &claimed {
+            let settled = machine.dropped(first, last);
+            count += settled.count;
+            persistent |= settled.persistent;
+        }
+        residency::after_take(&mut state);
+        if let Some(segments) = broker.segments() {
+            residency::release(&mut state, segments);
+        }
     }
+    if let Some(stage) = stage.as_mut().filter(|_| persistent && source.definition.durable) {
+        stage.settle(source.id, &claimed);
+    }
+    count
+}
+
+/// How many messages some ranges have.
+fn count(ranges: &[(Seq, Seq)]) -> u64 {
+    ranges.iter().map(|(first, last)| last - first + 1).sum()
 }
 
 /// Cuts a group off after `count` messages; the others are appended to `rest`.
-fn cut(group: &mut Group, count: u32, rest: &mut Vec<Run>) {
+fn cut(group: &mut Group, count: u32, rest: &mut Vec<(Seq, Seq, Option<Reason>)>) {
     if count == group.builder.count() {
         return;
     }
@@ -293,18 +390,16 @@ fn cut(group: &mut Group, count: u32, rest: &mut Vec<Run>) {
     builder.append_records(&group.builder.bytes()[..kept]);
     group.builder = builder;
     let mut left = u64::from(count);
-    let mut runs = Vec::new();
-    for run in group.runs.drain(..) {
-        let stays = left.min(run.last - run.first + 1);
+    for (first, last) in std::mem::take(&mut group.ranges) {
+        let stays = left.min(last - first + 1);
         if stays > 0 {
-            runs.push(Run { last: run.first + stays - 1, ..run });
+            group.ranges.push((first, first + stays - 1));
         }
-        if run.first + stays <= run.last {
-            push(rest, Run { first: run.first + stays, ..run });
+        if first + stays <= last {
+            rest.push((first + stays, last, group.reason));
         }
         left -= stays;
     }
-    group.runs = runs;
 }
 
 /// Settles what was moved from these queues and is on disk.

@@ -105,6 +105,8 @@ pub(crate) enum Answer {
         /// All columns.
         columns: &'static [&'static str],
     },
+    /// A sentence, after as many steps as it takes.
+    Steps(&'static str),
     /// All definitions, for the file that the argument names.
     Document,
     /// What became of definitions that were read from a file.

@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod definitions;
 mod options;
+mod steps;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,7 @@ fn carry_out(mut request: Request) -> Result<String, CtlError> {
     match request.command.answer {
         Answer::Document => definitions::export(&request, &path),
         Answer::Imported => definitions::import(&request, &path),
+        Answer::Steps(said) => steps::run(&request, &path, said),
         _ => {
             let answer = client::ask(&path, request.command.name, Value::Object(request.args.clone()), &[])?;
             Ok(show(&request, &answer))
@@ -113,8 +115,10 @@ fn show(request: &Request, answer: &Value) -> String {
         }
         (Formatter::Table, Answer::Status) => table::facts(commands::STATUS, answer),
         (Formatter::Table, Answer::Done(said)) if !request.quiet => said_of(said, request, answer),
-        // The last two are shown where they are carried out.
-        (Formatter::Table, Answer::Done(_) | Answer::Document | Answer::Imported) => String::new(),
+        // The last three are shown where they are carried out.
+        (Formatter::Table, Answer::Done(_) | Answer::Document | Answer::Imported | Answer::Steps(_)) => {
+            String::new()
+        }
     }
 }
 

@@ -47,10 +47,10 @@ pub struct Parcel<L> {
 }
 
 /// See the module's documentation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Leaving {
     /// Where those of [`Self::waiting`] are to go.
-    target: DeadLetterTarget,
+    target: Option<DeadLetterTarget>,
     /// Still here, in the order in which they left.
     waiting: VecDeque<Run>,
     /// Those that had nowhere to go when it was tried, in that order.
@@ -67,11 +67,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         if count == 0 {
             return 0;
         }
-        let leaving = self.leaving.get_or_insert_with(|| {
-            let (waiting, stalled, moved) = Default::default();
-            Box::new(Leaving { target: target.clone(), waiting, stalled, moved })
-        });
-        leaving.target = target;
+        let leaving = self.leaving.get_or_insert_default();
+        leaving.target = Some(target);
         match leaving.waiting.back_mut() {
             Some(run) if run.last + 1 == first && run.reason == reason => run.last = last,
             _ => leaving.waiting.push_back(Run { first, last, reason }),
@@ -87,7 +84,41 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 let routing_key = settings.dead_letter_routing_key.clone();
                 Some(DeadLetterTarget { exchange, routing_key })
             }
-            None => self.leaving.as_ref().map(|leaving| leaving.target.clone()),
+            None => self.leaving.as_ref()?.target.clone(),
+        }
+    }
+
+    /// Lets those of `first..=last`, which are of one level, leave that are ready, for wherever somebody moves them, and
+    /// appends them to `claimed`. Of each must be said what has become of it: [`Self::moved`] or [`Self::dropped`].
+    pub fn claim(&mut self, first: Seq, last: Seq, claimed: &mut Vec<(Seq, Seq)>) {
+        match self.level_of(first) {
+            Some(level) => self.in_level(level, |queue| queue.claim_line(first, last, claimed)),
+            None => self.claim_line(first, last, claimed),
+        }
+    }
+
+    fn claim_line(&mut self, first: Seq, last: Seq, claimed: &mut Vec<(Seq, Seq)>) {
+        self.close_tail();
+        let at = claimed.len();
+        claimed.extend(self.returned.within(first, last));
+        let mut next = first.max(self.cursor);
+        while next <= last {
+            let Some(held) = self.chunks.get(self.chunks.index_at_or_after(next)) else { break };
+            let from = next.saturating_sub(held.first_seq) as u32;
+            match held.next_live(from) {
+                Some((run, end)) if held.first_seq + Seq::from(run) <= last => {
+                    let end = last.min(held.first_seq + Seq::from(end));
+                    claimed.push((held.first_seq + Seq::from(run), end));
+                    next = end + 1;
+                }
+                _ => next = held.end_seq(),
+            }
+        }
+        for &(first, last) in &claimed[at..] {
+            self.returned.take_within(first, last);
+            self.ready -= last - first + 1;
+            self.ready_bytes -= self.body_bytes(first, last);
+            self.chunks.leave(first, last);
         }
     }
 
@@ -166,11 +197,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// `first..=last`, which were taken, are in another queue. They are settled when [`Self::finish_moves`] hears that
     /// the log is on disk up to `until`.
     pub fn moved(&mut self, first: Seq, last: Seq, until: Lsn) {
-        if let Some(leaving) = &mut self.leaving {
-            match leaving.moved.back_mut() {
-                Some(run) if run.0 == until && run.2 + 1 == first => run.2 = last,
-                _ => leaving.moved.push_back((until, first, last)),
-            }
+        let moved = &mut self.leaving.get_or_insert_default().moved;
+        match moved.back_mut() {
+            Some(run) if run.0 == until && run.2 + 1 == first => run.2 = last,
+            _ => moved.push_back((until, first, last)),
         }
     }
 

@@ -4,6 +4,7 @@
 mod broker;
 mod connections;
 mod definitions;
+mod messages;
 mod parameters;
 mod policies;
 mod queues;
@@ -36,6 +37,7 @@ enum Subject {
     Vhosts(vhosts::Command),
     Queues(queues::Command),
     Streams(streams::Command),
+    Messages(messages::Command),
     Connections(connections::Command),
     Policies(policies::Command),
     Parameters(parameters::Command),
@@ -50,6 +52,7 @@ const READERS: &[fn(&Value) -> serde_json::Result<Subject>] = &[
     |request| vhosts::Command::deserialize(request).map(Subject::Vhosts),
     |request| queues::Command::deserialize(request).map(Subject::Queues),
     |request| streams::Command::deserialize(request).map(Subject::Streams),
+    |request| messages::Command::deserialize(request).map(Subject::Messages),
     |request| connections::Command::deserialize(request).map(Subject::Connections),
     |request| policies::Command::deserialize(request).map(Subject::Policies),
     |request| parameters::Command::deserialize(request).map(Subject::Parameters),
@@ -157,6 +160,7 @@ pub(crate) fn run(shared: &Shared, command: Command, payload: &[u8]) -> Result<O
             Ok(Outcome::Done(definitions::export(shared)))
         }
         Subject::Reading(command) => reading::run(&shared.broker, command).map(Outcome::Done),
+        Subject::Messages(command) => messages::run(&shared.broker, command).map(Outcome::Done),
         changing => {
             let _turn = shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
             Ok(Outcome::Done(change(&shared.broker, changing, payload)?))
@@ -174,8 +178,8 @@ fn change(broker: &Broker, subject: Subject, payload: &[u8]) -> Result<Value, Ad
         Subject::Policies(command) => policies::run(broker, command),
         Subject::Parameters(command) => parameters::run(broker, command),
         Subject::Definitions(_) => definitions::import(broker, payload),
-        // They change nothing and were carried out before.
-        Subject::Broker(_) | Subject::Reading(_) => Ok(Value::Null),
+        // They change no definitions and were carried out before.
+        Subject::Broker(_) | Subject::Reading(_) | Subject::Messages(_) => Ok(Value::Null),
     }
 }
 

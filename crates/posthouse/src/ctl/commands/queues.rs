@@ -62,6 +62,42 @@ pub(super) const COMMANDS: &[Command] = &[
         ..DONE
     },
     Command {
+        name: "purge_messages",
+        positional: &["name"],
+        vhost: true,
+        options: STEP_OPTIONS,
+        answer: Answer::Steps("Purged {messages} messages from queue '{name}' in vhost '{vhost}'"),
+        about: "delete those of a queue's ready messages that match a filter",
+        ..DONE
+    },
+    Command {
+        name: "redrive_queue",
+        positional: &["name"],
+        vhost: true,
+        options: STEP_OPTIONS,
+        answer: Answer::Steps("Redrove {messages} messages of queue '{name}' in vhost '{vhost}'"),
+        about: "give dead letters back to the queues that they come from",
+        ..DONE
+    },
+    Command {
+        name: "move_messages",
+        positional: &["name", "to"],
+        vhost: true,
+        options: STEP_OPTIONS,
+        answer: Answer::Steps("Moved {messages} messages from queue '{name}' to '{to}' in vhost '{vhost}'"),
+        about: "move ready messages to another queue; a rate is messages per second",
+        ..DONE
+    },
+    Command {
+        name: "copy_messages",
+        positional: &["name", "to"],
+        vhost: true,
+        options: STEP_OPTIONS,
+        answer: Answer::Steps("Copied {messages} messages from queue '{name}' to '{to}' in vhost '{vhost}'"),
+        about: "copy ready messages to another queue",
+        ..DONE
+    },
+    Command {
         name: "browse_queue",
         positional: &["name"],
         vhost: true,
@@ -88,6 +124,12 @@ pub(super) const COMMANDS: &[Command] = &[
                 exchange, routing_key, headers.KEY or a property",
         ..DONE
     },
+];
+
+const STEP_OPTIONS: &[CtlOption] = &[
+    CtlOption { name: "filter", kind: OptionKind::Text, default: None },
+    CtlOption { name: "count", kind: OptionKind::Number, default: None },
+    CtlOption { name: "rate", kind: OptionKind::Number, default: None },
 ];
 
 const BROWSE_OPTIONS: &[CtlOption] = &[

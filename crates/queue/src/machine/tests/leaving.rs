@@ -228,6 +228,7 @@ enum Step {
     Stalled,
     Retry,
     Dropped,
+    Claim(Seq, Seq, u64),
     Finish(u64),
 }
 
@@ -245,6 +246,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Stalled),
         1 => Just(Step::Retry),
         1 => Just(Step::Dropped),
+        2 => ((0u64..300), (0u64..20), (1u64..9)).prop_map(|(first, more, log)| Step::Claim(first, more, log)),
         2 => (1u64..9).prop_map(Step::Finish),
     ]
 }
@@ -370,6 +372,20 @@ fn act(step: &Step, queue: &mut TestQueue, plain: &mut Plain, hand: &mut Vec<Lea
             let run = hand.remove(0);
             assert_eq!(queue.dropped(run.first, run.last).count, run.last - run.first + 1);
             plain.in_hand.drain(..(run.last - run.first + 1) as usize);
+        }
+        Step::Claim(first, more, bytes) => {
+            let mut claimed = Vec::new();
+            queue.claim(first, first + more, &mut claimed);
+            let chosen = |seq: &Seq| (first..=first + more).contains(seq);
+            let expected: Vec<Seq> = plain.ready.iter().copied().filter(chosen).collect();
+            plain.ready.retain(|seq| !chosen(seq));
+            let seqs = claimed.iter().flat_map(|&(first, last)| first..=last);
+            assert_eq!(seqs.collect::<Vec<_>>(), expected);
+            plain.log += bytes;
+            for (first, last) in claimed {
+                queue.moved(first, last, plain.log);
+            }
+            plain.moved.extend(expected.into_iter().map(|seq| (plain.log, seq)));
         }
         Step::Moved(_) | Step::Stalled | Step::Dropped => {}
         Step::Retry => {

@@ -1,10 +1,9 @@
 //! From a data directory, or nothing, to a running broker, and back.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use posthouse_auth::authorities::{AuthError, AuthSettings, Authorities};
@@ -31,21 +30,11 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::definitions;
 use crate::metadata::VhostMetadata;
 use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
-use crate::quotas::StoredBytes;
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
 use crate::streams;
 use crate::vhost::{Inner, VirtualHost};
 use crate::{deliver, owner, policies};
-
-/// How often it is looked whether a checkpoint is due for another reason than a full log.
-const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
-
-/// Segment files (16 MiB each) without a live message from which on a checkpoint is made to delete them.
-const DEAD_FILES_MAX: usize = 16;
-
-/// How often watermarks are looked at.
-const WATCH_PERIOD: Duration = Duration::from_millis(100);
 
 /// The virtual host that a new broker has.
 const DEFAULT_VHOST: &str = "/";
@@ -187,10 +176,10 @@ fn run(
         && let (Some(work), Some(segments)) = (work, broker.segments())
     {
         residency::start(work, &broker, segments.clone())?;
-        start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
+        upkeep::start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
     }
     dead_letters::start(&broker, inbox)?;
-    start_watch(&broker)?;
+    upkeep::start_watch(&broker)?;
     Ok(broker)
 }
 
@@ -513,70 +502,9 @@ impl WalEvents for Events {
     }
 }
 
-fn start_checkpoints(
-    broker: &Arc<Broker>,
-    work: Option<Receiver<()>>,
-    on_fatal: fn(&str),
-) -> Result<(), StartError> {
-    let Some(work) = work else { return Ok(()) };
-    let broker = Arc::downgrade(broker);
-    std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
-        // The first look is at what a crash has left in the log: nobody else asks before more of it is full.
-        let mut first = true;
-        loop {
-            let asked = if first { Ok(()) } else { work.recv_timeout(CHECKPOINT_LOOK) };
-            first = false;
-            if asked == Err(RecvTimeoutError::Disconnected) {
-                return;
-            }
-            let Some(broker) = broker.upgrade() else { return };
-            let Store::Log(storage) = broker.store() else { return };
-            // Only a checkpoint may delete segments that nobody needs any more, and one that found the disk full is
-            // to be tried again.
-            let dead_files = storage.messages.segments().retired().len();
-            let wanted = storage.messages.wal().checkpoint_wanted().is_some()
-                || dead_files >= DEAD_FILES_MAX
-                || (dead_files > 0 && broker.disk_alarm_on());
-            if !wanted {
-                continue;
-            }
-            match storage.messages.checkpoint(&*broker, false) {
-                Ok(report) => {
-                    for damage in &report.damages {
-                        error!(%damage, "damage found");
-                    }
-                }
-                // The log grows until the next cycle succeeds, or publishers are held back.
-                Err(problem) if problem.may_pass() => error!(%problem, "cannot make a checkpoint now"),
-                Err(problem) => on_fatal(&problem.to_string()),
-            }
-        }
-    })?;
-    Ok(())
-}
-
-fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
-    let broker = Arc::downgrade(broker);
-    std::thread::Builder::new().name("watch".into()).spawn(move || {
-        let mut retained = Instant::now();
-        let mut stored = StoredBytes::default();
-        while let Some(broker) = broker.upgrade() {
-            broker.watch(broker.store().free_space());
-            residency::relieve(&broker);
-            stored.look(&broker, WATCH_PERIOD);
-            if retained.elapsed() >= streams::RETENTION_PERIOD {
-                retained = Instant::now();
-                streams::retain_all(&broker);
-            }
-            drop(broker);
-            std::thread::sleep(WATCH_PERIOD);
-        }
-    })?;
-    Ok(())
-}
-
 mod orphans;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod upkeep;

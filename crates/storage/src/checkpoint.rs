@@ -1,20 +1,25 @@
 //! Checkpoint files: the state of every queue at a log position, so that replay starts there.
 //!
 //! `checkpoint-<n>` (n in 16 hexadecimal digits) in the data directory; the newest valid one counts. It is written
-//! to `checkpoint.new`, synced and renamed, and the one before is removed only then. Little-endian, `v` is a LEB128
-//! varint, version 2:
+//! to `checkpoint.new`, synced and renamed; then the one before becomes the next `checkpoint.new`, with its space. On a
+//! full disk only a checkpoint makes room, so it must not need any: both files have more than they use, and it is never
+//! given back in between. Little-endian, `v` is a LEB128 varint, version 3:
 //!
 //! ```text
-//! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64
+//! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64 |
+//!           length of header, queues and trailer u64 | crc32c of everything before u32 | zero u32
 //! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block... | notes v | note...
 //! block:    first seq less the end of the block before (of 0 for the first) v | span<<1 + has bitmap v |
 //!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v | [bitmap, see SeqBitmap]
 //! note:     key length v | key | value length v | value
-//! trailer:  queues u64 | crc32c of everything before u32 | "KCHP" u32
-//! file:     header | queue | queue | ... | trailer
+//! trailer:  queues u64 | crc32c of the number as u64, the queues, and the count before it u32 | "KCHP" u32
+//! file:     header | queue | queue | ... | trailer | what an earlier checkpoint has left
 //! ```
 //!
-//! An idle queue takes about ten bytes. Version 1 had no notes; it is read.
+//! Up to version 2 the header had no length and no checksum, the trailer's checksum was of everything before, and the
+//! file ended with it. Version 1 had no notes. Both are read.
+//!
+//! An idle queue takes about ten bytes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,15 +34,21 @@ use crate::fields::{u16_at, u32_at, u64_at};
 use crate::segment::{Class, Location, SegmentId};
 use crate::varint;
 
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// The first version with notes.
 const VERSION_OF_NOTES: u16 = 2;
+/// The first version whose header says how long it is.
+const VERSION_OF_LENGTH: u16 = 3;
 const MAGIC: [u8; 4] = *b"PHCK";
 const END_MAGIC: [u8; 4] = *b"KCHP";
-const HEADER: usize = 24;
+const HEADER: usize = 40;
+/// Of the header before [`VERSION_OF_LENGTH`].
+const SHORT_HEADER: usize = 24;
 const TRAILER: usize = 16;
 const FLAG_CLEAN: u16 = 1;
 const TEMPORARY: &str = "checkpoint.new";
+/// Space reserved for the next checkpoint, at least.
+const RESERVED_MIN: u64 = 1 << 20;
 /// Bytes encoded before they are written out.
 const FLUSH_BYTES: usize = 1 << 20;
 
@@ -102,6 +113,8 @@ pub struct Checkpoint {
 pub struct Loaded {
     /// The newest valid checkpoint; `None` in a new directory.
     pub checkpoint: Option<Checkpoint>,
+    /// How many bytes it has.
+    pub bytes: u64,
     /// Newer ones that are damaged.
     pub damages: Vec<StorageError>,
     /// The number the next one gets.
@@ -120,8 +133,8 @@ pub fn load(disk: &dyn Disk, dir: &Path) -> Result<Loaded, StorageError> {
     for number in numbers {
         let path = dir.join(file_name(number));
         match read(disk, &path, number) {
-            Ok(checkpoint) => {
-                loaded.checkpoint = Some(checkpoint);
+            Ok((checkpoint, bytes)) => {
+                (loaded.checkpoint, loaded.bytes) = (Some(checkpoint), bytes);
                 return Ok(loaded);
             }
             Err(damage @ StorageError::Corrupt { .. }) => loaded.damages.push(damage),
@@ -140,6 +153,8 @@ pub struct CheckpointWriter<'a> {
     dir: PathBuf,
     file: Arc<dyn DiskFile>,
     number: u64,
+    /// The header, but for its length and checksum.
+    header: Vec<u8>,
     buffer: Vec<u8>,
     written: u64,
     crc: u32,
@@ -147,10 +162,10 @@ pub struct CheckpointWriter<'a> {
 }
 
 impl<'a> CheckpointWriter<'a> {
-    /// Begins the temporary file of checkpoint `number`.
+    /// Begins the temporary file of checkpoint `number`: over what [`reserve`] made, if it is there.
     ///
     /// # Errors
-    /// When it cannot be created.
+    /// When it can neither be opened nor created.
     pub fn begin(
         disk: &'a dyn Disk,
         dir: &Path,
@@ -159,20 +174,16 @@ impl<'a> CheckpointWriter<'a> {
         clean: bool,
     ) -> Result<Self, StorageError> {
         let path = dir.join(TEMPORARY);
-        match disk.remove(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(io("delete", &path)(e));
-            }
-            _ => {}
-        }
-        let file = disk.create(&path).map_err(io("create", &path))?;
-        let mut buffer = Vec::with_capacity(FLUSH_BYTES + FLUSH_BYTES / 4);
-        buffer.extend_from_slice(&MAGIC);
-        buffer.extend_from_slice(&VERSION.to_le_bytes());
-        buffer.extend_from_slice(&(if clean { FLAG_CLEAN } else { 0 }).to_le_bytes());
-        buffer.extend_from_slice(&number.to_le_bytes());
-        buffer.extend_from_slice(&lsn.to_le_bytes());
-        Ok(Self { disk, dir: dir.to_owned(), file, number, buffer, written: 0, crc: 0, queues: 0 })
+        let file = open_or_create(disk, &path)?;
+        let mut header = Vec::with_capacity(HEADER);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.extend_from_slice(&(if clean { FLAG_CLEAN } else { 0 }).to_le_bytes());
+        header.extend_from_slice(&number.to_le_bytes());
+        header.extend_from_slice(&lsn.to_le_bytes());
+        let buffer = Vec::with_capacity(FLUSH_BYTES + FLUSH_BYTES / 4);
+        let (written, crc) = (HEADER as u64, crc32c::crc32c(&number.to_le_bytes()));
+        Ok(Self { disk, dir: dir.to_owned(), file, number, header, buffer, written, crc, queues: 0 })
     }
 
     /// Adds a queue.
@@ -185,7 +196,7 @@ impl<'a> CheckpointWriter<'a> {
         if self.buffer.len() >= FLUSH_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Makes the checkpoint the one that counts, durably. `before_sync` runs after the last queue was added and
+    /// Makes the checkpoint the one that counts, durably, and says how long it is. `before_sync` runs after the last queue was added and
     /// before anything becomes durable: what the states refer to is synced there.
     ///
     /// # Errors
@@ -193,18 +204,24 @@ impl<'a> CheckpointWriter<'a> {
     pub fn finish(
         mut self,
         before_sync: impl FnOnce() -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<u64, StorageError> {
         self.buffer.extend_from_slice(&self.queues.to_le_bytes());
         let crc = crc32c::crc32c_append(self.crc, &self.buffer);
         self.buffer.extend_from_slice(&crc.to_le_bytes());
         self.buffer.extend_from_slice(&END_MAGIC);
         self.flush()?;
-        before_sync()?;
         let path = self.dir.join(TEMPORARY);
+        self.header.extend_from_slice(&self.written.to_le_bytes());
+        let crc = crc32c::crc32c(&self.header);
+        self.header.extend_from_slice(&crc.to_le_bytes());
+        self.header.resize(HEADER, 0);
+        self.file.write_all_at(&self.header, 0).map_err(io("write", &path))?;
+        before_sync()?;
         self.file.sync_data().map_err(io("sync", &path))?;
         let target = self.dir.join(file_name(self.number));
         self.disk.rename(&path, &target).map_err(io("rename", &path))?;
-        self.disk.sync_dir(&self.dir).map_err(io("sync", &self.dir))
+        self.disk.sync_dir(&self.dir).map_err(io("sync", &self.dir))?;
+        Ok(self.written)
     }
 
     fn flush(&mut self) -> Result<(), StorageError> {
@@ -220,21 +237,52 @@ impl<'a> CheckpointWriter<'a> {
     }
 }
 
-/// Removes checkpoints with a number below `number`, durably.
+/// Reserves space for the next checkpoint, given how long the last one is. Where there is none, the next one has what
+/// there is already.
+///
+/// # Errors
+/// When the file cannot be made for another reason than lack of room.
+pub fn reserve(disk: &dyn Disk, dir: &Path, last_bytes: u64) -> Result<(), StorageError> {
+    let path = dir.join(TEMPORARY);
+    let wanted = last_bytes.saturating_mul(2).max(RESERVED_MIN);
+    let reserved = open_or_create(disk, &path).and_then(|file| {
+        let bytes = file.size().map_err(io("measure", &path))?;
+        if bytes > wanted.saturating_mul(4) {
+            return file.set_len(wanted).map_err(io("cut", &path));
+        }
+        file.allocate(wanted).map_err(io("allocate", &path))
+    });
+    match reserved {
+        Err(error) if error.may_pass() => Ok(()),
+        reserved => reserved,
+    }
+}
+
+fn open_or_create(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn DiskFile>, StorageError> {
+    match disk.open(path, Access::ReadWrite) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            disk.create(path).map_err(io("create", path))
+        }
+        opened => opened.map_err(io("open", path)),
+    }
+}
+
+/// Removes checkpoints with a number below `number`, durably. The newest of them becomes the file that the next
+/// checkpoint is written to.
 ///
 /// # Errors
 /// When that fails.
-pub fn remove_older(disk: &dyn Disk, dir: &Path, number: u64) -> Result<(), StorageError> {
-    let mut removed = false;
-    for old in list(disk, dir)?.into_iter().filter(|n| *n < number) {
+pub fn recycle_older(disk: &dyn Disk, dir: &Path, number: u64) -> Result<(), StorageError> {
+    let mut older: Vec<_> = list(disk, dir)?.into_iter().filter(|n| *n < number).collect();
+    older.sort_unstable();
+    let Some(newest) = older.pop() else { return Ok(()) };
+    let path = dir.join(file_name(newest));
+    disk.rename(&path, &dir.join(TEMPORARY)).map_err(io("rename", &path))?;
+    for old in older {
         let path = dir.join(file_name(old));
         disk.remove(&path).map_err(io("delete", &path))?;
-        removed = true;
     }
-    if removed {
-        disk.sync_dir(dir).map_err(io("sync", dir))?;
-    }
-    Ok(())
+    disk.sync_dir(dir).map_err(io("sync", dir))
 }
 
 /// The numbers of all checkpoints in `dir`, valid or not.
@@ -284,60 +332,90 @@ fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
     }
 }
 
-fn read(disk: &dyn Disk, path: &Path, number: u64) -> Result<Checkpoint, StorageError> {
+/// The checkpoint in a file, and how long it is.
+fn read(disk: &dyn Disk, path: &Path, number: u64) -> Result<(Checkpoint, u64), StorageError> {
     let file = disk.open(path, Access::Read).map_err(io("open", path))?;
     let size = file.size().map_err(io("read", path))?;
     let bytes = match usize::try_from(size) {
-        Ok(size) if size >= HEADER + TRAILER => read_exact(&*file, path, 0, size)?,
+        Ok(size) if size >= SHORT_HEADER + TRAILER => read_exact(&*file, path, 0, size)?,
         _ => {
-            let expected = format!("at least {} bytes", HEADER + TRAILER);
+            let expected = format!("at least {} bytes", SHORT_HEADER + TRAILER);
             return Err(corrupt(path, 0, "checkpoint length", expected, size));
         }
     };
-    parse(&bytes, path, number)
+    let (checkpoint, length) = parse(&bytes, path, number)?;
+    Ok((checkpoint, length as u64))
 }
 
-fn parse(bytes: &[u8], path: &Path, number: u64) -> Result<Checkpoint, StorageError> {
-    let (content, trailer) = bytes.split_at(bytes.len() - TRAILER);
-    if content[..4] != MAGIC || trailer[12..] != END_MAGIC {
-        let got = format!("{}...{}", content[..4].escape_ascii(), trailer[12..].escape_ascii());
-        return Err(corrupt(path, 0, "checkpoint magic", "PHCK...KCHP", got));
+fn parse(bytes: &[u8], path: &Path, number: u64) -> Result<(Checkpoint, usize), StorageError> {
+    if bytes[..4] != MAGIC {
+        return Err(corrupt(path, 0, "checkpoint magic", "PHCK", bytes[..4].escape_ascii()));
     }
-    let version = u16_at(content, 4);
+    let version = u16_at(bytes, 4);
     if version > VERSION {
         let (path, expected, got) = (path.to_owned(), VERSION.into(), version.into());
         return Err(StorageError::UnsupportedVersion { path, expected, got });
     }
-    let crc = crc32c::crc32c(&bytes[..bytes.len() - 8]);
+    let (header, length, seed) = if version < VERSION_OF_LENGTH {
+        (SHORT_HEADER, bytes.len(), crc32c::crc32c(&bytes[..SHORT_HEADER]))
+    } else {
+        (HEADER, length_in_header(bytes, path)?, crc32c::crc32c(&number.to_le_bytes()))
+    };
+    let got = u64_at(bytes, 8);
+    if got != number {
+        return Err(corrupt(path, 8, "checkpoint number", number, got));
+    }
+    let (content, trailer) = bytes[..length].split_at(length - TRAILER);
+    if trailer[12..] != END_MAGIC {
+        let got = trailer[12..].escape_ascii();
+        return Err(corrupt(path, (length - 4) as u64, "checkpoint end", "KCHP", got));
+    }
+    let crc = crc32c::crc32c_append(seed, &bytes[header..length - 8]);
     let expected = u32_at(trailer, 8);
     if crc != expected {
         return Err(bad_crc(path, 0, "checkpoint checksum", expected, crc));
     }
-    let got = u64_at(content, 8);
-    if got != number {
-        return Err(corrupt(path, 8, "checkpoint number", number, got));
+    let queues =
+        decode_queues(&content[header..], version, u64_at(trailer, 0)).map_err(|(left, expected, got)| {
+            corrupt(path, (content.len() - left) as u64, "checkpoint", expected, got)
+        })?;
+    let clean = u16_at(bytes, 6) & FLAG_CLEAN != 0;
+    Ok((Checkpoint { number, lsn: u64_at(bytes, 16), clean, queues }, length))
+}
+
+/// The length that a header has: at least that of header and trailer, at most the file's.
+fn length_in_header(bytes: &[u8], path: &Path) -> Result<usize, StorageError> {
+    if bytes.len() < HEADER + TRAILER {
+        let expected = format!("at least {} bytes", HEADER + TRAILER);
+        return Err(corrupt(path, 0, "checkpoint length", expected, bytes.len()));
     }
-    let flags = u16_at(content, 6);
-    let queue_count = u64_at(trailer, 0);
-    let mut rest = &content[HEADER..];
+    let (crc, expected) = (crc32c::crc32c(&bytes[..32]), u32_at(bytes, 32));
+    if crc != expected || bytes[36..HEADER] != [0; 4] {
+        return Err(bad_crc(path, 0, "checkpoint header checksum", expected, crc));
+    }
+    let length = u64_at(bytes, 24);
+    let fits = |length: &usize| (HEADER + TRAILER..=bytes.len()).contains(length);
+    usize::try_from(length).ok().filter(fits).ok_or_else(|| {
+        corrupt(path, 24, "checkpoint length", format_args!("at most {} bytes", bytes.len()), length)
+    })
+}
+
+/// The queues; or how many bytes are left where they end, what was expected there, and what is there.
+fn decode_queues(
+    mut rest: &[u8],
+    version: u16,
+    count: u64,
+) -> Result<Vec<QueueState>, (usize, &'static str, String)> {
     let mut queues = Vec::new();
-    for _ in 0..queue_count {
-        let offset = (content.len() - rest.len()) as u64;
-        let state = decode_queue(&mut rest, version)
-            .ok_or_else(|| corrupt(path, offset, "checkpoint", "a queue's state", "other bytes"))?;
-        queues.push(state);
+    for _ in 0..count {
+        let left = rest.len();
+        let state = decode_queue(&mut rest, version);
+        queues.push(state.ok_or_else(|| (left, "a queue's state", "other bytes".to_owned()))?);
     }
-    if !rest.is_empty() {
-        let offset = (content.len() - rest.len()) as u64;
-        return Err(corrupt(
-            path,
-            offset,
-            "checkpoint",
-            "its end",
-            format_args!("{} more bytes", rest.len()),
-        ));
+    match rest.len() {
+        0 => Ok(queues),
+        more => Err((more, "its end", format!("{more} more bytes"))),
     }
-    Ok(Checkpoint { number, lsn: u64_at(content, 16), clean: flags & FLAG_CLEAN != 0, queues })
 }
 
 fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState> {

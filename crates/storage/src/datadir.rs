@@ -6,6 +6,7 @@
 //!   FORMAT          "posthouse data directory, format 4\n"
 //!   meta.redb       the metadata store
 //!   checkpoint-<n>  states of all queues at a log position; replay starts there
+//!   checkpoint.new  space reserved for the next one
 //!   wal/            the write-ahead log: preallocated files, used in turn
 //!   segments/       backlog that left the log: synced blocks of records
 //!   spill/          backlog of transient messages: never synced, wiped at every start
@@ -107,7 +108,11 @@ impl DataDir {
             .open(path.join("LOCK"))
             .map_err(unusable("opening LOCK"))?;
         take_lock(path, &mut lock)?;
-        note_process(&mut lock).map_err(unusable("writing LOCK"))?;
+        match note_process(&mut lock) {
+            // It is only for the message that a second process gets.
+            Err(problem) if problem.kind() == io::ErrorKind::StorageFull => {}
+            noted => noted.map_err(unusable("writing LOCK"))?,
+        }
         match read_format(path)? {
             Some(DATA_FORMAT) => {}
             // From now on there may be what the older version cannot read.
@@ -173,9 +178,11 @@ fn take_lock(path: &Path, lock: &mut File) -> Result<(), DataDirError> {
 }
 
 fn note_process(lock: &mut File) -> io::Result<()> {
-    lock.set_len(0)?;
+    // Over what is there, so that on a full disk it needs no new block.
+    let line = format!("{}\n", std::process::id());
     lock.rewind()?;
-    writeln!(lock, "{}", std::process::id())
+    lock.write_all(line.as_bytes())?;
+    lock.set_len(line.len() as u64)
 }
 
 fn read_format(path: &Path) -> Result<Option<u32>, DataDirError> {

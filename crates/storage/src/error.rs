@@ -57,6 +57,17 @@ pub enum StorageError {
         /// What is.
         found: String,
     },
+    /// The disk is so full that not even the smallest log file can be made.
+    #[error(
+        "no room for a log file in {}: free at least {bytes} bytes on its file system and start again, nothing is lost",
+        dir.display()
+    )]
+    NoRoom {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What a start needs to be sure.
+        bytes: u64,
+    },
     /// A setting is out of range.
     #[error("setting {name}: expected {expected}, got {got}")]
     Setting {

@@ -5,6 +5,7 @@ mod streams;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use posthouse_model::props::Properties;
 use posthouse_storage::datadir::DataDir;
@@ -252,6 +253,41 @@ fn each_operation_of_the_disk_fails_in_turn() {
             let what = format!("{op:?} number {nth} failed with {fault:?}");
             verify(&Node::open(&disk.crash(), &definitions), &ledger, &what);
         }
+    }
+}
+
+/// Nothing but consumers makes room on a disk that is full to the last byte: what they leave dead has to go.
+#[test]
+fn consumers_make_room_on_a_full_disk() {
+    let disk = SimDisk::new(1);
+    let node = Node::open(&disk, &definitions());
+    let queue = node.queue("a");
+    // From the first two checkpoints on there is space for all that follow.
+    assert!(node.checkpoint() && node.checkpoint());
+    let used = disk.contents().values().map(|bytes| bytes.len() as u64).sum::<u64>();
+    disk.set_capacity(used + (600 << 10));
+    let mut publisher = Publisher::new(node.broker.clone(), node.waker.clone());
+    let slot = publisher.slot(&[queue.id], |_| Some(queue.clone())).unwrap();
+    let mut header = Vec::new();
+    Properties { delivery_mode: Some(2), ..Properties::default() }.encode(BODY_BYTES as u64, &mut header);
+    let wal = node.broker.wal().unwrap();
+    let patience = Instant::now() + Duration::from_secs(30);
+    for _ in 0..2 {
+        let mut published = 0;
+        while !wal.is_disk_full() {
+            assert!(Instant::now() < patience, "not full after {published}");
+            (0..BATCH).for_each(|_| publisher.append(slot, true, b"\0\0", &header, &body(published)));
+            publisher.flush();
+            published += 1;
+        }
+        while let Some((seq, _)) = node.get(&queue) {
+            deliver::settle(&node.broker, &queue, &[(seq, seq)]);
+        }
+        while wal.is_disk_full() {
+            assert!(Instant::now() < patience, "it stays full though everything was consumed");
+            std::thread::yield_now();
+        }
+        assert!(node.sync());
     }
 }
 

@@ -17,7 +17,7 @@ fn save(disk: &SimDisk, checkpoint: &Checkpoint) -> Result<(), StorageError> {
         writer.add(queue)?;
     }
     writer.finish(|| Ok(()))?;
-    remove_older(disk, Path::new(DIR), *number)
+    recycle_older(disk, Path::new(DIR), *number)
 }
 
 fn reload(disk: &SimDisk) -> Result<Loaded, StorageError> {
@@ -58,8 +58,25 @@ fn sample() -> Checkpoint {
     Checkpoint { number: 5, lsn: 0x0102_0304, clean: true, queues: vec![idle(1), busy, idle(u64::MAX)] }
 }
 
+/// What [`pinned`] is as bytes, from the header on to the trailer's checksum.
+const QUEUES: &[u8] = b"\x01\0\0\0\0\0\0\
+    \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+    \x64\x14\0\x06\x18\x63\
+    \x0a\x19\0\x03\x88\x27\x63\x0c\0\0\0\x81\0\
+    \x01\x02ab\x03xyz\
+    \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\
+    \x03\0\0\0\0\0\0\0";
+
+/// The same in version 1.
+const QUEUES_WITHOUT_NOTES: &[u8] = b"\x01\0\0\0\0\0\
+    \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+    \x64\x14\0\x06\x18\x63\
+    \x0a\x19\0\x03\x88\x27\x63\x0c\0\0\0\x81\0\
+    \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\
+    \x03\0\0\0\0\0\0\0";
+
 /// [`sample`] with a smaller bitmap.
-fn small_sample() -> Checkpoint {
+fn pinned() -> Checkpoint {
     let mut checkpoint = sample();
     checkpoint.queues[1].blocks.pop();
     checkpoint.queues[1].blocks.push(block(1, 5000, 120, 12, &[0, 7]));
@@ -67,37 +84,42 @@ fn small_sample() -> Checkpoint {
 }
 
 #[test]
-fn version_2_bytes_are_fixed() {
+fn version_3_bytes_are_fixed() {
     let disk = disk(1);
-    let checkpoint = small_sample();
-    save(&disk, &checkpoint).unwrap();
-    let expected: &[u8] = b"PHCK\x02\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\
-        \x01\0\0\0\0\0\0\
-        \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
-        \x64\x14\0\x06\x18\x63\
-        \x0a\x19\0\x03\x88\x27\x63\x0c\0\0\0\x81\0\
-        \x01\x02ab\x03xyz\
-        \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\
-        \x03\0\0\0\0\0\0\0";
-    let bytes = &disk.contents()[Path::new("/d/checkpoint-0000000000000005")];
-    assert_eq!(&bytes[..bytes.len() - 8], expected);
-    assert_eq!(bytes[bytes.len() - 8..bytes.len() - 4], crc32c::crc32c(expected).to_le_bytes());
-    assert_eq!(reload(&disk).unwrap().checkpoint, Some(checkpoint));
+    save(&disk, &pinned()).unwrap();
+    let mut expected =
+        b"PHCK\x03\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\x73\0\0\0\0\0\0\0".to_vec();
+    expected.extend_from_slice(&crc32c::crc32c(&expected).to_le_bytes());
+    expected.extend_from_slice(&[0; 4]);
+    expected.extend_from_slice(QUEUES);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&5u64.to_le_bytes()), QUEUES);
+    expected.extend_from_slice(&crc.to_le_bytes());
+    expected.extend_from_slice(b"KCHP");
+    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], expected);
+    assert_eq!(reload(&disk).unwrap().checkpoint, Some(pinned()));
 }
 
 #[test]
-fn version_1_is_read() {
-    let content: &[u8] = b"PHCK\x01\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\
-        \x01\0\0\0\0\0\
-        \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
-        \x64\x14\0\x06\x18\x63\
-        \x0a\x19\0\x03\x88\x27\x63\x0c\0\0\0\x81\0\
-        \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\
-        \x03\0\0\0\0\0\0\0";
-    let bytes = [content, &crc32c::crc32c(content).to_le_bytes(), b"KCHP"].concat();
-    let mut expected = small_sample();
-    expected.queues[1].notes.clear();
-    assert_eq!(parse(&bytes, Path::new("x"), 5).unwrap(), expected);
+fn versions_1_and_2_are_read() {
+    let mut without_notes = pinned();
+    without_notes.queues[1].notes.clear();
+    for (version, queues, expected) in [(1, QUEUES_WITHOUT_NOTES, without_notes), (2, QUEUES, pinned())] {
+        let mut bytes = b"PHCK\0\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0".to_vec();
+        bytes[4] = version;
+        bytes.extend_from_slice(queues);
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.extend_from_slice(b"KCHP");
+        let disk = disk(1);
+        let path = Path::new("/d/checkpoint-0000000000000005");
+        disk.create(path).unwrap().write_all_at(&bytes, 0).unwrap();
+        let loaded = reload(&disk).unwrap();
+        assert_eq!((loaded.checkpoint, loaded.bytes), (Some(expected), bytes.len() as u64));
+        for offset in 0..bytes.len() as u64 {
+            disk.corrupt(path, offset, 0x40);
+            assert!(reload(&disk).is_err(), "byte {offset} of version {version}");
+            disk.corrupt(path, offset, 0x40);
+        }
+    }
 }
 
 #[test]
@@ -110,9 +132,9 @@ fn an_empty_directory_has_none() {
 fn a_newer_format_is_refused() {
     let disk = disk(1);
     save(&disk, &sample()).unwrap();
-    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 1);
+    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 7);
     let error = reload(&disk).unwrap_err().to_string();
-    assert!(error.contains("format version 3, expected at most 2"), "{error}");
+    assert!(error.contains("format version 4, expected at most 3"), "{error}");
 }
 
 #[test]
@@ -133,14 +155,49 @@ fn a_damaged_newest_falls_back_and_is_reported() {
     let disk = disk(1);
     let old = sample();
     save(&disk, &old).unwrap();
-    disk.fail(Op::Remove, 2, Fault::Io);
+    disk.fail(Op::Rename, 2, Fault::Io);
     let new = Checkpoint { number: 6, ..sample() };
-    // The first removal is that of a temporary file left behind, the second that of the old checkpoint.
     save(&disk, &new).unwrap_err();
     assert_eq!(reload(&disk).unwrap().checkpoint, Some(new));
     disk.corrupt(Path::new("/d/checkpoint-0000000000000006"), 30, 1);
     let loaded = reload(&disk).unwrap();
     assert_eq!((loaded.checkpoint, loaded.damages.len(), loaded.next_number), (Some(old), 1, 7));
+}
+
+#[test]
+fn once_there_was_room_no_checkpoint_needs_any() {
+    let disk = disk(1);
+    let dir = Path::new(DIR);
+    disk.set_capacity(0);
+    let new = |number| Checkpoint { number, ..sample() };
+    reserve(&disk, dir, 0).unwrap();
+    assert!(save(&disk, &new(5)).unwrap_err().is_disk_full());
+    disk.set_capacity(u64::MAX);
+    for number in [6, 7] {
+        reserve(&disk, dir, 0).unwrap();
+        save(&disk, &new(number)).unwrap();
+    }
+    disk.set_capacity(0);
+    for number in 8..20 {
+        save(&disk, &new(number)).unwrap();
+        let loaded = reload(&disk.crash()).unwrap();
+        assert_eq!((loaded.checkpoint, loaded.next_number), (Some(new(number)), number + 1));
+        assert!(loaded.bytes < 200, "what an earlier one has left does not count: {}", loaded.bytes);
+        reserve(&disk, dir, loaded.bytes).unwrap();
+        assert!(disk.contents().values().all(|file| file.len() as u64 == RESERVED_MIN));
+    }
+}
+
+#[test]
+fn what_is_reserved_follows_what_is_needed() {
+    let disk = disk(1);
+    let reserved = || disk.contents()[&Path::new(DIR).join(TEMPORARY)].len() as u64;
+    for (last_bytes, expected) in
+        [(0, 1 << 20), (3 << 20, 6 << 20), (2 << 20, 6 << 20), (700 << 10, 1400 << 10), (0, 1400 << 10)]
+    {
+        reserve(&disk, Path::new(DIR), last_bytes).unwrap();
+        assert_eq!(reserved(), expected, "after {last_bytes}");
+    }
 }
 
 #[test]
@@ -240,10 +297,14 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(content in prop::collection::vec(any::<u8>(), 0..200), queues in 0u64..9) {
-        let mut bytes = b"PHCK\x01\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        let mut bytes = b"PHCK\x03\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        bytes.extend_from_slice(&((HEADER + content.len() + TRAILER) as u64).to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.resize(HEADER, 0);
         bytes.extend_from_slice(&content);
         bytes.extend_from_slice(&queues.to_le_bytes());
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&3u64.to_le_bytes()), &bytes[HEADER..]);
+        bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.extend_from_slice(&END_MAGIC);
         let _ = parse(&bytes, Path::new("checkpoint-3"), 3);
     }

@@ -81,22 +81,54 @@ pub struct CheckpointReport {
     pub damages: Vec<StorageError>,
 }
 
+/// How far checkpoints have come.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The number of the next one. Numbers of those that failed are not used again.
+    pub(super) next_number: u64,
+    /// The position of the newest.
+    pub(super) lsn: Lsn,
+}
+
+impl Progress {
+    fn next(&mut self, lsn: Lsn) -> CheckpointReport {
+        self.next_number += 1;
+        CheckpointReport { number: self.next_number - 1, lsn, ..CheckpointReport::default() }
+    }
+}
+
 impl MessageStore {
     /// Runs one cycle. `clean` says that the owner has stopped: nothing is staged any more, and everything goes into
     /// the checkpoint. Otherwise it goes as far as [`crate::wal::Wal::checkpoint_wanted`] says, or, when that wants
-    /// nothing, to what is durable. Only one cycle runs at a time, and none after a clean one.
+    /// nothing, to what is durable. When there is no room for what is to be moved, dead segments are deleted first. Only one cycle runs at a time, and none after a clean one.
     ///
     /// # Errors
     /// When anything fails. When [`StorageError::may_pass`], nothing is lost and it may be tried again; any other
     /// error is fatal.
     pub fn checkpoint(&self, owner: &dyn QueueOwner, clean: bool) -> Result<CheckpointReport, StorageError> {
-        let mut next_number = self.next_checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         // Both under the lock.
         if clean {
             self.closed.store(true, Ordering::Relaxed);
         } else if self.closed.load(Ordering::Relaxed) {
             return Ok(CheckpointReport::default());
         }
+        match self.cycle(owner, clean, &mut progress) {
+            Err(error) if error.is_disk_full() && !self.segments.retired().is_empty() => {
+                let deleted_files = self.make_room(owner, &mut progress)?;
+                let report = self.cycle(owner, clean, &mut progress)?;
+                Ok(CheckpointReport { deleted_files: report.deleted_files + deleted_files, ..report })
+            }
+            result => result,
+        }
+    }
+
+    fn cycle(
+        &self,
+        owner: &dyn QueueOwner,
+        clean: bool,
+        progress: &mut Progress,
+    ) -> Result<CheckpointReport, StorageError> {
         let target = match self.wal.checkpoint_wanted() {
             _ if clean => self.wal.appended(),
             Some(wanted) => wanted,
@@ -106,33 +138,57 @@ impl MessageStore {
         if self.wal.durable() < target {
             self.wal.sync()?;
         }
-        let mut report =
-            CheckpointReport { number: *next_number, lsn: target, ..CheckpointReport::default() };
-        *next_number += 1;
+        let mut report = progress.next(target);
         let mut mover = Mover { store: self, owner, batch: Vec::new(), batch_bytes: 0, moved: 0 };
         owner.collect(target, &mut |chunk| mover.add(chunk))?;
         report.moved_bytes = mover.finish()?;
-
-        let retired = self.segments.retired();
-        let live = self.write_checkpoint(owner, clean, &mut report)?;
-        checkpoint::remove_older(&*self.disk, &self.dir, report.number)?;
+        let live = self.put_in_force(owner, clean, progress, &mut report)?;
         self.wal.release_below(target);
-        self.segments.checkpoint_done(&retired)?;
-        report.deleted_files = retired.len() as u64;
         if !clean {
-            self.rewrite(owner, &live, &mut report)?;
+            match self.rewrite(owner, &live, &mut report) {
+                // It only saves room in the end; before, it takes some.
+                Err(error) if error.may_pass() => {}
+                result => result?,
+            }
         }
         Ok(report)
     }
 
-    /// Returns how many bytes of each segment file are live. Syncs the segments after the last state was taken:
+    /// Deletes dead segments although nothing can be moved, by a checkpoint at the position of the one before: it needs
+    /// no room but its own, which is reserved. The log stays as it is. Returns how many files it deleted.
+    fn make_room(&self, owner: &dyn QueueOwner, progress: &mut Progress) -> Result<u64, StorageError> {
+        let mut report = progress.next(progress.lsn);
+        self.put_in_force(owner, false, progress, &mut report)?;
+        Ok(report.deleted_files)
+    }
+
+    /// Writes the checkpoint, then removes what it makes superfluous. Returns how many bytes of each segment file are
+    /// live.
+    fn put_in_force(
+        &self,
+        owner: &dyn QueueOwner,
+        clean: bool,
+        progress: &mut Progress,
+        report: &mut CheckpointReport,
+    ) -> Result<HashMap<SegmentId, u64>, StorageError> {
+        let retired = self.segments.retired();
+        let (live, bytes) = self.write_checkpoint(owner, clean, report)?;
+        progress.lsn = report.lsn;
+        checkpoint::recycle_older(&*self.disk, &self.dir, report.number)?;
+        self.segments.checkpoint_done(&retired)?;
+        report.deleted_files = retired.len() as u64;
+        checkpoint::reserve(&*self.disk, &self.dir, bytes)?;
+        Ok(live)
+    }
+
+    /// Returns how many bytes of each segment file are live, and how many the checkpoint has. Syncs the segments after the last state was taken:
     /// other threads write blocks, too, and a state may name one that was written a moment ago.
     fn write_checkpoint(
         &self,
         owner: &dyn QueueOwner,
         clean: bool,
         report: &mut CheckpointReport,
-    ) -> Result<HashMap<SegmentId, u64>, StorageError> {
+    ) -> Result<(HashMap<SegmentId, u64>, u64), StorageError> {
         let mut writer = CheckpointWriter::begin(&*self.disk, &self.dir, report.number, report.lsn, clean)?;
         let mut live = HashMap::new();
         let mut result = Ok(());
@@ -150,8 +206,8 @@ impl MessageStore {
             }
         });
         result?;
-        writer.finish(|| self.segments.sync())?;
-        Ok(live)
+        let bytes = writer.finish(|| self.segments.sync())?;
+        Ok((live, bytes))
     }
 
     /// Copies the live messages out of closed files that are mostly dead. The old blocks stay named by the checkpoint

@@ -9,12 +9,12 @@
 //! 1. *target*: L is chosen, and the log is durable up to it.
 //! 2. *move*: live messages below L are written to segments. -- Crash: the old checkpoint counts; the new files are
 //!    named by nothing and are deleted at start; the log still has the messages.
-//! 3. *states*: the states are encoded into a temporary file. Blocks that other threads wrote meanwhile may be
+//! 3. *states*: the states are encoded into a temporary file, which has its space already. Blocks that other threads wrote meanwhile may be
 //!    among them. -- Crash: as in 2; the temporary file is ignored and overwritten.
 //! 4. *sync segments*, then *sync and rename the checkpoint, sync the directory*. -- Crash before the rename is
 //!    durable: as in 2. After: the new checkpoint counts, and all it names was synced before. A failed sync stops
 //!    everything for good.
-//! 5. *remove the older checkpoint*. -- Crash: both are valid, since nothing that the older one needs is gone yet.
+//! 5. *remove the older checkpoint*: its file is the next temporary one. -- Crash: both are valid, since nothing that the older one needs is gone yet.
 //!    After this step is durable nothing needs it any more; a damaged newest checkpoint falls back on the older one
 //!    only while both are there.
 //! 6. *release the log below L* and *delete retired segments*: those whose blocks were all released before the
@@ -22,6 +22,10 @@
 //!    next start and are deleted.
 //! 7. *rewrite*: live messages of mostly dead files are copied as in 2. Their old blocks, which the checkpoint names,
 //!    are deleted in step 6 of a later cycle at the earliest.
+//!
+//! When step 2 finds no room on the disk, the steps from 3 on are done with L as it was in the checkpoint before, and the
+//! log is left alone: what is not in segments is in the log above that L still. That deletes retired segments and so may
+//! make room for step 2.
 //!
 //! Settles go the same way: one that is staged below L is in the states, one above is replayed. A state may be ahead
 //! of the log (it may know a settle that is not durable yet, or a message); applying its record again changes
@@ -39,6 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use cycle::Progress;
 pub use cycle::{CheckpointReport, ChunkSink, LiveChunk, QueueOwner};
 pub use recovered::{Recovered, RecoveredChunk, RecoveredQueue, Source};
 
@@ -156,7 +161,7 @@ pub struct MessageStore {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     /// Held while a cycle runs.
-    next_checkpoint: Mutex<u64>,
+    progress: Mutex<Progress>,
     /// A clean checkpoint was written: none may follow that says otherwise.
     closed: AtomicBool,
 }
@@ -203,9 +208,10 @@ impl MessageStore {
         recovered.queues = replay.finish(recovered.clean);
         recovered.damages.append(&mut replay.damages);
         recovered.damages.extend(report.damage.iter().map(wal::Damage::error));
-        let next_checkpoint = Mutex::new(loaded.next_number);
+        checkpoint::reserve(&*disk, dir, loaded.bytes)?;
+        let progress = Mutex::new(Progress { next_number: loaded.next_number, lsn: start });
         let closed = AtomicBool::new(false);
-        Ok((Self { wal, segments, disk, dir: dir.to_owned(), next_checkpoint, closed }, recovered))
+        Ok((Self { wal, segments, disk, dir: dir.to_owned(), progress, closed }, recovered))
     }
 
     /// Writes down that the store is used from now on. Deliveries leave no record: without this one, a crash after

@@ -19,7 +19,7 @@ use super::NO_QUEUE;
 use super::recovered::{RecoveredChunk, RecoveredQueue, Source, without_settled};
 use crate::checkpoint::{Note, QueueState};
 use crate::error::StorageError;
-use crate::segment::{BlockIn, Class, SegmentStore};
+use crate::segment::{BlockIn, Class, Location, SegmentStore};
 use crate::wal::{Enqueue, LogRecord, Ranges};
 
 /// Merged chunks are closed at this many bytes.
@@ -192,18 +192,43 @@ impl<'a> Replay<'a> {
     }
 
     /// Writes every closed chunk that is in memory to segments. It needs no sync: the log still has it, and the next
-    /// checkpoint syncs what it names.
+    /// checkpoint syncs what it names. On a full disk they stay in memory: before the crash these messages were there, or
+    /// in segments that no checkpoint named and that were deleted just now.
     fn spill(&mut self) -> Result<(), StorageError> {
+        let mut locations = VecDeque::new();
+        let written = self.write_chunks(&mut locations);
+        self.in_memory = 0;
+        for queue in self.queues.values_mut() {
+            queue.memory = 0;
+            for chunk in queue.chunks.iter_mut().filter(|chunk| memory_of(chunk) > 0) {
+                match locations.pop_front() {
+                    Some(location) => chunk.source = Source::Block(location),
+                    None => queue.memory += memory_of(chunk),
+                }
+            }
+            self.in_memory += queue.memory;
+        }
+        match written {
+            Err(error) if error.may_pass() => {
+                tracing::warn!(%error, bytes = self.in_memory, "what is replayed stays in memory for now");
+                // To be tried again when it is twice as much.
+                self.budget = self.budget.max(2 * self.in_memory);
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    /// Writes the chunks in memory in order; `locations` are those of the first ones, also after an error.
+    fn write_chunks(&self, locations: &mut VecDeque<Location>) -> Result<(), StorageError> {
         let mut batch: Vec<BlockIn> = Vec::new();
         let mut batch_bytes = 0;
-        let mut locations = VecDeque::new();
         for (&id, queue) in &self.queues {
-            for chunk in &queue.chunks {
-                if let Source::Memory(records) = &chunk.source {
-                    batch_bytes += records.bytes().len();
-                    let (first_seq, chunk) = (chunk.first_seq, Arc::clone(records));
-                    batch.push(BlockIn { queue: id, first_seq, chunk, summary: Vec::new() });
-                }
+            for chunk in queue.chunks.iter().filter(|chunk| memory_of(chunk) > 0) {
+                let Source::Memory(records) = &chunk.source else { continue };
+                batch_bytes += records.bytes().len();
+                let (first_seq, chunk) = (chunk.first_seq, Arc::clone(records));
+                batch.push(BlockIn { queue: id, first_seq, chunk, summary: Vec::new() });
                 if batch_bytes >= WRITE_BYTES {
                     locations.extend(self.segments.write(Class::Durable, &batch)?);
                     batch.clear();
@@ -212,17 +237,6 @@ impl<'a> Replay<'a> {
             }
         }
         locations.extend(self.segments.write(Class::Durable, &batch)?);
-        for queue in self.queues.values_mut() {
-            queue.memory = 0;
-            for chunk in &mut queue.chunks {
-                if let Source::Memory(_) = chunk.source
-                    && let Some(location) = locations.pop_front()
-                {
-                    chunk.source = Source::Block(location);
-                }
-            }
-        }
-        self.in_memory = 0;
         Ok(())
     }
 }

@@ -42,9 +42,6 @@ use ring::{Maker, Ring};
 use stage::Staging;
 use waiters::Watermark;
 
-/// The file that a fresh log starts with, so that the first start need not wait for a large one.
-const STARTER_FILE_BYTES: u64 = 4 * 1024 * 1024;
-
 /// How a log is kept.
 #[derive(Clone, Debug)]
 pub struct WalOptions {
@@ -189,22 +186,25 @@ impl Wal {
     ) -> Result<(Arc<Self>, ReplayReport), StorageError> {
         options.check()?;
         disk.create_dir_all(dir).map_err(|error| StorageError::io("make", dir, error))?;
-        let found = replay::recover(&*disk, dir, start, replay)?;
         let maker = Maker { disk, dir: dir.to_owned(), salt_seed: options.salt_seed };
+        let found = replay::recover(&maker, options.file_bytes, start, replay)?;
         let position = found.report.end;
         let mut ring = found.ring;
-        let number = ring.next_number;
-        ring.next_number += 1;
         let reusable = ring.free.iter().position(|file| file.bytes == options.file_bytes);
-        let file = match reusable.and_then(|at| ring.free.remove(at)) {
-            Some(mut file) => {
+        let file = match (found.starter, reusable.and_then(|at| ring.free.remove(at))) {
+            (Some(file), reusable) => {
+                ring.total_bytes += file.bytes;
+                ring.free.extend(reusable);
+                file
+            }
+            (None, Some(mut file)) => {
+                let number = ring.take_number();
                 maker.reuse(&mut file, number)?;
                 file
             }
-            None => {
-                let bytes = options.file_bytes.min(STARTER_FILE_BYTES);
-                let file = maker.create(number, bytes, true)?;
-                ring.total_bytes += bytes;
+            (None, None) => {
+                let file = maker.starter(ring.take_number(), options.file_bytes)?;
+                ring.total_bytes += file.bytes;
                 file
             }
         };
@@ -282,6 +282,11 @@ impl Wal {
     /// The position up to which to migrate and checkpoint, when more than half of the ring waits for it.
     pub fn checkpoint_wanted(&self) -> Option<Lsn> {
         lock(&self.inner.ring).checkpoint_wanted(self.inner.options.ring_files)
+    }
+
+    /// Whether a checkpoint at what is durable would let a file be used again.
+    pub fn could_release(&self) -> bool {
+        !lock(&self.inner.ring).sealed.is_empty()
     }
 
     /// Allows the reuse of every file that lies wholly below `lsn`. The checkpoint that says so must be durable.

@@ -17,7 +17,7 @@ use super::format::{
     could_be_record, record_is_intact, record_length, was_batch,
 };
 use super::report::{Damage, DamageKind, ReplayReport, TornTail};
-use super::ring::{LogFile, Ring, Sealed};
+use super::ring::{LogFile, Maker, Ring, Sealed};
 use super::scan::{Beyond, Headless, Place, Source, Survey, Window, look_beyond};
 use super::unproven::Unproven;
 use crate::disk::{Access, Disk};
@@ -31,6 +31,8 @@ pub(super) type Replay<'a> = &'a mut dyn FnMut(Lsn, LogRecord<'_>) -> Result<(),
 
 /// What opening the log goes on from.
 pub(super) struct Recovered {
+    /// The file to go on in, where none of the old ones is certain to serve.
+    pub(super) starter: Option<LogFile>,
     pub(super) report: ReplayReport,
     pub(super) ring: Ring,
     pub(super) next_batch: u64,
@@ -55,15 +57,24 @@ pub fn verify(
 }
 
 /// Reads the log back, makes all that was read durable, and sorts its files: those with records from `start` on stay,
-/// others may be used again.
+/// others may be used again. The file to go on in is made before anything is replayed: `replay` may use up what room
+/// there is.
 pub(super) fn recover(
-    disk: &dyn Disk,
-    dir: &Path,
+    maker: &Maker,
+    file_bytes: u64,
     start: Lsn,
     replay: Replay<'_>,
 ) -> Result<Recovered, StorageError> {
+    let (disk, dir) = (&*maker.disk, &*maker.dir);
     let survey = Survey::of(disk, dir, Access::ReadWrite)?;
-    let next_number = survey.next_number;
+    let mut next_number = survey.next_number;
+    let unused = |source: &Source| source.untouched && source.log_file.bytes == file_bytes;
+    let starter = if survey.sources.iter().any(unused) {
+        None
+    } else {
+        next_number += 1;
+        Some(maker.starter(next_number - 1, file_bytes)?)
+    };
     let mut recovery = Recovery::new(disk, dir, start, survey, replay);
     recovery.quarantine = true;
     recovery.run()?;
@@ -71,7 +82,7 @@ pub(super) fn recover(
     recovery.note_headless()?;
     let mut ring = recovery.sort_files()?;
     ring.next_number = next_number;
-    Ok(Recovered { ring, next_batch: recovery.next_batch, report: recovery.report })
+    Ok(Recovered { starter, ring, next_batch: recovery.next_batch, report: recovery.report })
 }
 
 struct Recovery<'a> {

@@ -23,7 +23,12 @@ use crate::error::StorageError;
 /// Zeroes written at once into a new file.
 const ZERO_RUN: usize = 256 * 1024;
 
+/// The file that a log goes on in when it is opened, so that a start need not wait for a large one; and those tried when
+/// there is no room for it: acknowledgements and a checkpoint, which make room, fit into little.
+const STARTER_FILE_BYTES: [u64; 3] = [4 << 20, 256 << 10, 16 << 10];
+
 /// A file of the log, open.
+#[derive(Clone)]
 pub(super) struct LogFile {
     pub(super) path: PathBuf,
     pub(super) header: FileHeader,
@@ -84,6 +89,11 @@ pub(super) fn file_bytes_for(length: u64) -> u64 {
     FIRST_BATCH_AT + batch_file_bytes(length)
 }
 
+/// Bytes of records that one batch in a file of `file_bytes` bytes may have.
+pub(super) fn batch_limit(file_bytes: u64) -> u64 {
+    file_bytes - FIRST_BATCH_AT - batch_file_bytes(0)
+}
+
 impl Maker {
     /// A new file of `bytes` bytes, durable. With `prewrite` every byte was written once, so that later writes
     /// change no file system metadata and sync faster.
@@ -95,6 +105,17 @@ impl Maker {
             let _ = self.disk.remove(&path);
         }
         result
+    }
+
+    /// A file to go on in at once, of `file_bytes` bytes or less.
+    pub(super) fn starter(&self, number: u64, file_bytes: u64) -> Result<LogFile, StorageError> {
+        for bytes in STARTER_FILE_BYTES {
+            match self.create(number, file_bytes.min(bytes), true) {
+                Err(error) if error.is_disk_full() => {}
+                made => return made,
+            }
+        }
+        Err(StorageError::NoRoom { dir: self.dir.clone(), bytes: STARTER_FILE_BYTES[0] })
     }
 
     fn create_at(
@@ -212,7 +233,7 @@ impl Ring {
         if surplus { self.free.pop_back().map(Job::Remove) } else { None }
     }
 
-    fn take_number(&mut self) -> u64 {
+    pub(super) fn take_number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number - 1
     }
@@ -338,7 +359,9 @@ impl Inner {
                 Ok(())
             }
             Err(error) if error.may_pass() => {
-                tracing::warn!(%error, "cannot make another log file now");
+                if !lock(&self.ring).is_full() {
+                    tracing::warn!(%error, "cannot make another log file now");
+                }
                 self.set_no_room(|ring| ring.no_room_for_file = true);
                 self.ring_changed.notify_all();
                 let ring = lock(&self.ring);

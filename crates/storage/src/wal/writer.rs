@@ -14,7 +14,7 @@ use posthouse_model::ids::Lsn;
 use super::format::{
     BATCH_ALIGN, BATCH_HEADER_BYTES, BatchHeader, FIRST_BATCH_AT, FLAG_CLOSED, batch_file_bytes,
 };
-use super::ring::{LogFile, file_bytes_for};
+use super::ring::{LogFile, batch_limit, file_bytes_for};
 use super::stage::{Buffer, Cursor, Writer};
 use super::waiters::LogWaiter;
 use super::{Inner, lock};
@@ -151,7 +151,8 @@ impl LogWriter {
     }
 
     fn write_buffer(&mut self) -> Result<(), StorageError> {
-        let limit = self.inner.options.batch_bytes;
+        // Records that fit into an ordinary file together are not made into a batch that does not.
+        let limit = self.inner.options.batch_bytes.min(batch_limit(self.inner.options.file_bytes));
         let mut from = self.buffer.start();
         while from.at < self.buffer.bytes.len() {
             let to = self.buffer.advance(from, limit);
@@ -212,11 +213,11 @@ impl LogWriter {
         if self.is_unsynced() {
             self.sync()?;
         }
-        let next = self.inner.take_file(file_bytes_for(length))?;
-        let full = std::mem::replace(&mut self.file, next);
-        let first = std::mem::replace(&mut self.file_first, self.written);
+        // Before waiting for the next: on a full disk this one may be what a checkpoint releases to become the next.
+        self.inner.seal_file(self.file.clone(), self.file_first, self.written);
+        self.file = self.inner.take_file(file_bytes_for(length))?;
+        self.file_first = self.written;
         self.at = FIRST_BATCH_AT;
-        self.inner.seal_file(full, first, self.written);
         Ok(())
     }
 

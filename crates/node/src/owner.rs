@@ -8,7 +8,7 @@ use posthouse_queue::machine::{Queue, Recovered};
 use posthouse_storage::StorageError;
 use posthouse_storage::checkpoint::{BlockRef, QueueState};
 use posthouse_storage::engine::{ChunkSink, LiveChunk, QueueOwner, RecoveredQueue, Source};
-use posthouse_storage::segment::Location;
+use posthouse_storage::segment::{Class, Location};
 
 use crate::broker::Broker;
 use crate::queue_handle::{Machine, QueueHandle};
@@ -73,6 +73,17 @@ impl QueueOwner for Broker {
             states.into_iter().for_each(&mut *sink);
         }
     }
+
+    fn spilled(&self, sink: &mut dyn FnMut(QueueId, BlockRef)) {
+        for queue in self.vhosts().iter().flat_map(|vhost| vhost.all_queues()) {
+            let blocks: Vec<_> = match &queue.lock().machine {
+                Machine::Classic(machine) => machine.levels().flat_map(spilled_blocks).collect(),
+                // Streams are durable.
+                Machine::Stream(_) => continue,
+            };
+            blocks.into_iter().for_each(|block| sink(queue.id, block));
+        }
+    }
 }
 
 impl Broker {
@@ -84,17 +95,25 @@ impl Broker {
     }
 }
 
+/// Where a chunk is, if it is in a segment file.
+fn block(machine: &Queue<Location, ConsumerWaker>, held: &Held<Location>) -> Option<BlockRef> {
+    let location = held.residence.location()?;
+    let (first_seq, span) = (held.first_seq, held.span);
+    Some(BlockRef { location, first_seq, span, settled: machine.settled_for_good(held) })
+}
+
+fn spilled_blocks(machine: &Queue<Location, ConsumerWaker>) -> impl Iterator<Item = BlockRef> {
+    let blocks = machine.held().filter_map(|held| block(machine, held));
+    blocks.filter(|block| block.location.class == Class::Spill)
+}
+
 /// The state of one level of a queue.
 fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>) -> QueueState {
     let covered = machine.covered();
     let blocks = machine
         .held()
         .filter(|held| held.persistence == Persistence::Persistent && held.first_seq < covered)
-        .filter_map(|held| {
-            let location = held.residence.location()?;
-            let (first_seq, span) = (held.first_seq, held.span);
-            Some(BlockRef { location, first_seq, span, settled: machine.settled_for_good(held) })
-        })
+        .filter_map(|held| block(machine, held))
         .collect();
     QueueState {
         id: queue.with_level_of(machine.next_seq()),

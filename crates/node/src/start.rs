@@ -177,6 +177,7 @@ fn run(
     {
         residency::start(work, &broker, segments.clone())?;
         upkeep::start_checkpoints(&broker, events.take_work(), options.on_fatal)?;
+        upkeep::start_rewriting(&broker)?;
     }
     dead_letters::start(&broker, inbox)?;
     upkeep::start_watch(&broker)?;

@@ -1,10 +1,12 @@
-//! The threads that look after a running broker: one makes checkpoints, one watches memory and disk.
+//! The threads that look after a running broker: one makes checkpoints, one rewrites spill files, one watches memory
+//! and disk.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use posthouse_storage::engine::MessageStore;
+use posthouse_storage::engine::{MessageStore, SpillSurvey};
+use posthouse_storage::segment::Class;
 use tracing::error;
 
 use super::StartError;
@@ -17,6 +19,9 @@ const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
 
 /// Segment files (16 MiB each) without a live message from which on a checkpoint is made to delete them.
 const DEAD_FILES_MAX: usize = 16;
+
+/// How often it is looked for spill files to rewrite. What consumers are at is let alone for so long at least.
+const REWRITE_LOOK: Duration = Duration::from_secs(5);
 
 /// How often watermarks are looked at.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
@@ -76,6 +81,33 @@ fn checkpoint_helps(messages: &MessageStore, disk_alarm: bool) -> bool {
         || (messages.wal().is_disk_full() && messages.wal().could_release())
 }
 
+/// Starts the thread that rewrites spill files of which little is live; it ends with the broker.
+pub(super) fn start_rewriting(broker: &Arc<Broker>) -> Result<(), StartError> {
+    let broker = Arc::downgrade(broker);
+    std::thread::Builder::new().name("rewrite".into()).spawn(move || {
+        let mut survey = SpillSurvey::default();
+        while let Some(broker) = broker.upgrade() {
+            let Store::Log(storage) = broker.store() else { return };
+            rewrite_spill(&broker, &storage.messages, &mut survey);
+            drop(broker);
+            std::thread::sleep(REWRITE_LOOK);
+        }
+    })?;
+    Ok(())
+}
+
+fn rewrite_spill(broker: &Broker, messages: &MessageStore, survey: &mut SpillSurvey) {
+    // One file is the one being written.
+    if messages.segments().usage(Class::Spill).files < 2 {
+        return;
+    }
+    match messages.rewrite_spill(broker, survey) {
+        Ok(rewritten) => rewritten.damages.iter().for_each(|damage| error!(%damage, "damage found")),
+        // The messages stay where they are.
+        Err(problem) => error!(%problem, "cannot rewrite spilled messages now"),
+    }
+}
+
 /// Starts the thread that looks at the watermarks; it ends with the broker.
 pub(super) fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
     let broker = Arc::downgrade(broker);
@@ -95,4 +127,124 @@ pub(super) fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
         }
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_storage::segment::SegmentUsage;
+
+    use super::*;
+    use crate::declare::QueueDeclaration;
+    use crate::deliver;
+    use crate::publish::Publisher;
+    use crate::queue_handle::QueueHandle;
+    use crate::start::testing::{PLENTY_BYTES, broker, in_small_files};
+
+    const MESSAGES: usize = 6_000;
+
+    /// A queue with transient messages of 10 kB, most of which are in spill files.
+    fn spilled(broker: &Arc<Broker>) -> Arc<QueueHandle> {
+        let declaration = QueueDeclaration { name: "q".into(), ..QueueDeclaration::default() };
+        let queue = broker.declare_queue(&broker.vhost("/").unwrap(), declaration, 0).unwrap().queue;
+        let mut publisher = Publisher::new(broker.clone(), Arc::default());
+        let slot = publisher.slot(&[queue.id], |_| Some(queue.clone())).unwrap();
+        let patience = Instant::now() + Duration::from_secs(30);
+        for number in 0..MESSAGES {
+            // A second apart, so that nobody is taken to drain the queue.
+            publisher.received_ms += 1_000;
+            publisher.append(slot, false, b"\0\x01q", b"", format!("{number:010000}").as_bytes());
+            publisher.flush();
+            while broker.memory().bytes() > 16 << 20 {
+                assert!(Instant::now() < patience, "not written to spill files");
+                std::thread::yield_now();
+            }
+        }
+        queue
+    }
+
+    fn messages(broker: &Broker) -> &MessageStore {
+        match broker.store() {
+            Store::Log(storage) => &storage.messages,
+            Store::Memory(_) => panic!("it is on disk"),
+        }
+    }
+
+    fn usage(broker: &Broker) -> SegmentUsage {
+        messages(broker).segments().usage(Class::Spill)
+    }
+
+    /// Takes the next message: its sequence number and its own.
+    fn get(broker: &Arc<Broker>, queue: &Arc<QueueHandle>) -> Option<(u64, usize)> {
+        loop {
+            match deliver::get(broker, queue, false, &Arc::default()) {
+                (_, Some(run), _) => {
+                    let record = run.chunk.record_at(run.offset).unwrap();
+                    let number = std::str::from_utf8(record.body()).unwrap().parse().unwrap();
+                    return Some((run.first_seq, number));
+                }
+                (posthouse_queue::machine::TakeEnd::NeedsLoad, ..) => std::thread::yield_now(),
+                _ => return None,
+            }
+        }
+    }
+
+    #[test]
+    fn messages_that_stay_do_not_hold_the_space_of_those_that_go() {
+        let data = tempfile::tempdir().unwrap();
+        let broker = broker(in_small_files(data.path()), PLENTY_BYTES);
+        let queue = spilled(&broker);
+        let full = usage(&broker);
+        assert!(full.files > 2, "{full:?}");
+        let mut kept = Vec::new();
+        while let Some((seq, number)) = get(&broker, &queue) {
+            match number % 20 {
+                0 => kept.push(seq),
+                _ => deliver::settle(&broker, &queue, &[(seq, seq)]),
+            }
+        }
+        assert_eq!(kept.len(), MESSAGES / 20);
+        let mut survey = SpillSurvey::default();
+        for _ in 0..6 {
+            rewrite_spill(&broker, messages(&broker), &mut survey);
+        }
+        let now = usage(&broker);
+        assert!(now.bytes * 4 < full.bytes, "{full:?} became {now:?}");
+        deliver::requeue(&broker, &queue, &kept.iter().map(|&seq| (seq, seq)).collect::<Vec<_>>());
+        let mut again = Vec::new();
+        while let Some((_, number)) = get(&broker, &queue) {
+            again.push(number);
+        }
+        assert_eq!(again, (0..MESSAGES).step_by(20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rewriting_under_consumers_loses_and_repeats_nothing() {
+        let data = tempfile::tempdir().unwrap();
+        let broker = broker(in_small_files(data.path()), PLENTY_BYTES);
+        let queue = spilled(&broker);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut survey = SpillSurvey::default();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    rewrite_spill(&broker, messages(&broker), &mut survey);
+                }
+            });
+            let mut late = Vec::new();
+            for expected in 0..MESSAGES {
+                let (seq, number) = get(&broker, &queue).unwrap();
+                assert_eq!(number, expected);
+                // One in a while is settled much later.
+                if number % 50 == 0 {
+                    late.push((seq, seq));
+                } else {
+                    deliver::settle(&broker, &queue, &[(seq, seq)]);
+                }
+            }
+            late.iter().for_each(|range| deliver::settle(&broker, &queue, &[*range]));
+            assert!(get(&broker, &queue).is_none());
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(usage(&broker).files <= 1, "{:?}", usage(&broker));
+    }
 }

@@ -38,6 +38,8 @@ impl QueueOwner for OneQueue {
         *self.at.lock().unwrap() = Some(location);
     }
 
+    fn spilled(&self, _: &mut dyn FnMut(QueueId, BlockRef)) {}
+
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
         let location = self.at.lock().unwrap().unwrap();
         let blocks = vec![BlockRef { location, first_seq: 0, span: 10, settled: None }];

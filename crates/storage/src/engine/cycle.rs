@@ -1,7 +1,7 @@
 //! The checkpoint cycle: live messages leave the log, a checkpoint says so, the log's files are used again; then
 //! segments that are mostly dead are rewritten.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -10,15 +10,10 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
 use super::MessageStore;
-use super::recovered::without_settled;
+use super::rewrite::{Mover, live_bytes};
 use crate::checkpoint::{self, BlockRef, CheckpointWriter, QueueState};
 use crate::error::StorageError;
-use crate::segment::{BlockIn, Class, Location, SegmentId, is_gone};
-
-/// Bytes of chunks that are gathered for one write.
-const BATCH_BYTES: usize = 8 << 20;
-/// Files rewritten per cycle, so that it stays short.
-const REWRITE_FILES: usize = 8;
+use crate::segment::{Class, Location, SegmentId};
 
 /// A chunk that is not in a durable segment yet.
 #[derive(Clone, Debug)]
@@ -60,6 +55,10 @@ pub trait QueueOwner {
     /// is in no durable segment, or `next_seq`; `blocks` has the blocks that lie below it, and only those. Every
     /// settle, purge and deletion staged below the position last given to `collect` must be in it.
     fn states(&self, sink: &mut dyn FnMut(QueueState));
+
+    /// Hands every block of every queue that is in a spill file to `sink`. Called from the thread that runs
+    /// [`MessageStore::rewrite_spill`].
+    fn spilled(&self, sink: &mut dyn FnMut(QueueId, BlockRef));
 }
 
 /// What a checkpoint did.
@@ -100,7 +99,8 @@ impl Progress {
 impl MessageStore {
     /// Runs one cycle. `clean` says that the owner has stopped: nothing is staged any more, and everything goes into
     /// the checkpoint. Otherwise it goes as far as [`crate::wal::Wal::checkpoint_wanted`] says, or, when that wants
-    /// nothing, to what is durable. When there is no room for what is to be moved, dead segments are deleted first. Only one cycle runs at a time, and none after a clean one.
+    /// nothing, to what is durable. When there is no room for what is to be moved, dead segments are deleted first. Only
+    /// one cycle runs at a time, and none after a clean one.
     ///
     /// # Errors
     /// When anything fails. When [`StorageError::may_pass`], nothing is lost and it may be tried again; any other
@@ -139,16 +139,19 @@ impl MessageStore {
             self.wal.sync()?;
         }
         let mut report = progress.next(target);
-        let mut mover = Mover { store: self, owner, batch: Vec::new(), batch_bytes: 0, moved: 0 };
+        let mut mover = Mover::new(self, owner, Class::Durable);
         owner.collect(target, &mut |chunk| mover.add(chunk))?;
         report.moved_bytes = mover.finish()?;
         let live = self.put_in_force(owner, clean, progress, &mut report)?;
         self.wal.release_below(target);
         if !clean {
-            match self.rewrite(owner, &live, &mut report) {
+            match self.rewrite_durable(owner, &live) {
+                Ok(rewritten) => {
+                    (report.rewritten_bytes, report.damages) = (rewritten.bytes, rewritten.damages)
+                }
                 // It only saves room in the end; before, it takes some.
                 Err(error) if error.may_pass() => {}
-                result => result?,
+                Err(error) => return Err(error),
             }
         }
         Ok(report)
@@ -181,8 +184,9 @@ impl MessageStore {
         Ok(live)
     }
 
-    /// Returns how many bytes of each segment file are live, and how many the checkpoint has. Syncs the segments after the last state was taken:
-    /// other threads write blocks, too, and a state may name one that was written a moment ago.
+    /// Returns how many bytes of each segment file are live, and how many the checkpoint has. Syncs the
+    /// segments after the last state was taken: other threads write blocks, too, and a state may name one that was
+    /// written a moment ago.
     fn write_checkpoint(
         &self,
         owner: &dyn QueueOwner,
@@ -208,86 +212,5 @@ impl MessageStore {
         result?;
         let bytes = writer.finish(|| self.segments.sync())?;
         Ok((live, bytes))
-    }
-
-    /// Copies the live messages out of closed files that are mostly dead. The old blocks stay named by the checkpoint
-    /// just written; when the next one no longer names them, their files go.
-    fn rewrite(
-        &self,
-        owner: &dyn QueueOwner,
-        live: &HashMap<SegmentId, u64>,
-        report: &mut CheckpointReport,
-    ) -> Result<(), StorageError> {
-        let files: HashSet<_> = self.segments.mostly_dead(live).into_iter().take(REWRITE_FILES).collect();
-        if files.is_empty() {
-            return Ok(());
-        }
-        let mut blocks = Vec::new();
-        owner.states(&mut |state| {
-            let in_files = state.blocks.into_iter().filter(|block| files.contains(&block.location.file));
-            blocks.extend(in_files.map(|block| (state.id, block)));
-        });
-        let mut mover = Mover { store: self, owner, batch: Vec::new(), batch_bytes: 0, moved: 0 };
-        for (queue, block) in blocks {
-            match self.segments.read_with_summary(&block.location, queue, block.first_seq) {
-                Ok((chunk, summary)) => {
-                    let (first_seq, chunk, settled) = (block.first_seq, Arc::new(chunk), block.settled);
-                    mover.add(LiveChunk { queue, first_seq, chunk, settled, summary })?;
-                }
-                // Released meanwhile.
-                Err(error) if is_gone(&error) => {}
-                Err(error @ StorageError::Corrupt { .. }) => report.damages.push(error),
-                Err(error) => return Err(error),
-            }
-        }
-        report.rewritten_bytes = mover.finish()?;
-        Ok(())
-    }
-}
-
-/// A block's bytes, less the share of its records that are settled.
-pub(crate) fn live_bytes(block: &BlockRef) -> u64 {
-    let settled = block.settled.as_ref().map_or(0, SeqBitmap::count);
-    let (live, records) = (u64::from(block.span.saturating_sub(settled)), u64::from(block.location.records));
-    u64::from(block.location.len) * live.min(records) / records.max(1)
-}
-
-/// Writes chunks to durable segments in batches and tells the owner.
-struct Mover<'a> {
-    store: &'a MessageStore,
-    owner: &'a dyn QueueOwner,
-    batch: Vec<BlockIn>,
-    batch_bytes: usize,
-    moved: u64,
-}
-
-impl Mover<'_> {
-    fn add(&mut self, live: LiveChunk) -> Result<(), StorageError> {
-        let chunk = match &live.settled {
-            Some(settled) if settled.count() > 0 => Arc::new(without_settled(&live.chunk, settled)),
-            _ => live.chunk,
-        };
-        if chunk.count() == 0 {
-            return Ok(());
-        }
-        self.batch_bytes += chunk.bytes().len();
-        let (queue, first_seq, summary) = (live.queue, live.first_seq, live.summary);
-        self.batch.push(BlockIn { queue, first_seq, chunk, summary });
-        if self.batch_bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), StorageError> {
-        let locations = self.store.segments.write(Class::Durable, &self.batch)?;
-        for (block, location) in self.batch.drain(..).zip(locations) {
-            self.owner.relocated(block.queue, block.first_seq, location);
-        }
-        self.moved += self.batch_bytes as u64;
-        self.batch_bytes = 0;
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<u64, StorageError> {
-        self.flush()?;
-        Ok(self.moved)
     }
 }

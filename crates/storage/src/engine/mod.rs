@@ -38,6 +38,7 @@ mod cycle;
 mod presence;
 mod recovered;
 mod replay;
+mod rewrite;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -46,6 +47,7 @@ use std::sync::{Arc, Mutex};
 use cycle::Progress;
 pub use cycle::{CheckpointReport, ChunkSink, LiveChunk, QueueOwner};
 pub use recovered::{Recovered, RecoveredChunk, RecoveredQueue, Source};
+pub use rewrite::{Rewritten, SpillSurvey};
 
 use posthouse_model::ids::QueueId;
 

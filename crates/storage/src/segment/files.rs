@@ -14,6 +14,8 @@ struct Account {
     class: Class,
     /// Still appended to.
     open: bool,
+    /// Not to be rewritten: a block in it is damaged.
+    set_aside: bool,
     total_bytes: u64,
     live_bytes: u64,
     live_blocks: u32,
@@ -36,7 +38,8 @@ impl Files {
     }
 
     fn insert(&mut self, id: SegmentId, class: Class, open: bool, total_bytes: u64) {
-        self.accounts.insert(id, Account { class, open, total_bytes, live_bytes: 0, live_blocks: 0 });
+        let account = Account { class, open, set_aside: false, total_bytes, live_bytes: 0, live_blocks: 0 };
+        self.accounts.insert(id, account);
     }
 
     pub(super) fn size(&self, id: SegmentId) -> Option<u64> {
@@ -78,11 +81,18 @@ impl Files {
         self.accounts.remove(&id);
     }
 
-    pub(super) fn mostly_dead(&self, live_bytes: &HashMap<SegmentId, u64>) -> Vec<SegmentId> {
+    /// The file is not among the mostly dead ones from now on.
+    pub(super) fn set_aside(&mut self, id: SegmentId) {
+        if let Some(account) = self.accounts.get_mut(&id) {
+            account.set_aside = true;
+        }
+    }
+
+    pub(super) fn mostly_dead(&self, class: Class, live_bytes: &HashMap<SegmentId, u64>) -> Vec<SegmentId> {
         let mut found: Vec<_> = self
             .accounts
             .iter()
-            .filter(|(_, a)| a.class == Class::Durable && !a.open && a.live_blocks > 0)
+            .filter(|(_, a)| a.class == class && !a.open && !a.set_aside && a.live_blocks > 0)
             .map(|(id, a)| (live_bytes.get(id).copied().unwrap_or(0), a.total_bytes, *id))
             .filter(|(live, total, _)| live * 2 < *total)
             .collect();

@@ -382,10 +382,15 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Closed durable files of which less than half is live, the emptiest first. `live_bytes` says how many bytes
+    /// Closed files of a class of which less than half is live, the emptiest first. `live_bytes` says how many bytes
     /// of each file are live, settled messages inside live blocks left out; a file that is not in it has none.
-    pub fn mostly_dead(&self, live_bytes: &HashMap<SegmentId, u64>) -> Vec<SegmentId> {
-        lock(&self.files).mostly_dead(live_bytes)
+    pub fn mostly_dead(&self, class: Class, live_bytes: &HashMap<SegmentId, u64>) -> Vec<SegmentId> {
+        lock(&self.files).mostly_dead(class, live_bytes)
+    }
+
+    /// Leaves a file out of [`Self::mostly_dead`] from now on: a block in it is damaged and cannot be moved.
+    pub fn set_aside(&self, file: SegmentId) {
+        lock(&self.files).set_aside(file);
     }
 
     /// What the files of a class occupy.

@@ -127,8 +127,12 @@ fn mostly_dead_counts_what_is_settled_inside_live_blocks() {
     let placed = store.write(Class::Durable, &vec![block(1, 0, &chunk(1, 1 << 20)); 31]).unwrap();
     let total = u64::from(placed[0].len) * 15;
     let live = |a, b| HashMap::from([(SegmentId(0), a), (SegmentId(1), b)]);
-    assert_eq!(store.mostly_dead(&live(total, total)), []);
-    assert_eq!(store.mostly_dead(&live(total / 3, total / 4)), [SegmentId(1), SegmentId(0)]);
+    let mostly_dead = |a, b| store.mostly_dead(Class::Durable, &live(a, b));
+    assert_eq!(mostly_dead(total, total), []);
+    assert_eq!(mostly_dead(total / 3, total / 4), [SegmentId(1), SegmentId(0)]);
+    assert_eq!(store.mostly_dead(Class::Spill, &live(0, 0)), []);
+    store.set_aside(SegmentId(1));
+    assert_eq!(mostly_dead(total / 3, total / 4), [SegmentId(0)]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 mod owner;
 mod presence;
+mod rewriting;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -375,6 +375,20 @@ impl QueueOwner for Owner {
         }
     }
 
+    fn spilled(&self, sink: &mut dyn FnMut(QueueId, BlockRef)) {
+        for (&id, queue) in &*self.queues.lock().unwrap() {
+            for chunk in &queue.chunks {
+                if let Source::Block(location) = chunk.source
+                    && location.class == Class::Spill
+                {
+                    let settled = (chunk.settled.count() > 0).then(|| chunk.settled.clone());
+                    let (first_seq, span) = (chunk.first_seq, chunk.settled.len());
+                    sink(id, BlockRef { location, first_seq, span, settled });
+                }
+            }
+        }
+    }
+
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
         for (&id, queue) in &mut *self.queues.lock().unwrap() {
             self.finish_moves(queue);

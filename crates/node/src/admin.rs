@@ -20,6 +20,7 @@ use crate::broker::Broker;
 use crate::declare::DeleteIf;
 use crate::definitions::DefinitionsError;
 use crate::deliver;
+use crate::events::Fields;
 use crate::metadata::InvalidMetadata;
 use crate::vhost::VirtualHost;
 
@@ -128,7 +129,9 @@ type Result<T> = std::result::Result<T, AdminError>;
 
 /// Adds a user who may do nothing yet.
 pub fn add_user(broker: &Broker, name: &str, password: &[u8]) -> Result<()> {
-    change_auth(broker, |authorities| authorities.add_user(name, password))
+    change_auth(broker, |authorities| authorities.add_user(name, password))?;
+    broker.events().emit("user.created", |fields| fields.text("name", name));
+    Ok(())
 }
 
 /// Deletes a user with their permissions and closes their connections.
@@ -136,17 +139,22 @@ pub fn delete_user(broker: &Broker, name: &str) -> Result<()> {
     change_auth(broker, |authorities| authorities.delete_user(name))?;
     broker.connections().close(|info| info.user == name, &errors::user_deleted(name));
     broker.forget_meter(name);
+    broker.events().emit("user.deleted", |fields| fields.text("name", name));
     Ok(())
 }
 
 /// Gives a user another password. Connections stay open.
 pub fn change_password(broker: &Broker, name: &str, password: &[u8]) -> Result<()> {
-    change_auth(broker, |authorities| authorities.change_password(name, password))
+    change_auth(broker, |authorities| authorities.change_password(name, password))?;
+    broker.events().emit("user.password.changed", |fields| fields.text("name", name));
+    Ok(())
 }
 
 /// Lets a user no longer log in with a password.
 pub fn clear_password(broker: &Broker, name: &str) -> Result<()> {
-    change_auth(broker, |authorities| authorities.clear_password(name))
+    change_auth(broker, |authorities| authorities.clear_password(name))?;
+    broker.events().emit("user.password.cleared", |fields| fields.text("name", name));
+    Ok(())
 }
 
 /// Checks a password as a login does.
@@ -157,34 +165,50 @@ pub fn authenticate_user(broker: &Broker, name: &str, password: &[u8]) -> Result
 
 /// Replaces a user's tags.
 pub fn set_user_tags(broker: &Broker, name: &str, tags: Vec<String>) -> Result<()> {
-    change_auth(broker, |authorities| authorities.set_user_tags(name, tags))
+    change_auth(broker, |authorities| authorities.set_user_tags(name, tags.clone()))?;
+    broker.events().emit("user.tags.set", |fields| fields.text("name", name).texts("tags", &tags));
+    Ok(())
 }
 
 /// Replaces a user's patterns in a virtual host: configure, write, read.
 pub fn set_permissions(broker: &Broker, user: &str, vhost: &str, patterns: [&str; 3]) -> Result<()> {
     check_vhost(broker, vhost)?;
     let [configure, write, read] = patterns;
-    change_auth(broker, |authorities| authorities.set_permissions(user, vhost, configure, write, read))
+    change_auth(broker, |authorities| authorities.set_permissions(user, vhost, configure, write, read))?;
+    broker.events().emit("permission.created", |fields| {
+        let fields = fields.text("user", user).text("vhost", vhost).text("configure", configure);
+        fields.text("write", write).text("read", read)
+    });
+    Ok(())
 }
 
 /// Takes a user's permissions in a virtual host away; missing ones are fine.
 pub fn clear_permissions(broker: &Broker, user: &str, vhost: &str) -> Result<()> {
     check_vhost(broker, vhost)?;
-    change_auth(broker, |authorities| authorities.clear_permissions(user, vhost))
+    change_auth(broker, |authorities| authorities.clear_permissions(user, vhost))?;
+    broker.events().emit("permission.deleted", |fields| fields.text("user", user).text("vhost", vhost));
+    Ok(())
 }
 
 /// Gives a user limits; those not named stay as they are.
 pub fn set_user_limits(broker: &Broker, user: &str, limits: &UserLimits) -> Result<()> {
     let mut all = user_limits(broker, user)?;
     all.update(limits);
-    change_auth(broker, |authorities| authorities.set_user_limits(user, all))
+    change_auth(broker, |authorities| authorities.set_user_limits(user, all))?;
+    let fields = |fields: Fields| fields.text("name", "limits").text("username", user);
+    broker.events().emit("user.limits.set", |empty| fields(empty).limits(&limits.to_value()));
+    Ok(())
 }
 
 /// Lifts a user's limit of that name, or with `all` every one.
 pub fn clear_user_limits(broker: &Broker, user: &str, name: &str) -> Result<()> {
     let mut limits = user_limits(broker, user)?;
     limits.clear(name);
-    change_auth(broker, |authorities| authorities.set_user_limits(user, limits))
+    change_auth(broker, |authorities| authorities.set_user_limits(user, limits))?;
+    broker
+        .events()
+        .emit("user.limits.cleared", |fields| fields.text("name", "limits").text("username", user));
+    Ok(())
 }
 
 fn user_limits(broker: &Broker, user: &str) -> Result<UserLimits> {
@@ -201,7 +225,12 @@ pub fn set_topic_permissions(
     [write, read]: [&str; 2],
 ) -> Result<()> {
     check_vhost(broker, vhost)?;
-    change_auth(broker, |authorities| authorities.set_topic_permissions(user, vhost, exchange, write, read))
+    change_auth(broker, |authorities| authorities.set_topic_permissions(user, vhost, exchange, write, read))?;
+    broker.events().emit("topic.permission.created", |fields| {
+        let fields = fields.text("user", user).text("vhost", vhost).text("exchange", exchange);
+        fields.text("write", write).text("read", read)
+    });
+    Ok(())
 }
 
 /// Takes a user's patterns on keys away, for one exchange or all of a virtual host; missing ones are fine.
@@ -212,7 +241,9 @@ pub fn clear_topic_permissions(
     exchange: Option<&str>,
 ) -> Result<()> {
     check_vhost(broker, vhost)?;
-    change_auth(broker, |authorities| authorities.clear_topic_permissions(user, vhost, exchange))
+    change_auth(broker, |authorities| authorities.clear_topic_permissions(user, vhost, exchange))?;
+    broker.events().emit("topic.permission.deleted", |fields| fields.text("user", user).text("vhost", vhost));
+    Ok(())
 }
 
 /// Starts or stops the firehose of a virtual host: copies of what is published and delivered go to

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hashbrown::HashMap;
 use posthouse_auth::authorities::Authorities;
+use posthouse_model::args::QueueKind;
 use posthouse_model::errors;
+use posthouse_model::field::FieldValue;
 use posthouse_model::ids::{Lsn, QueueId};
 use posthouse_model::name::Name;
 use posthouse_model::reply::ReplyError;
@@ -21,6 +23,7 @@ use serde_json::Value;
 use crate::alarms::Alarms;
 use crate::connections::{ConnectionInfo, Connections};
 use crate::dead_letters::DeadLetters;
+use crate::events::{self, Events};
 use crate::metadata::VhostMetadata;
 use crate::positions::Positions;
 use crate::queue_handle::{MemoryUse, QueueHandle};
@@ -100,6 +103,7 @@ pub struct Broker {
     consumer_ids: AtomicU64,
     queue_ids: Mutex<QueueIds>,
     parameters: Mutex<BTreeMap<String, Value>>,
+    events: Arc<Events>,
     /// Of users who have had a quota while they were connected.
     meters: Mutex<HashMap<Name, Arc<Meter>, foldhash::quality::RandomState>>,
 }
@@ -126,6 +130,7 @@ impl Broker {
         dead_letters: DeadLetters,
         authorities: Arc<Authorities>,
         first_queue_id: u64,
+        event_vhost: Option<Name>,
     ) -> Self {
         Self {
             settings,
@@ -141,6 +146,7 @@ impl Broker {
             consumer_ids: AtomicU64::new(0),
             queue_ids: Mutex::new(QueueIds { next: first_queue_id, reserved: first_queue_id }),
             parameters: Mutex::default(),
+            events: Arc::new(Events::new(event_vhost)),
             meters: Mutex::default(),
         }
     }
@@ -148,6 +154,11 @@ impl Broker {
     /// What an operator can set.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What happens is told to these.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     /// Users and what they may do.
@@ -215,10 +226,21 @@ impl Broker {
         if vhosts.contains_key(name) {
             return false;
         }
-        let vhost = VirtualHost::new(name.clone());
+        let vhost = VirtualHost::new(name.clone(), self.events.clone());
+        events::add_exchange(self, &vhost);
         vhost.change(|inner| inner.metadata = metadata);
         self.keep(vec![records::put_vhost(name, &vhost.metadata())]);
+        let metadata = vhost.metadata();
         vhosts.insert(name.clone(), Arc::new(vhost));
+        self.events.emit("vhost.created", |fields| {
+            let kind = metadata.default_queue_type.map_or("undefined", QueueKind::name);
+            fields
+                .text("name", name)
+                .text("description", &metadata.description)
+                .texts("tags", &metadata.tags)
+                .text("default_queue_type", kind)
+                .flag("tracing", false)
+        });
         true
     }
 
@@ -254,6 +276,7 @@ impl Broker {
         ops.push(records::delete_parameter(name, VHOST_LIMITS, LIMITS));
         ops.push(records::delete_vhost(name));
         self.keep(ops);
+        self.events.emit("vhost.deleted", |fields| fields.text("name", name));
         true
     }
 
@@ -278,6 +301,12 @@ impl Broker {
         let mut parameters = self.lock_parameters();
         // Under the lock, so that changes are kept in the order in which they were made.
         self.keep(vec![records::put_global_parameter(name, &value)]);
+        self.events.emit("parameter.set", |fields| {
+            fields
+                .text("component", "global")
+                .text("name", name)
+                .with("value", FieldValue::string(&value.to_string()))
+        });
         parameters.insert(name.to_owned(), value);
     }
 
@@ -287,6 +316,8 @@ impl Broker {
         let removed = parameters.remove(name).is_some();
         if removed {
             self.keep(vec![records::delete_global_parameter(name)]);
+            self.events
+                .emit("parameter.cleared", |fields| fields.text("component", "global").text("name", name));
         }
         removed
     }

@@ -12,6 +12,7 @@ pub mod declare;
 pub mod definitions;
 pub mod deliver;
 pub mod draws;
+pub mod events;
 pub mod history;
 pub mod listings;
 pub mod message_filter;

@@ -78,6 +78,8 @@ pub struct StartOptions {
     /// A document of definitions to be imported before anything else happens. With one, a new broker gets neither the
     /// default virtual host nor the default user.
     pub definitions: Option<Vec<u8>>,
+    /// The virtual host in which `amq.rabbitmq.event` is; none for no events.
+    pub event_vhost: Option<String>,
     /// Where everything is kept.
     pub keep: Keep,
     /// Called once when the disk failed: nothing can be promised any more, the process must end.
@@ -154,7 +156,10 @@ fn run(
     let first_queue_id = first_queue_id(store.meta())?.max(recovered.next_queue_id);
     let (dead_letters, inbox) = DeadLetters::new();
     let settings = options.settings;
-    let broker = Arc::new(Broker::new(settings, store, residency, dead_letters, authorities, first_queue_id));
+    let event_vhost = options.event_vhost.as_deref().map(Name::truncated);
+    let broker =
+        Broker::new(settings, store, residency, dead_letters, authorities, first_queue_id, event_vhost);
+    let broker = Arc::new(broker);
     let undefined_queues = match options.keep {
         Keep::InMemory => UndefinedQueues::default(),
         Keep::InDirectory { undefined_queues, .. } => undefined_queues,
@@ -181,6 +186,7 @@ fn run(
     }
     dead_letters::start(&broker, inbox)?;
     upkeep::start_watch(&broker)?;
+    crate::events::start(&broker)?;
     Ok(broker)
 }
 
@@ -226,7 +232,8 @@ fn restore(
     let meta = broker.store().meta();
     for (key, value) in meta.scan(MetaTable::Vhosts)? {
         let (name, metadata) = records::read_vhost(&key, &value)?;
-        let vhost = VirtualHost::new(name);
+        let vhost = VirtualHost::new(name, broker.events().clone());
+        crate::events::add_exchange(broker, &vhost);
         vhost.change(|inner| inner.metadata = metadata);
         broker.insert_vhost(Arc::new(vhost));
     }

@@ -16,6 +16,7 @@ use posthouse_queue::topology::{RouteResult, Routed, Topology};
 use serde_json::Value;
 use smallvec::SmallVec;
 
+use crate::events::{self, Events};
 use crate::history::{Histories, Kept, Publication};
 use crate::metadata::VhostMetadata;
 use crate::policies::Policies;
@@ -34,6 +35,7 @@ pub struct VirtualHost {
     /// Whether its queues hold more bytes than they may.
     is_full: AtomicBool,
     meter: Arc<Meter>,
+    events: Arc<Events>,
     inner: RwLock<Inner>,
     /// A leaf of `inner`.
     histories: Mutex<Histories>,
@@ -89,7 +91,7 @@ pub struct Found {
 
 impl VirtualHost {
     /// A virtual host with the predeclared exchanges only.
-    pub fn new(name: Name) -> Self {
+    pub(crate) fn new(name: Name, events: Arc<Events>) -> Self {
         let inner = Inner {
             topology: Topology::new(name.clone()),
             queues: HashMap::default(),
@@ -106,6 +108,7 @@ impl VirtualHost {
             is_traced: AtomicBool::new(false),
             is_full: AtomicBool::new(false),
             meter: Arc::default(),
+            events,
             inner: RwLock::new(inner),
             histories: Mutex::default(),
         }
@@ -284,7 +287,13 @@ impl VirtualHost {
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.write();
         let exchanges = inner.topology.exchange_count();
+        let has_events = self.events.are_of(&self.name);
+        inner.topology.watch(has_events || self.events.are_wanted());
         let outcome = change(&mut inner);
+        if has_events {
+            self.events.set_bound(inner.topology.is_bound(events::EXCHANGE));
+        }
+        self.events.emit_changes(&self.name, &mut inner);
         if inner.topology.exchange_count() < exchanges {
             self.histories().retain(|exchange| inner.topology.exchange(exchange).is_some());
         }

@@ -131,6 +131,7 @@ fn start_options(settings: &Settings) -> StartOptions {
             ..AuthSettings::default()
         },
         definitions: None,
+        event_vhost: settings.server.event_exchange.clone(),
         default_user: (settings.auth.default_user.clone(), settings.auth.default_pass.clone()),
         keep,
         on_fatal: die,

@@ -26,6 +26,7 @@ pub mod super_streams;
 #[cfg(test)]
 mod tests;
 pub mod trie;
+mod watched;
 
 use foldhash::{fast, quality};
 use hashbrown::{HashMap, HashSet};
@@ -43,6 +44,7 @@ pub use bindings::{MAX_MANY_WILDCARDS, sorted_arguments};
 pub use change::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
 pub use route::{RouteResult, Routed};
 use router::Router;
+pub use watched::Watched;
 
 /// Names that start so belong to the broker.
 const RESERVED_PREFIX: &str = "amq.";
@@ -101,6 +103,8 @@ pub struct Topology {
     queue_names: HashMap<Name, QueueId, quality::RandomState>,
     /// Sources and keys of the bindings to each destination that has any.
     incoming: HashMap<Destination, HashSet<(ExchangeId, Name), quality::RandomState>, fast::RandomState>,
+    /// What has changed, while somebody wants to know.
+    watched: Option<Vec<Watched>>,
 }
 
 impl Topology {
@@ -115,6 +119,7 @@ impl Topology {
             queues: HashMap::default(),
             queue_names: HashMap::default(),
             incoming: HashMap::default(),
+            watched: None,
         };
         for (name, kind, internal) in PREDECLARED {
             topology.insert_exchange(
@@ -160,6 +165,7 @@ impl Topology {
     ) -> Result<Vec<TopologyChange>, ReplyError> {
         let Some(arguments) = self.check_declaration(&declaration)? else { return Ok(Vec::new()) };
         let change = declaration.durable.then(|| TopologyChange::PutExchange(declaration.clone()));
+        self.note(|| Watched::ExchangeAdded(declaration.clone()));
         self.insert_exchange(declaration, arguments);
         Ok(Vec::from_iter(change))
     }
@@ -237,6 +243,7 @@ impl Topology {
         self.epoch += 1;
         self.queue_names.insert(name.clone(), id);
         self.queues.insert(id, BoundQueue { name, durable });
+        self.note(|| Watched::QueueAdded(id));
     }
 
     /// Forgets a queue, its bindings, and the auto-delete exchanges that lose their last binding by that.
@@ -251,6 +258,7 @@ impl Topology {
         self.delete_unused(sources, &mut changes);
         if let Some(queue) = self.queues.remove(&id) {
             self.queue_names.remove(&queue.name);
+            self.note(|| Watched::QueueRemoved(queue.name));
         }
         changes
     }
@@ -340,6 +348,7 @@ impl Topology {
         let Some(exchange) = self.exchanges.get_mut(id.0 as usize).and_then(Option::take) else { return };
         self.free.push(id);
         self.exchange_names.remove(&exchange.record.name);
+        self.note(|| Watched::ExchangeRemoved(exchange.record.name.clone()));
         if exchange.record.durable {
             changes.push(TopologyChange::DeleteExchange(exchange.record.name));
         }

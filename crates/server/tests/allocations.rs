@@ -143,6 +143,7 @@ fn measure(case: Case) -> u64 {
         auth: AuthSettings::default(),
         default_user: ("guest".into(), "guest".into()),
         definitions: None,
+        event_vhost: None,
         keep,
         on_fatal: |problem| panic!("{problem}"),
     })

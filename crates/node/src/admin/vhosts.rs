@@ -62,6 +62,9 @@ pub fn set_vhost_limits(broker: &Broker, name: &str, limits: VhostLimits) -> Res
 
 /// The same, without waiting until it is kept.
 pub(crate) fn put_vhost_limits(broker: &Broker, vhost: &VirtualHost, limits: VhostLimits) {
+    broker.events().emit("vhost.limits.set", |fields| {
+        fields.text("name", LIMITS).text("vhost", vhost.name()).limits(&limits.to_value())
+    });
     vhost.change(|inner| {
         inner.limits = limits;
         // Sessions look at quotas when they look for routes.
@@ -83,5 +86,8 @@ pub fn clear_vhost_limits(broker: &Broker, name: &str) -> Result<()> {
         inner.topology.forget_routes();
         broker.keep(vec![records::delete_parameter(vhost.name(), VHOST_LIMITS, LIMITS)]);
     });
+    broker
+        .events()
+        .emit("vhost.limits.cleared", |fields| fields.text("name", LIMITS).text("vhost", vhost.name()));
     Ok(broker.store().meta().flush()?)
 }

@@ -36,6 +36,7 @@ pub(crate) fn options(keep: Keep, memory_budget_bytes: usize) -> StartOptions {
         auth,
         default_user,
         definitions: None,
+        event_vhost: None,
         keep,
         on_fatal: |problem| panic!("{problem}"),
     }

@@ -45,6 +45,7 @@ fn options() -> StartOptions {
         auth: AuthSettings::default(),
         default_user: ("guest".into(), "guest".into()),
         definitions: None,
+        event_vhost: None,
         keep: Keep::InMemory,
         // The log has stopped by itself; the test notices by what it confirms.
         on_fatal: |_| {},

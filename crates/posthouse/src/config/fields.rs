@@ -76,6 +76,12 @@ pub(super) const FIELDS: &[Field] = &[
         |v| quoted(undefined_queues_name(*v))
     ),
     field!(
+        server.event_exchange,
+        "virtual host with the exchange amq.rabbitmq.event, \"none\" for no events",
+        |g| filled(g, "a virtual host or \"none\"").map(|name| Some(name).filter(|name| name != "none")),
+        |v| quoted(v.as_deref().unwrap_or("none"))
+    ),
+    field!(
         server.load_definitions,
         "file of definitions that every start imports, \"none\" for none",
         |g| filled(g, "a path or \"none\"").map(|path| (path != "none").then(|| path.into())),

@@ -50,6 +50,8 @@ pub(crate) struct Server {
     pub(crate) undefined_queues: UndefinedQueues,
     /// File of definitions that every start imports; `None` for none.
     pub(crate) load_definitions: Option<PathBuf>,
+    /// Virtual host of the exchange that tells what happens; `None` for none.
+    pub(crate) event_exchange: Option<String>,
 }
 
 impl Server {
@@ -155,6 +157,7 @@ impl Settings {
                 control_socket: None,
                 undefined_queues: UndefinedQueues::default(),
                 load_definitions: None,
+                event_exchange: None,
             },
             amqp: Amqp {
                 listeners: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5672)],

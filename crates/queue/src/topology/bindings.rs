@@ -10,7 +10,7 @@ use super::change::{BindingRecord, DestinationName, TopologyChange};
 use super::consistent_hash::parse_weight;
 use super::headers::HeadersPattern;
 use super::trie::Wildcards;
-use super::{ArgumentSets, Destination, ExchangeId, Topology};
+use super::{ArgumentSets, Destination, ExchangeId, Topology, Watched};
 
 /// How many `#` a topic binding key may have, as in RabbitMQ since 4.3.5.
 pub const MAX_MANY_WILDCARDS: usize = 2;
@@ -34,13 +34,14 @@ impl Topology {
         exchange.router.insert(destination, binding.destination.name(), &key, &arguments, sets.len() == 1);
         self.incoming.entry(destination).or_default().insert((source, key.clone()));
         self.epoch += 1;
-        let put = || BindingRecord {
+        let record = BindingRecord {
             source: binding.source,
             destination: binding.destination,
             routing_key: key,
             arguments,
         };
-        Ok(Vec::from_iter(durable.then(|| TopologyChange::PutBinding(put()))))
+        self.note(|| Watched::Bound(record.clone()));
+        Ok(Vec::from_iter(durable.then_some(TopologyChange::PutBinding(record))))
     }
 
     /// Removes a binding, and the source if it is auto-delete and that was its last. Anything missing is fine;
@@ -64,15 +65,14 @@ impl Topology {
             self.forget_incoming(source, destination, &key.1);
         }
         self.epoch += 1;
-        let mut changes = Vec::new();
-        if durable {
-            changes.push(TopologyChange::DeleteBinding(BindingRecord {
-                source: binding.source,
-                destination: binding.destination,
-                routing_key: key.1,
-                arguments,
-            }));
-        }
+        let record = BindingRecord {
+            source: binding.source,
+            destination: binding.destination,
+            routing_key: key.1,
+            arguments,
+        };
+        self.note(|| Watched::Unbound(record.clone()));
+        let mut changes = Vec::from_iter(durable.then_some(TopologyChange::DeleteBinding(record)));
         self.delete_unused(vec![source], &mut changes);
         Ok(changes)
     }
@@ -136,7 +136,7 @@ impl Topology {
     }
 
     fn push_deletions(
-        &self,
+        &mut self,
         source: ExchangeId,
         destination: Destination,
         key: &Name,
@@ -144,10 +144,15 @@ impl Topology {
         changes: &mut Vec<TopologyChange>,
     ) {
         let Some(exchange) = self.at(source) else { return };
-        if self.is_durable(source, destination) {
-            let records =
-                sets.values().filter_map(|set| self.record(&exchange.record.name, destination, key, set));
-            changes.extend(records.map(TopologyChange::DeleteBinding));
+        let durable = self.is_durable(source, destination);
+        if !durable && self.watched.is_none() {
+            return;
+        }
+        let record = |set| self.record(&exchange.record.name, destination, key, set);
+        let records: Vec<_> = sets.values().filter_map(record).collect();
+        for record in records {
+            self.note(|| Watched::Unbound(record.clone()));
+            changes.extend(durable.then_some(TopologyChange::DeleteBinding(record)));
         }
     }
 

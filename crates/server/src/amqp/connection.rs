@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::events;
 use super::handshake::{Handshake, LoginAttempt, Opened, Step, write_close};
 use super::heartbeat::{Beat, Ear, Heartbeat};
 use super::outbox::Outbox;
@@ -52,7 +53,7 @@ pub(crate) async fn serve(socket: TcpStream, peer: SocketAddr, local: SocketAddr
     let name = format!("{peer} -> {local}");
     let mut io = Io::new(socket);
     // Boxed, so that what it needs is not kept for the life of the connection.
-    let opening = Box::pin(timeout(shared.settings.handshake_timeout, open(&mut io, peer, &shared)));
+    let opening = Box::pin(timeout(shared.settings.handshake_timeout, open(&mut io, &name, peer, &shared)));
     let opened = tokio::select! {
         opened = opening => opened,
         () = shared.stop_began() => {
@@ -154,13 +155,16 @@ impl Io {
 }
 
 /// Opens the connection; `None` when it was refused.
-async fn open(io: &mut Io, peer: SocketAddr, shared: &Shared) -> io::Result<Option<Box<Opened>>> {
+async fn open(io: &mut Io, name: &str, peer: SocketAddr, shared: &Shared) -> io::Result<Option<Box<Opened>>> {
     let mut handshake = Handshake::new(shared.broker.clone(), &shared.settings);
     loop {
         let (bytes, mut step) = handshake.input(&io.input, &mut io.out.bytes);
         io.consume(bytes);
         if let Step::Login(attempt) = step {
-            step = match log_in(&shared.broker, attempt, peer.ip().is_loopback()).await {
+            let mechanism = attempt.mechanism.clone();
+            let outcome = log_in(&shared.broker, attempt, peer.ip().is_loopback()).await;
+            events::login(&shared.broker, name, &mechanism, outcome.as_deref());
+            step = match outcome {
                 Ok(identity) => {
                     handshake.logged_in(identity, &mut io.out.bytes);
                     Step::More
@@ -261,6 +265,7 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
         place,
     };
     let mut session = Session::new(broker.clone(), peer, access, waker);
+    session.tell_connection_created(tune.heartbeat);
     std::mem::swap(&mut session.out, &mut io.out);
     let outcome = drive(&mut io, &mut session, Heartbeat::new(tune.heartbeat)).await;
     if !matches!(outcome, Err(End::Lost(_))) {
@@ -271,6 +276,7 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
     }
     std::mem::swap(&mut session.out, &mut io.out);
     drop(session);
+    events::connection_closed(broker, &info);
     match outcome {
         Ok(()) => {
             // What is left, `connection.close-ok` last, is written as far as the peer takes it.

@@ -90,6 +90,7 @@ impl Session {
         let mut consumer =
             Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch, arguments.clone());
         consumer.is_named = is_named;
+        self.tell_consumer_created(&consumer, *exclusive);
         self.consumers.insert(consumer);
         if !nowait {
             self.send(number, &Method::BasicConsumeOk { consumer_tag: &tag });
@@ -139,6 +140,7 @@ impl Session {
 
     fn end_consumer(&mut self, slot: u32) -> Option<Box<Consumer>> {
         let consumer = self.consumers.remove(slot)?;
+        self.tell_consumer_deleted(&consumer);
         let vhost = self.peer.vhost.clone();
         self.broker.remove_consumer(&vhost, &consumer.queue, consumer.id);
         let channel = self.channels.get_mut(usize::from(consumer.channel)).and_then(|c| c.as_deref_mut());
@@ -271,11 +273,13 @@ impl Session {
         }
         // Consumers must not get back what they held, and the queue of the last one must outlive this.
         for consumer in &ended {
+            self.tell_consumer_deleted(consumer);
             deliver::block(&self.broker, &consumer.queue, consumer.id);
         }
         let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(|c| c.as_deref_mut()) else {
             return;
         };
+        let was_open = !channel.is_closing;
         channel.tags.clear();
         self.unfinished_bytes -= channel.incoming.take().map_or(0, |incoming| incoming.bytes());
         let mut runs = Vec::new();
@@ -290,6 +294,9 @@ impl Session {
         let vhost = self.peer.vhost.clone();
         for consumer in ended {
             self.broker.remove_consumer(&vhost, &consumer.queue, consumer.id);
+        }
+        if was_open {
+            self.tell_channel_closed(number);
         }
     }
 }

@@ -5,6 +5,7 @@ use posthouse_model::errors::{self, Permission, ResourceKind};
 use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::limits;
 use posthouse_model::reply::ReplyError;
+use posthouse_node::events;
 use posthouse_queue::machine::departures::Reason;
 
 use super::channel::Channel;
@@ -35,7 +36,12 @@ impl Session {
             self.publisher.flush();
             self.note_confirms();
         }
-        let outcome = self.on_open_channel(number, method);
+        let outcome = if self.broker.events().are_wanted() {
+            let user = self.peer.identity.user.clone();
+            events::acting(&user, || self.on_open_channel(number, method))
+        } else {
+            self.on_open_channel(number, method)
+        };
         self.check_epoch();
         outcome
     }
@@ -121,6 +127,7 @@ impl Session {
         }
         self.channels[index] = Some(Box::new(Channel::open(number)));
         self.count_channels(1);
+        self.tell_channel_created(number);
         self.send(number, &Method::ChannelOpenOk {});
         Ok(())
     }

@@ -9,6 +9,7 @@ pub(crate) mod connection;
 mod consume_methods;
 mod consumer;
 mod deliver;
+mod events;
 mod exchange_methods;
 mod firehose;
 mod get;

@@ -420,6 +420,7 @@ impl Session {
         for number in 0..self.channels.len() {
             self.release_channel(number as u16);
         }
+        self.channels.clear();
         let vhost = self.peer.vhost.clone();
         for queue in std::mem::take(&mut self.exclusive) {
             // Without conditions nothing is refused.

@@ -31,6 +31,7 @@ fn broker() -> Arc<Broker> {
         auth: AuthSettings::default(),
         default_user: ("guest".into(), "guest".into()),
         definitions: None,
+        event_vhost: None,
         keep: Keep::InMemory,
         on_fatal: |problem| panic!("{problem}"),
     })

@@ -16,8 +16,10 @@ mod vhosts;
 
 use std::sync::PoisonError;
 
+use posthouse_model::name::Name;
 use posthouse_node::admin::AdminError;
 use posthouse_node::broker::Broker;
+use posthouse_node::events;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -163,7 +165,9 @@ pub(crate) fn run(shared: &Shared, command: Command, payload: &[u8]) -> Result<O
         Subject::Messages(command) => messages::run(&shared.broker, command).map(Outcome::Done),
         changing => {
             let _turn = shared.changing.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(Outcome::Done(change(&shared.broker, changing, payload)?))
+            let operator = Name::truncated(events::OPERATOR);
+            let changed = events::acting(&operator, || change(&shared.broker, changing, payload));
+            Ok(Outcome::Done(changed?))
         }
     }
 }

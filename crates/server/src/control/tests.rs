@@ -23,6 +23,7 @@ fn broker() -> Arc<Broker> {
         auth: AuthSettings { hash_cost, ..AuthSettings::default() },
         default_user: ("guest".into(), "guest".into()),
         definitions: None,
+        event_vhost: None,
         keep: Keep::InMemory,
         on_fatal: |problem| panic!("{problem}"),
     })

@@ -28,7 +28,7 @@ class Deselected:
             dropped = self._fitting(entry, items)
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
-        for entry in self.lists["not-yet"]:
+        for entry in self.lists.get("not-yet", []):
             for item in self._fitting(entry, items):
                 # Strict: a test that passes after all fails, with this reason.
                 item.add_marker(pytest.mark.xfail(strict=True, reason=f"no longer needed in deselected.toml: {entry}"))

@@ -37,6 +37,7 @@ mod stream_consumers;
 mod streams;
 mod super_streams;
 mod transactions;
+mod ttl;
 mod wire_errors_channel;
 mod wire_errors_connection;
 

@@ -13,4 +13,5 @@ mod restart;
 mod starting;
 mod stopping;
 mod streams;
+mod ttl;
 mod users;

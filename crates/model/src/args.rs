@@ -2,16 +2,16 @@
 //!
 //! What RabbitMQ's classic queues validate is validated with the same texts. Arguments nobody knows are accepted,
 //! kept and shown, as RabbitMQ does. Arguments that RabbitMQ acts on and this broker does not are refused with
-//! 540: ignoring a TTL or a length limit would lose the promise the client relies on.
+//! 540: ignoring a dead-letter exchange or a delivery limit would lose the promise the client relies on.
 
 use crate::errors::{self, Resource, Shown};
 use crate::field::{FieldTable, FieldValue};
-use crate::queue_settings::{QueueSettings, SETTINGS};
+use crate::queue_settings::{MAX_TTL_MS, QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 use crate::stream_args::check_group_size;
 
 /// Arguments of classic queues that take effect and do not exist here yet.
-const NOT_SUPPORTED: [&str; 3] = ["x-message-ttl", "x-expires", "x-delivery-limit"];
+const NOT_SUPPORTED: [&str; 1] = ["x-delivery-limit"];
 
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
 const OF_OTHER_QUEUE_TYPES: [&str; 13] = [
@@ -213,7 +213,7 @@ impl ConsumerArguments {
 /// Reads the `expiration` property: milliseconds as decimal text, at most ten years. 406 with RabbitMQ's reason
 /// otherwise.
 pub fn parse_expiration(value: &[u8]) -> Result<u64, ReplyError> {
-    const MAX_MS: i128 = 10 * 365 * 86_400_000;
+    const MAX_MS: i128 = MAX_TTL_MS as i128;
     let text = String::from_utf8_lossy(value);
     let refused = |reason: String| Err(errors::invalid_expiration(&text, &reason));
     let digits_from = usize::from(text.starts_with(['-', '+']));

@@ -1,10 +1,40 @@
 //! A run of message records laid end to end: the unit in which messages enter a queue, the log and the segments.
 
 use crate::buffers;
-use crate::record::{self, Record};
+use crate::record::{self, Noted, Record};
 
 /// Records between two entries of a chunk's sparse index. Looking up a message walks at most this many records.
 const INDEX_EVERY: u32 = 64;
+
+/// When the messages of a run were received, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received {
+    /// None of them before.
+    pub first_ms: u64,
+    /// None of them after.
+    pub last_ms: u64,
+}
+
+impl Received {
+    /// Of a run of which nothing is known.
+    pub const UNKNOWN: Self = Self { first_ms: 0, last_ms: u64::MAX };
+
+    #[inline]
+    fn note(&mut self, received_ms: u64) {
+        // The messages of one read have one time.
+        if received_ms != self.last_ms {
+            self.first_ms = self.first_ms.min(received_ms);
+            self.last_ms = self.last_ms.max(received_ms);
+        }
+    }
+}
+
+impl Default for Received {
+    /// Of an empty run.
+    fn default() -> Self {
+        Self { first_ms: u64::MAX, last_ms: 0 }
+    }
+}
 
 /// An immutable run of records with ascending deltas. Without holes a record's delta is its position; a chunk
 /// rewritten to drop settled messages has holes.
@@ -12,6 +42,8 @@ const INDEX_EVERY: u32 = 64;
 pub struct Chunk {
     bytes: Vec<u8>,
     count: u32,
+    flags: u16,
+    received: Received,
     /// `(delta, offset)` of every 64th record.
     index: Vec<(u32, u32)>,
 }
@@ -35,14 +67,14 @@ impl Chunk {
     /// Checks `bytes` record by record and indexes them; `None` when they are not whole records with ascending
     /// deltas.
     pub fn parse(bytes: Vec<u8>) -> Option<Self> {
-        let mut builder = ChunkBuilder { bytes: Vec::new(), count: 0, index: Vec::new(), end_delta: 0 };
+        let mut builder = ChunkBuilder::default();
         let mut offset = 0;
         while offset < bytes.len() {
             let record = Record::parse(&bytes[offset..])?;
             if builder.count > 0 && record.delta() < builder.end_delta {
                 return None;
             }
-            builder.note(record.delta(), offset);
+            builder.note(Noted::of(&record), offset);
             offset += record.len();
         }
         builder.bytes = bytes;
@@ -57,6 +89,16 @@ impl Chunk {
     /// How many records it holds.
     pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// The `FLAG_*` bits that any of its records has.
+    pub fn flags(&self) -> u16 {
+        self.flags
+    }
+
+    /// When its messages were received.
+    pub fn received(&self) -> Received {
+        self.received
     }
 
     /// Bytes of memory it holds, its index included.
@@ -118,6 +160,8 @@ impl<'a> Iterator for Records<'a> {
 pub struct ChunkBuilder {
     bytes: Vec<u8>,
     count: u32,
+    flags: u16,
+    received: Received,
     index: Vec<(u32, u32)>,
     end_delta: u32,
 }
@@ -136,7 +180,7 @@ impl ChunkBuilder {
         body: &[u8],
     ) {
         let delta = self.end_delta;
-        self.note(delta, self.bytes.len());
+        self.note(Noted { delta, flags, received_ms }, self.bytes.len());
         record::append_head(&mut self.bytes, delta, flags, received_ms, route, header, body_bytes);
         self.bytes.extend_from_slice(body);
     }
@@ -153,7 +197,7 @@ impl ChunkBuilder {
             let (one, rest) = bytes.split_at(record.len());
             let at = self.bytes.len();
             let delta = self.end_delta;
-            self.note(delta, at);
+            self.note(Noted { delta, ..Noted::of(&record) }, at);
             self.bytes.extend_from_slice(one);
             record::set_delta(&mut self.bytes[at..], delta);
             bytes = rest;
@@ -162,9 +206,9 @@ impl ChunkBuilder {
 
     /// Copies one record and keeps its delta, which must not be below [`Self::end_delta`].
     pub fn copy_record(&mut self, record: &[u8]) {
-        let delta = u32::from_le_bytes([record[4], record[5], record[6], record[7]]);
-        debug_assert!(delta >= self.end_delta);
-        self.note(delta, self.bytes.len());
+        let noted = Noted::read(record);
+        debug_assert!(noted.delta >= self.end_delta);
+        self.note(noted, self.bytes.len());
         self.bytes.extend_from_slice(record);
     }
 
@@ -172,7 +216,7 @@ impl ChunkBuilder {
     pub fn copy_record_as(&mut self, record: &[u8], delta: u32) {
         debug_assert!(delta >= self.end_delta);
         let at = self.bytes.len();
-        self.note(delta, at);
+        self.note(Noted { delta, ..Noted::read(record) }, at);
         self.bytes.extend_from_slice(record);
         record::set_delta(&mut self.bytes[at..], delta);
     }
@@ -185,6 +229,16 @@ impl ChunkBuilder {
     /// How many records so far.
     pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// The `FLAG_*` bits that any of the records so far has.
+    pub fn flags(&self) -> u16 {
+        self.flags
+    }
+
+    /// When the messages so far were received.
+    pub fn received(&self) -> Received {
+        self.received
     }
 
     /// The delta after the last record's.
@@ -214,16 +268,22 @@ impl ChunkBuilder {
         self.bytes.clear();
         self.index.clear();
         self.count = 0;
+        self.flags = 0;
+        self.received = Received::default();
         self.end_delta = 0;
     }
 
     /// The finished chunk.
     pub fn finish(self) -> Chunk {
-        Chunk { bytes: self.bytes, count: self.count, index: self.index }
+        let Self { bytes, count, flags, received, index, .. } = self;
+        Chunk { bytes, count, flags, received, index }
     }
 
     #[inline]
-    fn note(&mut self, delta: u32, offset: usize) {
+    fn note(&mut self, noted: Noted, offset: usize) {
+        let Noted { delta, flags, received_ms } = noted;
+        self.flags |= flags;
+        self.received.note(received_ms);
         if self.count.is_multiple_of(INDEX_EVERY) {
             self.index.push((delta, offset as u32));
         }
@@ -287,6 +347,26 @@ mod tests {
         let copied = builder.finish();
         let record = copied.records().next().unwrap();
         assert_eq!((record.delta(), record.body()), (9, &0u32.to_le_bytes()[..]));
+    }
+
+    #[test]
+    fn flags_and_times_are_those_of_its_records() {
+        let mut builder = ChunkBuilder::default();
+        for (flags, received_ms) in [(0, 50), (8, 50), (0, 70), (1, 40)] {
+            builder.push(flags, received_ms, b"\0\x01q", b"h", 1, b"x");
+        }
+        let expected = (9, Received { first_ms: 40, last_ms: 70 });
+        assert_eq!((builder.flags(), builder.received()), expected);
+        let mut appended = ChunkBuilder::default();
+        appended.append_records(builder.bytes());
+        assert_eq!((appended.flags(), appended.received()), expected);
+        let chunk = Chunk::parse(appended.bytes().to_vec()).unwrap();
+        assert_eq!((chunk.flags(), chunk.received()), expected);
+        let mut one = ChunkBuilder::default();
+        one.copy_record(&chunk.bytes()[..chunk.records().next().unwrap().len()]);
+        assert_eq!((one.flags(), one.received()), (0, Received { first_ms: 50, last_ms: 50 }));
+        one.clear();
+        assert_eq!((one.flags(), one.received()), (0, Received::default()));
     }
 
     #[test]

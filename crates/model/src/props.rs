@@ -331,6 +331,14 @@ impl<'a> HeaderView<'a> {
     }
 }
 
+/// Whether a content header has the property `expiration`; false for bytes that are none.
+#[inline]
+pub fn has_expiration(header: &[u8]) -> bool {
+    const AT: usize = FIXED_BYTES - 2;
+    // The flags are big-endian.
+    header.get(AT).is_some_and(|high| high >> (Property::Expiration as u8 - 8) & 1 != 0)
+}
+
 fn is_short(property: Property) -> bool {
     use Property::{DeliveryMode, Headers, Priority, Timestamp};
     !matches!(property, Headers | DeliveryMode | Priority | Timestamp)

@@ -78,6 +78,7 @@ proptest! {
         table.encode(&mut raw);
         let set = encoded(&Properties { headers: Some(table), ..properties.clone() });
         prop_assert_eq!(view.with_headers(Some(&raw)), set);
+        prop_assert_eq!(super::has_expiration(&encoded(&properties)), properties.expiration.is_some());
         prop_assert_eq!(view.with_headers(None), encoded(&Properties { headers: None, ..properties }));
     }
 

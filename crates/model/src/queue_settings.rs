@@ -67,6 +67,11 @@ impl Overflow {
 /// See the module's documentation. Nothing set is a plain queue.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct QueueSettings {
+    /// `x-message-ttl`: milliseconds that a message may wait in the queue. With 0 it is handed to a consumer that waits
+    /// for it, or goes.
+    pub message_ttl_ms: Option<u64>,
+    /// `x-expires`: milliseconds after which the queue goes when nobody uses it, at least 1.
+    pub expires_ms: Option<u64>,
     /// `x-max-length`: ready messages at most.
     pub max_length: Option<u64>,
     /// `x-max-length-bytes`: bytes of the ready messages' bodies at most.
@@ -98,7 +103,9 @@ pub struct QueueSettings {
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 11] = [
+pub const SETTINGS: [&str; 13] = [
+    "x-message-ttl",
+    "x-expires",
     "x-max-length",
     "x-max-length-bytes",
     "x-overflow",
@@ -114,6 +121,9 @@ pub const SETTINGS: [&str; 11] = [
 
 /// The settings that only streams have.
 const STREAM_SETTINGS: [&str; 2] = ["x-max-age", "x-stream-max-segment-size-bytes"];
+
+/// The longest time to live of anything: ten years, in milliseconds.
+pub const MAX_TTL_MS: u64 = 10 * 365 * 86_400_000;
 
 /// What RabbitMQ's quorum queues have without being told.
 const QUORUM_MAX_PRIORITY: u8 = 31;
@@ -166,9 +176,9 @@ impl QueueSettings {
         settings
     }
 
-    /// What the queue is to do when these settings are its arguments' and a policy applies to it: of two lengths the
-    /// smaller one, and the policy's word for what happens beyond it and for what is promised; the arguments' word for
-    /// dead-lettering.
+    /// What the queue is to do when these settings are its arguments' and a policy applies to it: of two times or
+    /// lengths the smaller one, and the policy's word for what happens beyond a length and for what is promised; the
+    /// arguments' word for dead-lettering.
     #[must_use]
     pub fn under(self, policy: &QueuePolicy) -> Self {
         let smaller = |declared: Option<u64>, said: Option<u64>| match (declared, said) {
@@ -176,6 +186,8 @@ impl QueueSettings {
             (declared, said) => declared.or(said),
         };
         Self {
+            message_ttl_ms: smaller(self.message_ttl_ms, policy.message_ttl_ms),
+            expires_ms: smaller(self.expires_ms, policy.expires_ms),
             max_length: smaller(self.max_length, policy.max_length),
             max_length_bytes: smaller(self.max_length_bytes, policy.max_length_bytes),
             overflow: policy.overflow.unwrap_or(self.overflow),
@@ -218,6 +230,11 @@ impl QueueSettings {
     /// Takes an argument over, or says why not.
     pub(crate) fn set(&mut self, name: &str, value: &FieldValue) -> Result<(), String> {
         match name {
+            "x-message-ttl" => self.message_ttl_ms = Some(time_to_live(value)?),
+            "x-expires" => match time_to_live(value)? {
+                0 => return Err("{value_zero,0}".to_owned()),
+                expires_ms => self.expires_ms = Some(expires_ms),
+            },
             "x-max-length" => self.max_length = Some(not_negative(value)?),
             "x-max-length-bytes" => self.max_length_bytes = Some(not_negative(value)?),
             "x-overflow" => {
@@ -282,6 +299,13 @@ fn not_negative(value: &FieldValue) -> Result<u64, String> {
     u64::try_from(number).map_err(|_| format!("{{value_negative,{number}}}"))
 }
 
+fn time_to_live(value: &FieldValue) -> Result<u64, String> {
+    match not_negative(value)? {
+        ms if ms <= MAX_TTL_MS => Ok(ms),
+        ms => Err(format!("{{value_too_large,{ms}}}")),
+    }
+}
+
 fn long_string(value: &FieldValue) -> Result<&[u8], String> {
     match value {
         FieldValue::LongStr(bytes) => Ok(bytes),
@@ -306,17 +330,21 @@ mod tests {
             ("x-max-length", FieldValue::I32(10)),
             ("x-max-length-bytes", FieldValue::I64(1 << 40)),
             ("x-overflow", FieldValue::string("reject-publish")),
+            ("x-message-ttl", FieldValue::I8(0)),
+            ("x-expires", FieldValue::I64(315_360_000_000)),
             ("x-other", FieldValue::Void),
         ])
         .unwrap();
         assert_eq!((settings.max_length, settings.max_length_bytes), (Some(10), Some(1 << 40)));
+        assert_eq!((settings.message_ttl_ms, settings.expires_ms), (Some(0), Some(MAX_TTL_MS)));
         assert!(settings.refuses());
         assert!(!parse(&[("x-overflow", FieldValue::string("reject-publish"))]).unwrap().refuses());
     }
 
     #[test]
-    fn policies_tighten_lengths_and_choose_what_happens() {
+    fn policies_tighten_lengths_and_times_and_choose_what_happens() {
         let declared = QueueSettings {
+            message_ttl_ms: Some(5),
             max_length: Some(5),
             overflow: Overflow::RejectPublish,
             segment_bytes: Some(8),
@@ -326,6 +354,8 @@ mod tests {
         assert_eq!(declared.clone().under(&QueuePolicy::default()), declared);
         for (said, expected) in [(3, 3), (9, 5)] {
             let policy = QueuePolicy {
+                message_ttl_ms: Some(said),
+                expires_ms: Some(said),
                 max_length: Some(said),
                 max_length_bytes: Some(7),
                 overflow: Some(Overflow::DropHead),
@@ -336,6 +366,7 @@ mod tests {
             };
             let settings = declared.clone().under(&policy);
             assert_eq!((settings.max_length, settings.max_length_bytes), (Some(expected), Some(7)));
+            assert_eq!((settings.message_ttl_ms, settings.expires_ms), (Some(expected), Some(said)));
             assert_eq!((settings.overflow, settings.durability), (Overflow::DropHead, Durability::Relaxed));
             assert_eq!((settings.max_age_ms, settings.segment_bytes), (Some(11), Some(8)));
             assert_eq!((settings.overflow, settings.max_priority), (Overflow::DropHead, 4));
@@ -359,6 +390,11 @@ mod tests {
             ("x-max-length", FieldValue::I32(-1), "{value_negative,-1}"),
             ("x-max-length", FieldValue::string("1"), "\"expected integer, got longstr\""),
             ("x-max-length-bytes", FieldValue::Bool(true), "\"expected integer, got bool\""),
+            ("x-message-ttl", FieldValue::I32(-5), "{value_negative,-5}"),
+            ("x-message-ttl", FieldValue::I64(315_360_000_001), "{value_too_large,315360000001}"),
+            ("x-message-ttl", FieldValue::string("1"), "\"expected integer, got longstr\""),
+            ("x-expires", FieldValue::I32(0), "{value_zero,0}"),
+            ("x-expires", FieldValue::I64(315_360_000_001), "{value_too_large,315360000001}"),
             ("x-overflow", FieldValue::string("nonsense"), "invalid_overflow"),
             ("x-overflow", FieldValue::I32(1), "{unacceptable_type,signedint}"),
             ("x-single-active-consumer", FieldValue::string("true"), "{unacceptable_type,longstr}"),

@@ -18,6 +18,7 @@
 //! * `header bytes` are the payload of the publisher's content header frame (class, weight, body size, flags,
 //!   properties), unchanged.
 //! * `time` is when the broker received the message, in milliseconds since the Unix epoch.
+//! * `flags` are the `FLAG_*` bits below.
 //!
 //! Version 1 of the record format. The version is carried by what holds records: log file, segment file.
 
@@ -32,6 +33,9 @@ pub const FLAG_REDELIVERED: u16 = 1 << 1;
 
 /// The `x-death` header is the broker's own. One that a publisher sent means nothing.
 pub const FLAG_DEATHS: u16 = 1 << 2;
+
+/// The message has the property `expiration`: it may be gone before it is handed out.
+pub const FLAG_EXPIRES: u16 = 1 << 3;
 
 /// A view of one record. Built only from bytes that [`Record::parse`] has checked.
 #[derive(Clone, Copy, Debug)]
@@ -178,6 +182,29 @@ pub fn append_head(
 /// When the message was received, of the fixed part of its record.
 pub fn received_ms(fixed: &[u8; FIXED_BYTES]) -> u64 {
     u64::from(u32_at(fixed, 16)) | u64::from(u32_at(fixed, 20)) << 32
+}
+
+/// What a chunk notes of a record that is copied into it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noted {
+    pub(crate) delta: u32,
+    pub(crate) flags: u16,
+    pub(crate) received_ms: u64,
+}
+
+impl Noted {
+    /// Of a whole record.
+    #[inline]
+    pub(crate) fn of(record: &Record<'_>) -> Self {
+        Self { delta: record.delta(), flags: record.flags(), received_ms: record.received_ms() }
+    }
+
+    /// Of the bytes of a whole record, which are not checked.
+    #[inline]
+    pub(crate) fn read(record: &[u8]) -> Self {
+        let received_ms = u64::from(u32_at(record, 16)) | u64::from(u32_at(record, 20)) << 32;
+        Self { delta: u32_at(record, 4), flags: u16_at(record, 8), received_ms }
+    }
 }
 
 /// Overwrites a record's `delta` in place.

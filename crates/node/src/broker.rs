@@ -30,6 +30,7 @@ use crate::queue_handle::{MemoryUse, QueueHandle};
 use crate::quotas::Meter;
 use crate::records::{self, LIMITS, VHOST_LIMITS};
 use crate::residency::Residency;
+use crate::timers::Timers;
 use crate::vhost::VirtualHost;
 use crate::waker::SessionWaker;
 
@@ -94,6 +95,7 @@ pub struct Broker {
     store: Store,
     residency: Option<Residency>,
     dead_letters: DeadLetters,
+    timers: Timers,
     authorities: Arc<Authorities>,
     vhosts: RwLock<HashMap<Name, Arc<VirtualHost>, foldhash::quality::RandomState>>,
     connections: Connections,
@@ -137,6 +139,7 @@ impl Broker {
             store,
             residency,
             dead_letters,
+            timers: Timers::default(),
             authorities,
             vhosts: RwLock::default(),
             connections: Connections::default(),
@@ -199,6 +202,10 @@ impl Broker {
 
     pub(crate) fn dead_letters(&self) -> &DeadLetters {
         &self.dead_letters
+    }
+
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// An identity for a new consumer.

@@ -19,11 +19,11 @@ use posthouse_storage::meta::MetaOp;
 
 use crate::broker::Broker;
 use crate::history::Kept;
-use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
+use crate::queue_handle::{Machine, QueueDefinition, QueueHandle, QueueState};
 use crate::residency;
 use crate::vhost::{Inner, VirtualHost};
 use crate::waker::ConsumerWaker;
-use crate::{deliver, policies, records, streams};
+use crate::{deliver, expiry, policies, records, streams};
 
 /// `queue.declare`
 #[derive(Clone, Debug, Default)]
@@ -52,10 +52,11 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// Reads a queue's counts.
+    /// Reads a queue's counts; that somebody asks for them counts as use.
     pub fn of(queue: Arc<QueueHandle>) -> Self {
         let (messages, consumers) = {
-            let state = queue.lock();
+            let mut state = queue.lock();
+            state.renew_lease();
             (state.machine.ready(), state.machine.roster().len())
         };
         Self { queue, messages, consumers }
@@ -103,6 +104,8 @@ impl Broker {
             inner.check_not_deleted(vhost.name())?;
             if let Some(queue) = inner.topology.queue_id(&name).and_then(|id| inner.queues.get(&id)) {
                 check_equivalent(queue, kept, exclusive, auto_delete, connection, arguments)?;
+                // Here, so that it does not expire before the reply.
+                queue.lock().renew_lease();
                 return Ok(queue.clone());
             }
             if !generated && name.starts_with("amq.") {
@@ -196,7 +199,12 @@ impl Broker {
         let declared = machine.settings().clone();
         machine.set_settings(policies::effective_settings(declared, applied.as_deref()));
         let queue = Arc::new(QueueHandle::new(id, definition, machine, self.memory().clone()));
-        queue.lock().policy = applied;
+        {
+            let mut state = queue.lock();
+            state.policy = applied;
+            state.renew_lease();
+            expiry::await_lease(self, &queue, &mut state);
+        }
         inner.queues.insert(id, queue.clone());
         (queue, ops)
     }
@@ -224,17 +232,29 @@ impl Broker {
         when: DeleteIf,
     ) -> Result<u64, ReplyError> {
         let resource = Resource::queue(vhost.name(), &queue.definition.name);
-        // What the log knows the queue by.
-        let mut levels = Vec::new();
-        let (messages, consumers) = vhost.change(|inner| {
-            let mut state = queue.lock();
+        self.remove_queue_if(vhost, queue, |state| {
             if when.unused && !state.machine.roster().is_empty() {
                 return Err(errors::in_use(resource));
             }
             if when.empty && state.machine.ready() > 0 {
                 return Err(errors::not_empty(resource));
             }
-            if std::mem::replace(&mut state.deleted, true) {
+            Ok(true)
+        })
+    }
+
+    /// Deletes a queue if `may` says so of its state; the number of ready messages it had.
+    pub(crate) fn remove_queue_if(
+        &self,
+        vhost: &VirtualHost,
+        queue: &Arc<QueueHandle>,
+        may: impl FnOnce(&QueueState) -> Result<bool, ReplyError>,
+    ) -> Result<u64, ReplyError> {
+        // What the log knows the queue by.
+        let mut levels = Vec::new();
+        let (messages, consumers) = vhost.change(|inner| {
+            let mut state = queue.lock();
+            if !may(&state)? || std::mem::replace(&mut state.deleted, true) {
                 return Ok((0, Vec::new()));
             }
             let messages = state.machine.ready();
@@ -249,6 +269,7 @@ impl Broker {
                 }
             }
             state.machine = Machine::default();
+            self.timers().cancel(state.timer_ms, queue.id);
             let (waiting, getting) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.getting));
             waiting.iter().chain(&getting).for_each(|session| session.room());
             drop(state);
@@ -375,6 +396,11 @@ impl Broker {
                 streams::log_notes(queue, stream, stage.as_mut());
             }
             residency::read_for_stream(self, queue, &mut state);
+            expiry::expire_now(self, queue, &mut state);
+            if unused {
+                state.renew_lease();
+                expiry::await_lease(self, queue, &mut state);
+            }
             (unused, deliver::take_departed(self, queue, &mut state))
         };
         deliver::log_departed(self, queue, &departed);

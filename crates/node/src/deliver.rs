@@ -11,8 +11,8 @@ use posthouse_queue::machine::{Limits, Run, TakeEnd};
 use crate::broker::Broker;
 use crate::dead_letters;
 use crate::queue_handle::{QueueGuard, QueueHandle};
-use crate::residency;
 use crate::waker::{ConsumerWaker, SessionWaker};
+use crate::{expiry, residency};
 
 /// Inclusive ranges of message numbers.
 pub type Ranges = [(Seq, Seq)];
@@ -28,7 +28,7 @@ pub fn take(
 ) -> TakeEnd {
     let from = runs.len();
     let mut wakes = Vec::new();
-    let mut state = queue.lock();
+    let mut state = expiry::lock_current(broker, queue);
     if state.deleted {
         return TakeEnd::Parked;
     }
@@ -47,10 +47,11 @@ pub fn get(
     waker: &Arc<SessionWaker>,
 ) -> (TakeEnd, Option<Run>, u64) {
     let mut runs = Vec::new();
-    let mut state = queue.lock();
+    let mut state = expiry::lock_current(broker, queue);
     if state.deleted {
         return (TakeEnd::Parked, None, 0);
     }
+    state.renew_lease();
     let limits = Limits { messages: 1, bytes: usize::MAX };
     let Some(machine) = state.machine.classic() else { return (TakeEnd::Parked, None, 0) };
     let (end, settled) = machine.take_any(limits, no_ack, &mut runs);
@@ -148,6 +149,7 @@ pub fn requeue(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges) {
         for &(first, last) in ranges {
             state.machine.requeue(first, last, &mut wakes);
         }
+        expiry::expire_now(broker, queue, &mut state);
         take_departed(broker, queue, &mut state)
     };
     log_departed(broker, queue, &departed);
@@ -162,8 +164,14 @@ pub fn set_settings(broker: &Broker, queue: &Arc<QueueHandle>, settings: QueueSe
         if state.deleted {
             return;
         }
+        let lease_changes = state.machine.settings().expires_ms != settings.expires_ms;
         state.machine.set_settings(settings);
         residency::survey(broker, queue, &mut state);
+        expiry::expire_now(broker, queue, &mut state);
+        if lease_changes {
+            state.renew_lease();
+            expiry::await_lease(broker, queue, &mut state);
+        }
         take_departed(broker, queue, &mut state)
     };
     log_departed(broker, queue, &departed);
@@ -196,10 +204,10 @@ pub(crate) fn log_departed(broker: &Broker, queue: &QueueHandle, departed: &Depa
 }
 
 /// Drops all ready messages and says how many there were.
-pub fn purge(broker: &Broker, queue: &QueueHandle) -> u64 {
+pub fn purge(broker: &Broker, queue: &Arc<QueueHandle>) -> u64 {
     let mut ranges = Vec::new();
     let purged = {
-        let mut state = queue.lock();
+        let mut state = expiry::lock_current(broker, queue);
         let purged = state.machine.classic().map(|machine| machine.purge(&mut ranges)).unwrap_or_default();
         residency::after_take(&mut state);
         release_segments(broker, &mut state);
@@ -220,6 +228,7 @@ pub fn block(broker: &Broker, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
         let mut state = queue.lock();
         state.machine.block(consumer, &mut wakes);
         residency::read_for_stream(broker, queue, &mut state);
+        expiry::expire_now(broker, queue, &mut state);
         take_departed(broker, queue, &mut state)
     };
     log_departed(broker, queue, &departed);

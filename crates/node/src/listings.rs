@@ -161,6 +161,8 @@ pub struct QueueRow {
     pub messages_acknowledged: u64,
     /// Messages that left for want of room since the start.
     pub messages_maxlen: u64,
+    /// Messages that expired since the start.
+    pub messages_expired: u64,
     /// Messages that were rejected and not requeued since the start.
     pub messages_rejected: u64,
     /// Messages on their way to where dead letters go, or waiting for a place there.
@@ -451,6 +453,7 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         messages_redelivered: state.counters.redelivered,
         messages_acknowledged: state.counters.acknowledged,
         messages_maxlen: state.machine.departure_counts().max_length,
+        messages_expired: state.machine.departure_counts().expired,
         messages_rejected: state.machine.departure_counts().rejected,
         messages_dlx: state.machine.leaving(),
     }

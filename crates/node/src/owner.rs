@@ -99,7 +99,8 @@ impl Broker {
 fn block(machine: &Queue<Location, ConsumerWaker>, held: &Held<Location>) -> Option<BlockRef> {
     let location = held.residence.location()?;
     let (first_seq, span) = (held.first_seq, held.span);
-    Some(BlockRef { location, first_seq, span, settled: machine.settled_for_good(held) })
+    let (settled, received, expires) = (machine.settled_for_good(held), held.received, held.expires);
+    Some(BlockRef { location, first_seq, span, settled, received, expires })
 }
 
 fn spilled_blocks(machine: &Queue<Location, ConsumerWaker>) -> impl Iterator<Item = BlockRef> {
@@ -145,6 +146,7 @@ fn of_level(found: RecoveredQueue) -> Recovered<Location> {
             Source::Block(location) => Residence::Stored(location),
         };
         Held::recovered(chunk.first_seq, chunk.span, chunk.settled, residence)
+            .with_times(chunk.received, chunk.expires)
     });
     let (next_seq, redelivered_below) = (found.next_seq, found.delivered_below);
     Recovered { chunks: chunks.collect(), next_seq, redelivered_below }

@@ -12,7 +12,8 @@ use posthouse_model::buffers::BUFFER_BYTES;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
-use posthouse_model::record::{self, FLAG_PERSISTENT};
+use posthouse_model::props::has_expiration;
+use posthouse_model::record::{self, FLAG_EXPIRES, FLAG_PERSISTENT};
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_storage::wal::{Payload, Stage};
 use smallvec::SmallVec;
@@ -23,7 +24,7 @@ use crate::priorities::{self, ByLevel};
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::quotas::Published;
 use crate::waker::{ConsumerWaker, SessionWaker};
-use crate::{dead_letters, residency};
+use crate::{dead_letters, expiry, residency};
 
 /// From this size on a batch is handed over by reference; below it is copied behind what the queue holds, so
 /// that slow publishers do not make a chunk per message.
@@ -222,7 +223,8 @@ impl Publisher {
         }
         let received_ms = self.received_ms;
         let slot = &mut self.slots[id as usize];
-        let flags = if persistent { FLAG_PERSISTENT } else { 0 };
+        let expires = if has_expiration(header) { FLAG_EXPIRES } else { 0 };
+        let flags = expires | if persistent { FLAG_PERSISTENT } else { 0 };
         slot.builder.push(flags, received_ms, route, header, body.len(), body);
     }
 
@@ -458,6 +460,8 @@ impl Handing {
                 && (slot.persistent || queue.keeps_all())
                 && queue.durability(&state) != Durability::Memory;
             let persistence = if logged { Persistence::Persistent } else { Persistence::Transient };
+            // Before, what has expired takes no room; after, what may not wait finds that nobody waits for it.
+            expiry::expire(broker, queue, &mut state, now_ms);
             // What is not known by its origin cannot be refused: the limit was set after it was gathered.
             let mut origins = &slot.origins[..];
             if let Some(stream) = state.machine.stream().filter(|_| slot.numbered) {
@@ -497,6 +501,7 @@ impl Handing {
                 count
             };
             state.counters.published += u64::from(pushed);
+            expiry::expire(broker, queue, &mut state, now_ms);
             dead_letters::schedule(broker, queue, &mut state);
             if state.machine.has_departed() {
                 let departed = state.machine.take_departed();

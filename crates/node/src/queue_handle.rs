@@ -10,6 +10,7 @@ use posthouse_model::durability::Durability;
 use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
+use posthouse_queue::machine::times::NEVER_MS;
 use posthouse_storage::segment::Location;
 
 use crate::policies::AppliedPolicy;
@@ -76,6 +77,10 @@ pub struct QueueState {
     pub counters: QueueCounters,
     /// The policies that apply.
     pub policy: Option<Arc<AppliedPolicy>>,
+    /// When the queue is looked at because of time, in milliseconds since the Unix epoch.
+    pub(crate) timer_ms: u64,
+    /// When somebody used it last, by [`crate::clock::uptime_ms`]; kept where the queue expires.
+    pub(crate) used_at_ms: u64,
     memory_noted: usize,
 }
 
@@ -126,7 +131,7 @@ impl QueueHandle {
             kind: QueueKind::of_declared(&definition.arguments),
             definition,
             is_stream: matches!(machine, Machine::Stream(_)),
-            state: Mutex::new(QueueState { machine, ..QueueState::default() }),
+            state: Mutex::new(QueueState { machine, timer_ms: NEVER_MS, ..QueueState::default() }),
             memory,
         };
         drop(handle.lock());

@@ -15,10 +15,9 @@ use posthouse_storage::segment::{BlockIn, Class, Location, SegmentStore, is_gone
 use tracing::error;
 
 use crate::broker::Broker;
-use crate::deliver;
 use crate::queue_handle::{Machine, QueueHandle, QueueState};
-use crate::streams;
 use crate::waker::ConsumerWaker;
+use crate::{deliver, expiry, streams};
 
 /// Memory of one queue from which on its chunks are written to segments, where consumers do not drain it.
 const SPILL_BYTES: usize = 2 << 20;
@@ -234,6 +233,8 @@ pub fn start(work: Work, broker: &Arc<Broker>, segments: Arc<SegmentStore>) -> s
             let again = load_queue(&queue, &segments);
             let Some(broker) = broker.upgrade() else { return };
             survey_queue(&broker, &queue, &segments);
+            // What was read may be due, now or some time.
+            drop(expiry::lock_current(&broker, &queue));
             if again {
                 busy.push_back(queue);
             }
@@ -361,6 +362,7 @@ fn survey_queue(broker: &Broker, queue: &Arc<QueueHandle>, segments: &SegmentSto
             },
         }
         machine.enforce_limits();
+        expiry::expire_now(broker, queue, &mut state);
         let departed = deliver::take_departed(broker, queue, &mut state);
         release(&mut state, segments);
         drop(state);

@@ -34,7 +34,7 @@ use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
 use crate::streams;
 use crate::vhost::{Inner, VirtualHost};
-use crate::{deliver, owner, policies};
+use crate::{deliver, owner, policies, timers};
 
 /// The virtual host that a new broker has.
 const DEFAULT_VHOST: &str = "/";
@@ -187,6 +187,7 @@ fn run(
     dead_letters::start(&broker, inbox)?;
     upkeep::start_watch(&broker)?;
     crate::events::start(&broker)?;
+    timers::start(&broker)?;
     Ok(broker)
 }
 
@@ -270,9 +271,7 @@ fn restore(
             inner.topology.add_queue(queue.definition.name.clone(), id, true);
             inner.queues.insert(id, queue.clone());
         });
-        if settings != QueueSettings::default() {
-            deliver::set_settings(broker, &queue, settings);
-        }
+        deliver::set_settings(broker, &queue, settings);
     }
     if let Store::Log(storage) = broker.store() {
         orphans::give_up(

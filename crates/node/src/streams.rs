@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use posthouse_model::chunk::Received;
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
@@ -288,7 +289,8 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
         .filter_map(|block| {
             let (location, span) = block.stored?;
             let settled = block.settled.as_deref().cloned();
-            Some(BlockRef { location, first_seq: block.first_seq, span, settled })
+            let (received, expires) = (Received::UNKNOWN, false);
+            Some(BlockRef { location, first_seq: block.first_seq, span, settled, received, expires })
         })
         .collect();
     let floor = stream.floor().min(covered);

@@ -10,7 +10,8 @@ use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 use posthouse_model::priorities::Levels;
-use posthouse_model::record::FLAG_PERSISTENT;
+use posthouse_model::props::has_expiration;
+use posthouse_model::record::{FLAG_EXPIRES, FLAG_PERSISTENT};
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::departures::Reason;
 use posthouse_queue::machine::leaving::Run;
@@ -22,7 +23,7 @@ use crate::priorities::priority;
 use crate::publish::SHARE_BYTES_MIN;
 use crate::queue_handle::{QueueGuard, QueueHandle};
 use crate::waker::ConsumerWaker;
-use crate::{deliver, residency};
+use crate::{deliver, expiry, residency};
 
 /// A group is closed at this size.
 const GROUP_BYTES_MAX: usize = 256 << 10;
@@ -144,7 +145,8 @@ impl<'a> Transfer<'a> {
         }
         let Some(group) = self.groups.last_mut() else { return };
         let Moving { seq, flags, route, header, body, .. } = message;
-        group.builder.push(flags, self.now_ms, route, header, body.len(), body);
+        let expires = if has_expiration(header) { FLAG_EXPIRES } else { 0 };
+        group.builder.push(flags & !FLAG_EXPIRES | expires, self.now_ms, route, header, body.len(), body);
         match group.ranges.last_mut() {
             Some(last) if last.1 + 1 == seq => last.1 = seq,
             _ => group.ranges.push((seq, seq)),
@@ -227,6 +229,7 @@ impl<'a> Transfer<'a> {
                 logged.push((queue.id, first));
             }
             state.counters.published += u64::from(count);
+            expiry::expire(self.broker, queue, &mut state, self.now_ms);
             let left = deliver::take_departed(self.broker, queue, &mut state);
             if left.persistent && queue.definition.durable {
                 departed.push((queue.id, left.ranges));

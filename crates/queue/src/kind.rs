@@ -11,6 +11,7 @@ use crate::machine::chunks::{Persistence, Settled};
 use crate::machine::departures::{Departed, DepartureCounts, Reason};
 use crate::machine::roster::{ConsumerId, Roster, Standing};
 use crate::machine::single_active::Activity;
+use crate::machine::times::NEVER_MS;
 use crate::machine::{Limits, Queue, Run, TakeEnd};
 use crate::stream::Stream;
 
@@ -183,6 +184,33 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         match self {
             Self::Classic(queue) => queue.take(consumer, limits, settle, runs, wakes),
             Self::Stream(stream) => (stream.take(consumer, limits, runs), Settled::default()),
+        }
+    }
+
+    /// When something may expire next; see [`Queue::next_due_ms`]. Nothing in a stream does by a message's time.
+    #[inline]
+    pub fn next_due_ms(&self) -> u64 {
+        match self {
+            Self::Classic(queue) => queue.next_due_ms(),
+            Self::Stream(_) => NEVER_MS,
+        }
+    }
+
+    /// Whether messages may have to be let go of by time, now or later.
+    #[inline]
+    pub fn may_expire(&self) -> bool {
+        match self {
+            Self::Classic(queue) => queue.may_expire(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// Lets messages go that have expired; whether there may be more. See [`Queue::expire`].
+    #[inline]
+    pub fn expire(&mut self, now_ms: u64) -> bool {
+        match self {
+            Self::Classic(queue) => queue.expire(now_ms),
+            Self::Stream(_) => false,
         }
     }
 

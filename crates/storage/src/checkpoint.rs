@@ -9,15 +9,17 @@
 //! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64 |
 //!           length of header, queues and trailer u64 | crc32c of everything before u32 | zero u32
 //! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block... | notes v | note...
-//! block:    first seq less the end of the block before (of 0 for the first) v | span<<1 + has bitmap v |
-//!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v | [bitmap, see SeqBitmap]
+//! block:    first seq less the end of the block before (of 0 for the first) v | span<<2 + may expire<<1 + has bitmap v |
+//!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v |
+//!           received first, ms since the Unix epoch, zigzag difference to the block before v | last less first v | [bitmap, see SeqBitmap]
 //! note:     key length v | key | value length v | value
 //! trailer:  queues u64 | crc32c of the number as u64, the queues, and the count before it u32 | "KCHP" u32
 //! file:     header | queue | queue | ... | trailer | what an earlier checkpoint has left
 //! ```
 //!
 //! Up to version 2 the header had no length and no checksum, the trailer's checksum was of everything before, and the
-//! file ended with it. Version 1 had no notes. Both are read.
+//! file ended with it; blocks had no times and no `may expire` bit: `span<<1 + has bitmap`, and after the length the
+//! bitmap. They are read as received at any time, and no message of theirs expires. Version 1 had no notes either.
 //!
 //! An idle queue takes about ten bytes.
 
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use posthouse_model::bitmap::SeqBitmap;
+use posthouse_model::chunk::Received;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
 use crate::corrupt::{bad_crc, corrupt, io, read_exact};
@@ -39,6 +42,8 @@ const VERSION: u16 = 3;
 const VERSION_OF_NOTES: u16 = 2;
 /// The first version whose header says how long it is.
 const VERSION_OF_LENGTH: u16 = 3;
+/// The first version with times.
+const VERSION_OF_TIMES: u16 = 3;
 const MAGIC: [u8; 4] = *b"PHCK";
 const END_MAGIC: [u8; 4] = *b"KCHP";
 const HEADER: usize = 40;
@@ -63,6 +68,10 @@ pub struct BlockRef {
     pub span: u32,
     /// The numbers, less `first_seq`, that are settled or were never there; `None` when there are none.
     pub settled: Option<SeqBitmap>,
+    /// When its messages were received.
+    pub received: Received,
+    /// Whether a message in it may have a time to live of its own.
+    pub expires: bool,
 }
 
 /// Something small that a queue's owner remembers beside the messages.
@@ -310,17 +319,21 @@ fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
         varint::put(out, state.next_seq - below.min(state.next_seq));
     }
     varint::put(out, state.blocks.len() as u64);
-    let (mut end, mut file) = (0, 0u64);
+    let (mut end, mut file, mut first_ms) = (0, 0u64, 0u64);
     for block in &state.blocks {
         debug_assert!(block.first_seq >= end && block.location.class == Class::Durable, "{block:?}");
         varint::put(out, block.first_seq - end);
         end = block.first_seq + u64::from(block.span);
-        varint::put(out, u64::from(block.span) << 1 | u64::from(block.settled.is_some()));
+        let (expires, has_bitmap) = (u64::from(block.expires), u64::from(block.settled.is_some()));
+        varint::put(out, u64::from(block.span) << 2 | expires << 1 | has_bitmap);
         varint::put(out, u64::from(block.span.saturating_sub(block.location.records)));
         varint::put(out, varint::zigzag(block.location.file.0.wrapping_sub(file) as i64));
         file = block.location.file.0;
         varint::put(out, block.location.offset.into());
         varint::put(out, block.location.len.into());
+        varint::put(out, varint::zigzag(block.received.first_ms.wrapping_sub(first_ms) as i64));
+        first_ms = block.received.first_ms;
+        varint::put(out, block.received.last_ms.saturating_sub(first_ms));
         if let Some(settled) = &block.settled {
             settled.encode(out);
         }
@@ -427,17 +440,25 @@ fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState> {
     let count = usize::try_from(varint::take(bytes)?).ok()?;
     // A block takes at least six bytes, so a count beyond that is not worth its memory.
     let mut blocks = Vec::with_capacity(count.min(bytes.len() / 6));
-    let (mut end, mut file) = (0u64, 0u64);
+    let has_times = version >= VERSION_OF_TIMES;
+    let (mut end, mut file, mut first_ms) = (0u64, 0u64, 0u64);
     for _ in 0..count {
         let first_seq = end.checked_add(varint::take(bytes)?)?;
         let span = varint::take(bytes)?;
         let has_bitmap = span & 1 == 1;
-        let span = u32::try_from(span >> 1).ok()?;
+        let expires = has_times && span & 2 == 2;
+        let span = u32::try_from(if has_times { span >> 2 } else { span >> 1 }).ok()?;
         end = first_seq.checked_add(span.into())?;
         let records = span.checked_sub(u32::try_from(varint::take(bytes)?).ok()?)?;
         file = file.wrapping_add(varint::unzigzag(varint::take(bytes)?) as u64);
         let offset = u32::try_from(varint::take(bytes)?).ok()?;
         let len = u32::try_from(varint::take(bytes)?).ok()?;
+        let received = if has_times {
+            first_ms = first_ms.wrapping_add(varint::unzigzag(varint::take(bytes)?) as u64);
+            Received { first_ms, last_ms: first_ms.checked_add(varint::take(bytes)?)? }
+        } else {
+            Received::UNKNOWN
+        };
         let settled = if has_bitmap {
             let (bitmap, rest) = SeqBitmap::decode(bytes).filter(|(bitmap, _)| bitmap.len() == span)?;
             *bytes = rest;
@@ -446,7 +467,7 @@ fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState> {
             None
         };
         let location = Location { file: SegmentId(file), class: Class::Durable, offset, len, records };
-        blocks.push(BlockRef { location, first_seq, span, settled });
+        blocks.push(BlockRef { location, first_seq, span, settled, received, expires });
     }
     let notes = if version < VERSION_OF_NOTES { Vec::new() } else { decode_notes(bytes)? };
     Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks, notes })

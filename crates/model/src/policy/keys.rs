@@ -9,11 +9,9 @@ use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
 use crate::durability::Durability;
 use crate::name::Name;
 use crate::priorities::{OverflowPriority, PriorityOrder};
-use crate::queue_settings::{DeadLetterStrategy, Overflow};
+use crate::queue_settings::{DeadLetterStrategy, MAX_TTL_MS, Overflow};
 use crate::stream_args::{SEGMENT_BYTES_MAX, parse_interval};
 
-/// The longest TTL or expiry in milliseconds: ten years.
-const MAX_MS: u64 = 10 * 365 * 86_400_000;
 /// The greatest length: what the argument of the same meaning can say.
 const MAX_COUNT: u64 = i64::MAX as u64;
 
@@ -137,7 +135,7 @@ const KEYS: &[Key] = &[
         name: "expires",
         operator: true,
         stricter: Stricter::Smaller,
-        set: |to, value| put(&mut to.queue.expires_ms, number(value, 1, MAX_MS)),
+        set: |to, value| put(&mut to.queue.expires_ms, number(value, 1, MAX_TTL_MS)),
         problem: "is not a valid queue expiry",
     },
     Key {
@@ -165,7 +163,7 @@ const KEYS: &[Key] = &[
         name: "message-ttl",
         operator: true,
         stricter: Stricter::Smaller,
-        set: |to, value| put(&mut to.queue.message_ttl_ms, number(value, 0, MAX_MS)),
+        set: |to, value| put(&mut to.queue.message_ttl_ms, number(value, 0, MAX_TTL_MS)),
         problem: "is not a valid message TTL",
     },
     Key {
@@ -230,7 +228,6 @@ const NOT_SUPPORTED: &[&str] = &[
     "delayed-retry-min",
     "delayed-retry-type",
     "delivery-limit",
-    "expires",
     "federation-upstream",
     "federation-upstream-pattern",
     "federation-upstream-set",
@@ -238,7 +235,6 @@ const NOT_SUPPORTED: &[&str] = &[
     "max-in-memory-bytes",
     "max-in-memory-length",
     "member-placement-tag",
-    "message-ttl",
     "stream-filter-size-bytes",
     "target-group-size",
 ];

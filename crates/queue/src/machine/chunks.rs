@@ -7,11 +7,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use posthouse_model::bitmap::SeqBitmap;
-use posthouse_model::chunk::Chunk;
+use posthouse_model::chunk::{Chunk, Received};
 use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::record::FLAG_EXPIRES;
 
-use super::details::Details;
+use super::details::{Details, Wanted};
 use super::ranges::SeqRanges;
+use super::times::NEVER_MS;
 
 /// Which of a chunk's messages must survive a restart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +81,14 @@ pub struct Held<L> {
     pub lsn: Lsn,
     /// What is kept of each message; absent where the queue needs nothing, or where it is not known yet.
     pub details: Option<Box<Details>>,
+    /// When its messages were received.
+    pub received: Received,
+    /// Whether a message in it may have a time to live of its own.
+    pub expires: bool,
+    /// Whether it is to be known of each message when it was received.
+    pub(super) wants_received: bool,
+    /// When it must be looked at, because messages may have expired; in milliseconds since the Unix epoch.
+    pub(super) due_ms: u64,
 }
 
 impl<L: Copy> Held<L> {
@@ -116,15 +126,53 @@ impl<L: Copy> Held<L> {
         Some(bits)
     }
 
-    /// A chunk as a restart finds it.
+    /// A chunk as a push makes it, none of whose messages is settled.
+    pub fn new(first_seq: Seq, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn) -> Self {
+        let (received, expires) = (chunk.received(), chunk.flags() & FLAG_EXPIRES != 0);
+        let residence = Residence::Memory(chunk.clone());
+        Self {
+            persistence,
+            lsn,
+            received,
+            expires,
+            ..Self::recovered(first_seq, chunk.count(), None, residence)
+        }
+    }
+
+    /// The same chunk, whose messages were received then; `expires` says that one may have a time to live of its own.
+    #[must_use]
+    pub fn with_times(self, received: Received, expires: bool) -> Self {
+        Self { received, expires, ..self }
+    }
+
+    /// A chunk as a restart finds it. Nothing is known of when its messages were received.
     pub fn recovered(first_seq: Seq, span: u32, settled: Option<SeqBitmap>, residence: Residence<L>) -> Self {
-        let live = span - settled.as_ref().map_or(0, SeqBitmap::count);
-        let settled = settled.map(Box::new);
-        let persistence = Persistence::Persistent;
-        let mut held =
-            Self { first_seq, span, prefix: 0, live, settled, residence, persistence, lsn: 0, details: None };
+        let mut held = Self {
+            first_seq,
+            span,
+            prefix: 0,
+            live: span - settled.as_ref().map_or(0, SeqBitmap::count),
+            settled: settled.map(Box::new),
+            residence,
+            persistence: Persistence::Persistent,
+            lsn: 0,
+            details: None,
+            received: Received::UNKNOWN,
+            expires: false,
+            wants_received: false,
+            due_ms: NEVER_MS,
+        };
         held.absorb_bits();
         held
+    }
+
+    /// What is to be kept of its messages; `bodies` where the queue asks for sizes.
+    pub(super) fn wanted(&self, bodies: bool) -> Wanted {
+        Wanted { bodies, deadlines: self.expires, received: self.wants_received }
+    }
+
+    fn lacks(&self, wanted: Wanted) -> bool {
+        !wanted.is_nothing() && !self.details.as_ref().is_some_and(|details| details.has(wanted))
     }
 
     /// Settles `from..=to` (deltas) and says how many of them were not settled before.
@@ -195,8 +243,13 @@ pub struct Chunks<L> {
     /// The first numbers of the chunks that are in memory, while some are not: what is to leave memory is found among
     /// them however long a backlog lies on disk.
     resident: Option<BTreeSet<Seq>>,
-    /// Chunks without details.
-    plain: usize,
+    /// Whether sizes of bodies are to be known.
+    wants_bodies: bool,
+    /// Chunks of which something is to be known that is not.
+    unsurveyed: usize,
+    details_bytes: usize,
+    /// The chunks that must be looked at some time, because messages may expire: when, and which.
+    due: BTreeSet<(u64, Seq)>,
     /// Messages that count as settled and are not: they are on their way to another queue.
     leaving: SeqRanges,
 }
@@ -217,7 +270,10 @@ impl<L> Default for Chunks<L> {
             memory_bytes: 0,
             ahead: Ahead::default(),
             resident: None,
-            plain: 0,
+            wants_bodies: false,
+            unsurveyed: 0,
+            details_bytes: 0,
+            due: BTreeSet::new(),
             leaving: SeqRanges::default(),
         }
     }
@@ -264,9 +320,10 @@ impl<L: Copy> Chunks<L> {
     }
 
     /// Bytes of memory taken by what is known of each chunk, wherever its bytes are: this is what a backlog on disk
-    /// costs. Bitmaps of chunks with holes, a bit per message, are left out.
+    /// costs, with what is kept of each message where that is needed. Bitmaps of chunks with holes, a bit per message,
+    /// are left out.
     pub fn descriptor_bytes(&self) -> usize {
-        self.held.capacity() * size_of::<Held<L>>()
+        self.held.capacity() * size_of::<Held<L>>() + self.details_bytes
     }
 
     /// Whether there are none.
@@ -289,17 +346,94 @@ impl<L: Copy> Chunks<L> {
         self.held.get(index)
     }
 
-    /// How many have no details.
-    pub fn without_details(&self) -> usize {
-        self.plain
+    /// How many there are of which something is to be known that is not.
+    pub fn unsurveyed(&self) -> usize {
+        self.unsurveyed
+    }
+
+    /// What is to be known of a chunk and is not; nothing when all is.
+    pub fn lacking(&self, held: &Held<L>) -> Option<Wanted> {
+        let wanted = held.wanted(self.wants_bodies);
+        held.lacks(wanted).then_some(wanted)
+    }
+
+    /// Says whether sizes of bodies are to be known.
+    pub fn want_bodies(&mut self, wants_bodies: bool) {
+        self.wants_bodies = wants_bodies;
+        self.unsurveyed = self.held.iter().filter(|held| held.lacks(held.wanted(wants_bodies))).count();
+    }
+
+    /// Says whether it is to be known of a chunk's messages when each was received.
+    pub fn want_received(&mut self, index: usize, wants_received: bool) {
+        let wants_bodies = self.wants_bodies;
+        let Some(held) = self.held.get_mut(index) else { return };
+        self.unsurveyed -= usize::from(held.lacks(held.wanted(wants_bodies)));
+        held.wants_received = wants_received;
+        self.unsurveyed += usize::from(held.lacks(held.wanted(wants_bodies)));
     }
 
     /// Sets or removes a chunk's details.
     pub fn set_details(&mut self, index: usize, details: Option<Box<Details>>) {
+        let wants_bodies = self.wants_bodies;
         let Some(held) = self.held.get_mut(index) else { return };
-        self.plain -= usize::from(held.details.is_none());
-        self.plain += usize::from(details.is_none());
+        self.unsurveyed -= usize::from(held.lacks(held.wanted(wants_bodies)));
+        self.details_bytes -= bytes_of(held.details.as_deref());
         held.details = details;
+        self.details_bytes += bytes_of(held.details.as_deref());
+        self.unsurveyed += usize::from(held.lacks(held.wanted(wants_bodies)));
+    }
+
+    /// Forgets what is known of a chunk's messages and is not wanted.
+    pub fn trim_details(&mut self, index: usize) {
+        let wants_bodies = self.wants_bodies;
+        let Some(held) = self.held.get_mut(index) else { return };
+        let wanted = held.wanted(wants_bodies);
+        let Some(mut details) = held.details.take_if(|details| !details.has_only(wanted)) else { return };
+        self.details_bytes -= bytes_of(Some(&details));
+        details.keep(wanted);
+        held.details = Some(details).filter(|_| !wanted.is_nothing());
+        self.details_bytes += bytes_of(held.details.as_deref());
+    }
+
+    /// Changes what is known of when a chunk's messages were received.
+    pub fn set_received(&mut self, index: usize, received: Received) {
+        if let Some(held) = self.held.get_mut(index) {
+            held.received = received;
+        }
+    }
+
+    /// When the first chunk must be looked at, because messages may have expired: [`NEVER_MS`] when none must.
+    #[inline]
+    pub fn next_due_ms(&self) -> u64 {
+        self.due.first().map_or(NEVER_MS, |&(due_ms, _)| due_ms)
+    }
+
+    /// The chunk that had to be looked at first, if that was at or before `now_ms`; it is not noted any more.
+    pub fn pop_due(&mut self, now_ms: u64) -> Option<usize> {
+        let &(due_ms, first_seq) = self.due.first().filter(|&&(due_ms, _)| due_ms <= now_ms)?;
+        self.due.remove(&(due_ms, first_seq));
+        let index = self.index_of(first_seq)?;
+        self.held.get_mut(index)?.due_ms = NEVER_MS;
+        Some(index)
+    }
+
+    /// Notes when a chunk must be looked at, at the latest.
+    pub fn note_due(&mut self, index: usize, due_ms: u64) {
+        if self.held.get(index).is_some_and(|held| due_ms < held.due_ms) {
+            self.set_due(index, due_ms);
+        }
+    }
+
+    /// Changes when a chunk must be looked at.
+    pub fn set_due(&mut self, index: usize, due_ms: u64) {
+        let Some(held) = self.held.get_mut(index) else { return };
+        if held.due_ms != NEVER_MS {
+            self.due.remove(&(held.due_ms, held.first_seq));
+        }
+        held.due_ms = due_ms;
+        if due_ms != NEVER_MS {
+            self.due.insert((due_ms, held.first_seq));
+        }
     }
 
     /// Adds a chunk after all others.
@@ -307,7 +441,11 @@ impl<L: Copy> Chunks<L> {
         debug_assert!(self.held.back().is_none_or(|last| last.end_seq() <= held.first_seq));
         self.note_memory(held.first_seq, 0, held.residence.memory_bytes());
         self.note_residence(held.first_seq, held.residence.chunk().is_some());
-        self.plain += usize::from(held.details.is_none());
+        self.unsurveyed += usize::from(held.lacks(held.wanted(self.wants_bodies)));
+        self.details_bytes += bytes_of(held.details.as_deref());
+        if held.due_ms != NEVER_MS {
+            self.due.insert((held.due_ms, held.first_seq));
+        }
         if self.held.len() == self.held.capacity() {
             // Not doubled: a backlog's descriptors are the one thing here that is large when it is.
             self.held.reserve_exact((self.held.len() / 8).max(GROW_MIN));
@@ -426,7 +564,11 @@ impl<L: Copy> Chunks<L> {
             Some(resident) => drop(resident.remove(&held.first_seq)),
             None => {}
         }
-        self.plain -= usize::from(held.details.is_none());
+        self.unsurveyed -= usize::from(held.lacks(held.wanted(self.wants_bodies)));
+        self.details_bytes -= bytes_of(held.details.as_deref());
+        if held.due_ms != NEVER_MS {
+            self.due.remove(&(held.due_ms, held.first_seq));
+        }
         self.released.extend(held.residence.location());
         if self.held.capacity() > KEPT_MAX.max(4 * self.held.len()) {
             self.held.shrink_to(2 * self.held.len());
@@ -470,6 +612,10 @@ impl<L: Copy> Chunks<L> {
     }
 }
 
+fn bytes_of(details: Option<&Details>) -> usize {
+    details.map_or(0, Details::memory_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use posthouse_model::chunk::ChunkBuilder;
@@ -481,17 +627,7 @@ mod tests {
         for _ in 0..span {
             builder.push(0, 0, b"\0\0", b"", 1, b"x");
         }
-        Held {
-            first_seq,
-            span,
-            prefix: 0,
-            live: span,
-            settled: None,
-            residence: Residence::Memory(Arc::new(builder.finish())),
-            persistence: Persistence::Transient,
-            lsn: 0,
-            details: None,
-        }
+        Held::new(first_seq, Arc::new(builder.finish()), Persistence::Transient, 0)
     }
 
     fn chunks() -> Chunks<u32> {
@@ -538,18 +674,23 @@ mod tests {
     #[test]
     fn a_backlog_on_disk_costs_a_small_descriptor_per_chunk() {
         const CHUNKS: usize = 50_000;
-        assert!(size_of::<Held<Place>>() <= 80, "{} bytes", size_of::<Held<Place>>());
+        const DESCRIPTOR_BYTES: usize = 112;
+        assert!(size_of::<Held<Place>>() <= DESCRIPTOR_BYTES, "{} bytes", size_of::<Held<Place>>());
         let mut chunks: Chunks<Place> = Chunks::default();
         for n in 0..CHUNKS as u64 {
             let residence = Residence::Stored((n / 64, 0, 256 << 10, 4_000, true));
             chunks.push(Held::recovered(n * 4_000, 4_000, None, residence));
-            let bound = (chunks.len() + chunks.len() / 8 + GROW_MIN) * 80;
+            let bound = (chunks.len() + chunks.len() / 8 + GROW_MIN) * DESCRIPTOR_BYTES;
             assert!(chunks.descriptor_bytes() <= bound, "{} of {bound}", chunks.descriptor_bytes());
         }
         assert_eq!(chunks.memory_bytes(), 0);
         chunks.settle(0, (CHUNKS as u64 - 1) * 4_000 - 1);
         assert_eq!(chunks.len(), 1);
-        assert!(chunks.descriptor_bytes() <= KEPT_MAX * 80, "{} are kept", chunks.descriptor_bytes());
+        assert!(
+            chunks.descriptor_bytes() <= KEPT_MAX * DESCRIPTOR_BYTES,
+            "{} are kept",
+            chunks.descriptor_bytes()
+        );
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::Queue;
 pub enum Reason {
     /// The queue was longer than it may be.
     MaxLength,
+    /// Its time to live was over.
+    Expired,
     /// A consumer rejected it with `basic.reject`.
     Rejected,
     /// A consumer rejected it with `basic.nack`.
@@ -20,6 +22,7 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::MaxLength => "maxlen",
+            Self::Expired => "expired",
             Self::Rejected | Self::Nacked => "rejected",
         }
     }
@@ -29,7 +32,7 @@ impl Reason {
     pub fn marks_redelivered(self) -> bool {
         match self {
             Self::Rejected => true,
-            Self::MaxLength | Self::Nacked => false,
+            Self::MaxLength | Self::Expired | Self::Nacked => false,
         }
     }
 }
@@ -48,6 +51,8 @@ pub struct Departed {
 pub struct DepartureCounts {
     /// [`Reason::MaxLength`].
     pub max_length: u64,
+    /// [`Reason::Expired`].
+    pub expired: u64,
     /// [`Reason::Rejected`] and [`Reason::Nacked`].
     pub rejected: u64,
 }
@@ -70,6 +75,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let counts = &mut self.departure_counts;
         match reason {
             Reason::MaxLength => counts.max_length += count,
+            Reason::Expired => counts.expired += count,
             Reason::Rejected | Reason::Nacked => counts.rejected += count,
         }
         count

@@ -17,6 +17,7 @@ pub mod browse;
 pub mod chunks;
 pub mod departures;
 pub mod details;
+pub mod expiry;
 pub mod leaving;
 mod level_set;
 mod limits;
@@ -27,21 +28,24 @@ pub mod roster;
 pub mod single_active;
 mod survey;
 mod take;
+pub mod times;
 
 use std::sync::Arc;
 
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Place};
 use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::queue_settings::QueueSettings;
+use posthouse_model::record::FLAG_EXPIRES;
 
-use chunks::{Chunks, Held, Persistence, Residence, Settled};
+use chunks::{Chunks, Held, Persistence, Settled};
 use departures::{Departed, DepartureCounts, Reason};
-use details::Details;
+use details::{Details, Wanted};
 use leaving::Leaving;
 use priorities::Levels;
 use ranges::SeqRanges;
 use roster::Roster;
 pub use take::{Limits, Run, TakeEnd};
+use times::NEVER_MS;
 
 /// The open tail is closed at this size, so that a chunk stays a good unit for reading and writing.
 const TAIL_BYTES_MAX: usize = 256 << 10;
@@ -55,6 +59,10 @@ pub struct Queue<L, W> {
     tail_lsn: Lsn,
     tail_persistence: Persistence,
     tail_details: Option<Box<Details>>,
+    /// When a message of the open tail may expire.
+    tail_due_ms: u64,
+    /// Messages may be there that are kept only for a consumer that is about to take.
+    spares: bool,
     next_seq: Seq,
     cursor: Seq,
     cursor_place: Option<(Seq, Place)>,
@@ -96,6 +104,8 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             tail_lsn: 0,
             tail_persistence: Persistence::Transient,
             tail_details: None,
+            tail_due_ms: NEVER_MS,
+            spares: false,
             next_seq: 0,
             cursor: 0,
             cursor_place: None,
@@ -127,6 +137,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             }
         }
         queue.cursor = queue.floor();
+        queue.review_details();
+        queue.review_due();
         queue
     }
 
@@ -141,6 +153,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.settings = settings;
         self.review_details();
         self.review_levels();
+        self.review_due();
         self.enforce_limits();
     }
 
@@ -190,19 +203,12 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     pub fn push_shared(&mut self, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn, wakes: &mut Vec<W>) {
         self.close_tail();
         let count = chunk.count();
-        let details = self.needs_details().then(|| Box::new(Details::of(&chunk, count)));
-        let body_bytes = details.as_ref().map_or(0, |details| details.body_bytes(0, count - 1));
-        self.chunks.push(Held {
-            first_seq: self.next_seq,
-            span: count,
-            prefix: 0,
-            live: count,
-            settled: None,
-            residence: Residence::Memory(chunk),
-            persistence,
-            lsn,
-            details,
-        });
+        let mut held = Held::new(self.next_seq, chunk.clone(), persistence, lsn);
+        let wanted = held.wanted(self.needs_bodies());
+        held.details = (!wanted.is_nothing()).then(|| Box::new(Details::of(&chunk, count, wanted)));
+        held.due_ms = self.due_of(&held);
+        let body_bytes = held.details.as_ref().map_or(0, |details| details.body_bytes(0, count - 1));
+        self.chunks.push(held);
         self.arrived(count, body_bytes, wakes);
     }
 
@@ -226,7 +232,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.tail = ChunkBuilder::with_room(records.len());
         }
         self.tail.append_records(records);
-        let body_bytes = if self.needs_details() { self.note_tail_details(records, count) } else { 0 };
+        let body_bytes = self.note_tail(records, count);
         self.arrived(count, body_bytes, wakes);
     }
 
@@ -278,6 +284,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.returned.insert(from, to);
             self.unacked -= to - from + 1;
             self.ready += to - from + 1;
+            self.note_returned(index, from, to);
             index += 1;
         }
         self.ready_bytes += self.body_bytes(first, last);
@@ -317,27 +324,27 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         if self.tail.is_empty() {
             return;
         }
-        let chunk = std::mem::take(&mut self.tail).finish();
-        let count = chunk.count();
-        self.chunks.push(Held {
-            first_seq: self.tail_first,
-            span: count,
-            prefix: 0,
-            live: count,
-            settled: None,
-            residence: Residence::Memory(Arc::new(chunk)),
-            persistence: self.tail_persistence,
-            lsn: self.tail_lsn,
-            details: self.tail_details.take(),
-        });
+        let chunk = Arc::new(std::mem::take(&mut self.tail).finish());
+        let mut held = Held::new(self.tail_first, chunk, self.tail_persistence, self.tail_lsn);
+        held.details = self.tail_details.take();
+        held.due_ms = std::mem::replace(&mut self.tail_due_ms, NEVER_MS);
+        self.chunks.push(held);
     }
 
-    /// Keeps the details of records that were added to the tail; the bytes of their bodies.
-    fn note_tail_details(&mut self, records: &[u8], count: u32) -> u64 {
-        let details = self.tail_details.get_or_insert_default();
-        details.append(records, count);
+    /// Keeps what is needed of records that were added to the tail; the bytes of their bodies, where those count.
+    fn note_tail(&mut self, records: &[u8], count: u32) -> u64 {
+        self.tail_due_ms = self.tail_due_ms.min(self.due_by_queue_ms(self.tail.received()));
+        let deadlines = self.tail.flags() & FLAG_EXPIRES != 0;
+        let wanted = Wanted { bodies: self.needs_bodies(), deadlines, received: false };
+        if wanted.is_nothing() {
+            return 0;
+        }
         let end = self.tail.count();
-        details.body_bytes(end - count, end - 1)
+        let (first, last) = (end - count, end - 1);
+        let details = self.tail_details.get_or_insert_default();
+        details.append(first, records, count, wanted);
+        self.tail_due_ms = self.tail_due_ms.min(details.earliest_deadline_ms(first, last));
+        details.body_bytes(first, last)
     }
 
     fn arrived(&mut self, count: u32, body_bytes: u64, wakes: &mut Vec<W>) {

@@ -15,6 +15,7 @@ use posthouse_model::queue_settings::{Overflow, QueueSettings};
 use super::chunks::{Persistence, Settled};
 use super::level_set::LevelSet;
 use super::residency::ToWrite;
+use super::times::NEVER_MS;
 use super::{Limits, Queue, Recovered, Run, TakeEnd};
 
 /// The levels above 0 of one queue.
@@ -26,6 +27,8 @@ pub(super) struct Levels<L, W> {
     filled: LevelSet,
     /// What all of them have.
     pub(super) totals: Totals,
+    /// When a message of one of them may expire; not after the first.
+    pub(super) due_ms: u64,
     turns: Turns,
 }
 
@@ -108,6 +111,7 @@ impl<L: Copy, W: Clone> Default for Levels<L, W> {
             above: Vec::new(),
             filled: LevelSet::default(),
             totals: Totals::default(),
+            due_ms: NEVER_MS,
             turns: Turns::default(),
         }
     }
@@ -240,7 +244,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         levels.above[at].get_or_insert_with(|| {
             let first = first_of_level(level);
             let settings = settings_of_level(settings);
-            Box::new(Self { next_seq: first, cursor: first, settings, ..Self::default() })
+            let mut level = Self { next_seq: first, cursor: first, settings, ..Self::default() };
+            level.review_details();
+            Box::new(level)
         });
     }
 
@@ -277,6 +283,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.chunks.swap_released(&mut queue.chunks);
         let after = Totals::of(queue);
         levels.totals.change(before, after);
+        levels.due_ms = levels.due_ms.min(queue.line_due_ms());
         levels.filled.set(level, after.ready > 0);
         self.ready = self.ready + after.ready - before.ready;
         self.unacked = self.unacked + after.unacked - before.unacked;
@@ -325,6 +332,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.ready_bytes += levels.totals.ready_bytes;
         }
         self.in_levels(|queue| queue.set_settings(settings.clone()));
+    }
+
+    /// Notes anew when a message of a level above 0 may expire.
+    pub(super) fn review_levels_due(&mut self) {
+        if let Some(levels) = self.levels.as_deref_mut() {
+            levels.due_ms = levels.iter().map(Self::line_due_ms).min().unwrap_or(NEVER_MS);
+        }
     }
 
     /// The level that makes room when there is too much.

@@ -232,6 +232,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         if let Some(Residence::Loading(location)) = self.chunks.get(index).map(|held| &held.residence) {
             let residence = Residence::Both(chunk, *location);
             self.chunks.set_residence(index, residence);
+            self.note_chunk_due(index);
         }
     }
 

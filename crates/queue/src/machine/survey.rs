@@ -1,4 +1,4 @@
-//! Details of chunks: kept where the queue's settings ask for them, and looked up on disk where they are not known.
+//! Details of chunks: kept where they are needed, and looked up on disk where they are not known.
 //!
 //! Bytes of bodies count only once they are known: until a chunk that a restart found in a segment has been surveyed,
 //! a limit in bytes is not enforced by dropping.
@@ -11,16 +11,18 @@ use super::details::Details;
 
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// Whether details are known of every chunk that needs them.
+    #[inline]
     pub fn is_surveyed(&self) -> bool {
-        !self.needs_details() || self.levels().all(|level| level.chunks.without_details() == 0)
+        self.chunks.unsurveyed() == 0 && self.levels_above().all(|level| level.chunks.unsurveyed() == 0)
     }
 
     /// The chunks in segments whose details are to be read, up to `most` bytes of records where `bytes_of` tells a
     /// place's size. Answered by [`Self::surveyed`].
     pub fn plan_survey(&self, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<(Seq, L)> {
         let mut planned = 0;
-        let held = self.levels().flat_map(|level| level.chunks.iter());
-        let unknown = held.filter(|held| held.details.is_none());
+        let unknown = self
+            .levels()
+            .flat_map(|level| level.chunks.iter().filter(move |held| level.chunks.lacking(held).is_some()));
         let places = unknown.filter_map(|held| Some((held.first_seq, held.residence.location()?)));
         let wanted = places.take_while(|&(_, location)| {
             let wanted = planned < most;
@@ -39,35 +41,42 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     pub(super) fn surveyed_in_line(&mut self, first_seq: Seq, chunk: &Chunk) {
-        if !self.needs_details() {
-            return;
-        }
         let Some(index) = self.chunks.index_of(first_seq) else { return };
-        let Some(held) = self.chunks.get(index).filter(|held| held.details.is_none()) else { return };
-        let details = Details::of(chunk, held.span);
-        self.chunks.set_details(index, Some(Box::new(details)));
-        self.ready_bytes += self.ready_bytes_of(index);
+        self.note_details(index, chunk);
     }
 
-    /// Whether the settings ask for details.
-    pub(super) fn needs_details(&self) -> bool {
+    /// Keeps what is to be known of a chunk and was not.
+    pub(super) fn note_details(&mut self, index: usize, chunk: &Chunk) {
+        let Some(held) = self.chunks.get(index) else { return };
+        let Some(wanted) = self.chunks.lacking(held) else { return };
+        let details = Details::of(chunk, held.span, wanted);
+        self.ready_bytes -= self.ready_bytes_of(index);
+        self.chunks.set_details(index, Some(Box::new(details)));
+        self.ready_bytes += self.ready_bytes_of(index);
+        self.chunks.set_received(index, chunk.received());
+        self.note_chunk_due(index);
+    }
+
+    /// Whether the settings ask for sizes of bodies.
+    pub(super) fn needs_bodies(&self) -> bool {
         self.settings.max_length_bytes.is_some()
     }
 
     /// Brings the details of all chunks in line with the settings.
     pub(super) fn review_details(&mut self) {
         self.close_tail();
-        let needed = self.needs_details();
+        self.chunks.want_bodies(self.needs_bodies());
         self.ready_bytes = 0;
         for index in 0..self.chunks.len() {
+            if self.settings.message_ttl_ms.is_none() {
+                self.chunks.want_received(index, false);
+            }
             let Some(held) = self.chunks.get(index) else { break };
-            if !needed {
-                self.chunks.set_details(index, None);
-            } else if held.details.is_none()
-                && let Some(chunk) = held.residence.chunk()
-            {
-                let details = Details::of(chunk, held.span);
+            if let (Some(wanted), Some(chunk)) = (self.chunks.lacking(held), held.residence.chunk()) {
+                let details = Details::of(chunk, held.span, wanted);
                 self.chunks.set_details(index, Some(Box::new(details)));
+            } else {
+                self.chunks.trim_details(index);
             }
             self.ready_bytes += self.ready_bytes_of(index);
         }
@@ -75,7 +84,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// Bytes of the bodies of `first..=last`, as far as they are known.
     pub(super) fn body_bytes(&self, first: Seq, last: Seq) -> u64 {
-        if !self.needs_details() {
+        if !self.needs_bodies() {
             return 0;
         }
         let (mut index, mut bytes) = (self.chunks.index_at_or_after(first), 0);

@@ -14,6 +14,7 @@ mod limits;
 mod priorities;
 mod residency;
 mod single_active;
+mod ttl;
 
 type TestQueue = Queue<u32, u32>;
 

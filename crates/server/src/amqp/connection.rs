@@ -12,6 +12,7 @@ use posthouse_amqp::frame;
 use posthouse_amqp::method::Method;
 use posthouse_auth::authorities::{Identity, Refusal};
 use posthouse_node::broker::Broker;
+use posthouse_node::clock::now_ms;
 use posthouse_node::connections::{ConnectionInfo, StateCell};
 use posthouse_node::waker::{Inbox, SessionWaker};
 use rustix::io::ioctl_fionread;
@@ -28,7 +29,6 @@ use super::outbox::Outbox;
 use super::pause::Pause;
 use super::session::{Failure, Peer, Progress, Session};
 use crate::listen::Shared;
-use posthouse_node::clock::now_ms;
 
 /// Read at first, and kept while a connection is quiet.
 const READ_BYTES_MIN: usize = 4 << 10;

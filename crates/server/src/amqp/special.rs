@@ -7,7 +7,7 @@ use posthouse_model::errors;
 use posthouse_model::field::FieldValue;
 use posthouse_model::props::{HeaderView, Property};
 use posthouse_model::raw_table::RawTable;
-use posthouse_model::reply::{ReplyCode, ReplyError};
+use posthouse_model::reply::ReplyError;
 
 use super::reply_to;
 
@@ -47,8 +47,6 @@ impl Special {
         check_user_id(header, identity)?;
         if let Some(expiration) = header.expiration() {
             parse_expiration(expiration)?;
-            let text = "the message property 'expiration' is not supported yet";
-            return Err(ReplyError::new(ReplyCode::NotImplemented, text));
         }
         let mut special = Self::default();
         if let Some(table) = header.headers() {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use posthouse_model::chunk::{Chunk, ChunkBuilder};
+use posthouse_model::chunk::{Chunk, ChunkBuilder, Received};
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
 use super::*;
@@ -42,7 +42,9 @@ impl QueueOwner for OneQueue {
 
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
         let location = self.at.lock().unwrap().unwrap();
-        let blocks = vec![BlockRef { location, first_seq: 0, span: 10, settled: None }];
+        let received = Received::UNKNOWN;
+        let blocks =
+            vec![BlockRef { location, first_seq: 0, span: 10, settled: None, received, expires: false }];
         let notes = Vec::new();
         sink(QueueState {
             id: QueueId(1),

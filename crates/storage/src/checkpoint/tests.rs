@@ -1,5 +1,6 @@
 use super::*;
 use crate::disk::sim::{Fault, Op, SimDisk};
+use posthouse_model::chunk::Received;
 use proptest::prelude::*;
 
 const DIR: &str = "/d";
@@ -31,7 +32,8 @@ fn block(file: u64, offset: u32, first_seq: Seq, span: u32, settled: &[u32]) -> 
         settled.iter().for_each(|at| assert!(bitmap.set(*at)));
         bitmap
     });
-    BlockRef { location, first_seq, span, settled }
+    let received = Received { first_ms: u64::from(offset), last_ms: u64::from(offset) + 3 };
+    BlockRef { location, first_seq, span, settled, received, expires: offset > 1_000 }
 }
 
 fn sample() -> Checkpoint {
@@ -61,6 +63,15 @@ fn sample() -> Checkpoint {
 /// What [`pinned`] is as bytes, from the header on to the trailer's checksum.
 const QUEUES: &[u8] = b"\x01\0\0\0\0\0\0\
     \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+    \x64\x28\0\x06\x18\x63\x30\x03\
+    \x0a\x33\0\x03\x88\x27\x63\xe0\x4d\x03\x0c\0\0\0\x81\0\
+    \x01\x02ab\x03xyz\
+    \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\
+    \x03\0\0\0\0\0\0\0";
+
+/// The same in version 2.
+const QUEUES_WITHOUT_TIMES: &[u8] = b"\x01\0\0\0\0\0\0\
+    \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
     \x64\x14\0\x06\x18\x63\
     \x0a\x19\0\x03\x88\x27\x63\x0c\0\0\0\x81\0\
     \x01\x02ab\x03xyz\
@@ -88,7 +99,7 @@ fn version_3_bytes_are_fixed() {
     let disk = disk(1);
     save(&disk, &pinned()).unwrap();
     let mut expected =
-        b"PHCK\x03\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\x73\0\0\0\0\0\0\0".to_vec();
+        b"PHCK\x03\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\x78\0\0\0\0\0\0\0".to_vec();
     expected.extend_from_slice(&crc32c::crc32c(&expected).to_le_bytes());
     expected.extend_from_slice(&[0; 4]);
     expected.extend_from_slice(QUEUES);
@@ -99,11 +110,22 @@ fn version_3_bytes_are_fixed() {
     assert_eq!(reload(&disk).unwrap().checkpoint, Some(pinned()));
 }
 
+/// [`pinned`] as far as a version without times can say it.
+fn without_times() -> Checkpoint {
+    let mut checkpoint = pinned();
+    for block in &mut checkpoint.queues[1].blocks {
+        (block.received, block.expires) = (Received::UNKNOWN, false);
+    }
+    checkpoint
+}
+
 #[test]
 fn versions_1_and_2_are_read() {
-    let mut without_notes = pinned();
+    let mut without_notes = without_times();
     without_notes.queues[1].notes.clear();
-    for (version, queues, expected) in [(1, QUEUES_WITHOUT_NOTES, without_notes), (2, QUEUES, pinned())] {
+    for (version, queues, expected) in
+        [(1, QUEUES_WITHOUT_NOTES, without_notes), (2, QUEUES_WITHOUT_TIMES, without_times())]
+    {
         let mut bytes = b"PHCK\0\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0".to_vec();
         bytes[4] = version;
         bytes.extend_from_slice(queues);
@@ -254,13 +276,20 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
 }
 
 fn any_state() -> impl Strategy<Value = QueueState> {
-    let block_parts = (0u64..50, 1u32..200, any::<u64>(), any::<u32>(), prop::option::of(any::<u64>()));
+    let block_parts = (
+        0u64..50,
+        1u32..200,
+        any::<u64>(),
+        any::<u32>(),
+        prop::option::of(any::<u64>()),
+        any::<(u64, u64)>(),
+    );
     let blocks = prop::collection::vec(block_parts, 0..6);
     let bytes = || prop::collection::vec(any::<u8>(), 0..20);
     let notes = prop::collection::vec((bytes(), bytes()), 0..4);
     (any::<u64>(), blocks, any::<[u32; 3]>(), notes).prop_map(|(id, parts, below, notes)| {
         let mut end = 0;
-        let blocks = parts.into_iter().map(|(gap, span, file, offset, settled)| {
+        let blocks = parts.into_iter().map(|(gap, span, file, offset, settled, (a, b))| {
             let first_seq = end + gap;
             end = first_seq + u64::from(span);
             let location = Location {
@@ -275,7 +304,8 @@ fn any_state() -> impl Strategy<Value = QueueState> {
                 (0..span).filter(|i| bits >> (i % 64) & 1 == 1).for_each(|i| assert!(bitmap.set(i)));
                 bitmap
             });
-            BlockRef { location, first_seq, span, settled }
+            let received = Received { first_ms: a.min(b), last_ms: a.max(b) };
+            BlockRef { location, first_seq, span, settled, received, expires: a & 1 == 1 }
         });
         let blocks = blocks.collect();
         let [floor, covered, delivered_below] = below.map(u64::from);

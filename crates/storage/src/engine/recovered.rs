@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use posthouse_model::bitmap::SeqBitmap;
-use posthouse_model::chunk::{Chunk, ChunkBuilder};
+use posthouse_model::chunk::{Chunk, ChunkBuilder, Received};
 use posthouse_model::ids::{QueueId, Seq};
 
 use crate::checkpoint::Note;
@@ -62,6 +62,10 @@ pub struct RecoveredChunk {
     pub source: Source,
     /// The numbers, less `first_seq`, that are settled or were never there; `None` when there are none.
     pub settled: Option<SeqBitmap>,
+    /// When its messages were received.
+    pub received: Received,
+    /// Whether a message in it may have a time to live of its own.
+    pub expires: bool,
 }
 
 /// Where a recovered chunk's records are.
@@ -83,6 +87,7 @@ impl PartialEq for RecoveredChunk {
         source
             && (self.first_seq, self.span) == (other.first_seq, other.span)
             && self.settled == other.settled
+            && (self.received, self.expires) == (other.received, other.expires)
     }
 }
 

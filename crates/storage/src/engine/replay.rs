@@ -14,10 +14,11 @@ use std::sync::Arc;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{ChunkBuilder, Records};
 use posthouse_model::ids::{QueueId, Seq};
+use posthouse_model::record::FLAG_EXPIRES;
 
 use super::NO_QUEUE;
 use super::recovered::{RecoveredChunk, RecoveredQueue, Source, without_settled};
-use crate::checkpoint::{Note, QueueState};
+use crate::checkpoint::{BlockRef, Note, QueueState};
 use crate::error::StorageError;
 use crate::segment::{BlockIn, Class, Location, SegmentStore};
 use crate::wal::{Enqueue, LogRecord, Ranges};
@@ -252,8 +253,8 @@ fn adopt(segments: &SegmentStore, state: QueueState, damages: &mut Vec<StorageEr
     };
     for block in state.blocks {
         let (location, source) = (block.location, Source::Block(block.location));
-        let mut chunk =
-            RecoveredChunk { first_seq: block.first_seq, span: block.span, source, settled: block.settled };
+        let BlockRef { first_seq, span, settled, received, expires, .. } = block;
+        let mut chunk = RecoveredChunk { first_seq, span, source, settled, received, expires };
         chunk.settle(0, state.floor);
         if chunk.live() == 0 {
             continue;
@@ -348,9 +349,10 @@ impl Queue {
         self.memory -= open.builder.bytes().len();
         let span = open.builder.end_delta();
         let holes = open.builder.count() < span;
-        let records = open.builder.finish();
-        let source = Source::Memory(Arc::new(records));
-        let mut chunk = RecoveredChunk { first_seq: open.first_seq, span, source, settled: None };
+        let (received, expires) = (open.builder.received(), open.builder.flags() & FLAG_EXPIRES != 0);
+        let source = Source::Memory(Arc::new(open.builder.finish()));
+        let mut chunk =
+            RecoveredChunk { first_seq: open.first_seq, span, source, settled: None, received, expires };
         if holes {
             chunk.settled = Some(holes_of(&chunk, span));
         }

@@ -38,10 +38,11 @@ pub(super) const COMMANDS: &[Command] = &[
                 "messages_redelivered",
                 "messages_acknowledged",
                 "messages_maxlen",
+                "messages_expired",
                 "messages_rejected",
             ],
         },
-        about: "queues; memory is bytes, the last six count since the start",
+        about: "queues; memory is bytes, the last seven count since the start",
         ..DONE
     },
     Command {

@@ -3,6 +3,7 @@
 use posthouse_model::name::Name;
 use posthouse_model::queue_settings::{DeadLetterStrategy, Overflow};
 
+use super::super::chunks::Residence;
 use super::super::departures::Reason;
 use super::super::leaving::Run as Leaving;
 use super::*;

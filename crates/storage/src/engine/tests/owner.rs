@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use posthouse_model::chunk::ChunkBuilder;
+use posthouse_model::chunk::{Chunk, ChunkBuilder, Received};
 
 use super::*;
 use crate::checkpoint::{BlockRef, Note, QueueState};
 use crate::segment::Location;
 use crate::wal::Payload;
 use posthouse_model::bitmap::SeqBitmap;
-use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
 /// What the test knows of a message.
@@ -383,7 +382,8 @@ impl QueueOwner for Owner {
                 {
                     let settled = (chunk.settled.count() > 0).then(|| chunk.settled.clone());
                     let (first_seq, span) = (chunk.first_seq, chunk.settled.len());
-                    sink(id, BlockRef { location, first_seq, span, settled });
+                    let received = Received::UNKNOWN;
+                    sink(id, BlockRef { location, first_seq, span, settled, received, expires: false });
                 }
             }
         }
@@ -408,6 +408,8 @@ impl QueueOwner for Owner {
                     first_seq: chunk.first_seq,
                     span: chunk.settled.len(),
                     settled,
+                    received: Received::UNKNOWN,
+                    expires: false,
                 });
             }
             let first = queue.chunks.first().map_or(queue.next_seq, |chunk| chunk.first_seq);

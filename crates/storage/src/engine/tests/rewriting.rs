@@ -1,7 +1,7 @@
 //! Spill files of which little is live: what is live moves, what is dead goes, nothing is lost.
 
 use posthouse_model::bitmap::SeqBitmap;
-use posthouse_model::chunk::ChunkBuilder;
+use posthouse_model::chunk::{ChunkBuilder, Received};
 use posthouse_model::ids::{Lsn, Seq};
 
 use super::*;
@@ -94,7 +94,8 @@ impl QueueOwner for Spilled {
     fn spilled(&self, sink: &mut dyn FnMut(QueueId, BlockRef)) {
         let chunks = self.chunks.lock().unwrap().clone();
         for (first_seq, (location, settled)) in chunks {
-            sink(QUEUE, BlockRef { location, first_seq, span: RUN, settled: Some(settled) });
+            let (settled, received) = (Some(settled), Received::UNKNOWN);
+            sink(QUEUE, BlockRef { location, first_seq, span: RUN, settled, received, expires: false });
         }
     }
 }

@@ -26,4 +26,26 @@ async function singleActiveConsumer() {
   await connections[1].close();
 }
 
-await run([singleActiveConsumer]);
+// A message that no consumer can deal with: channels die of it, until the queue gives it up.
+async function deliveryLimit() {
+  const connection = await amqp.connect(URI);
+  const channel = await connection.createConfirmChannel();
+  const queue = name("delivery-limit");
+  await channel.assertQueue(queue, { durable: true, arguments: { "x-delivery-limit": 2 } });
+  channel.sendToQueue(queue, Buffer.from("poison"), { persistent: true, headers: { mine: 1 } });
+  await channel.waitForConfirms();
+  const seen = [];
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const victim = await connection.createChannel();
+    const message = await victim.get(queue);
+    seen.push([message.properties.headers["x-delivery-count"], message.properties.headers["x-acquired-count"]]);
+    assert.equal(message.properties.headers.mine, 1);
+    await victim.close();
+  }
+  assert.deepEqual(seen, [[undefined, undefined], [1, 1], [2, 2]]);
+  assert.equal(await channel.get(queue), false, "it has left");
+  await channel.deleteQueue(queue);
+  await connection.close();
+}
+
+await run([singleActiveConsumer, deliveryLimit]);

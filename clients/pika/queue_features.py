@@ -26,4 +26,31 @@ def single_active_consumer():
         opened.queue_delete(queue)
 
 
-checks.run(single_active_consumer)
+def delivery_limit():
+    """A message that is rejected again and again leaves; the others are worked off."""
+    with channel() as opened:
+        queue = checks.name("delivery-limit")
+        opened.queue_declare(queue, durable=True, arguments={"x-delivery-limit": 3})
+        seen = []
+        done = []
+
+        def work(_, method, properties, content):
+            if content == b"poison":
+                seen.append((properties.headers or {}).get("x-delivery-count"))
+                opened.basic_nack(method.delivery_tag, requeue=True)
+            else:
+                done.append(content)
+                opened.basic_ack(method.delivery_tag)
+
+        opened.basic_qos(prefetch_count=1)
+        tag = opened.basic_consume(queue, work)
+        for content in (b"before", b"poison", b"after"):
+            opened.basic_publish("", queue, content, pika.BasicProperties(delivery_mode=2))
+        checks.until(lambda: opened.connection.process_data_events(0.02) or done == [b"before", b"after"], "the good messages")
+        checks.equal(seen, [None, 1, 2, 3], "x-delivery-count of the bad one")
+        opened.basic_cancel(tag)
+        checks.equal(count(opened, queue), 0, "messages left")
+        opened.queue_delete(queue)
+
+
+checks.run(single_active_consumer, delivery_limit)

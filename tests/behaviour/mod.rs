@@ -8,6 +8,7 @@ mod confirms;
 mod consuming;
 mod dead_letters;
 mod declared_exchanges;
+mod delivery_limit;
 mod events;
 mod exchange_types;
 mod fairness;

@@ -73,3 +73,13 @@ def arguments_may_use_any_table_type(c):
     channel = c.open()
     channel.call("queue.declare", queue=c.q(), arguments={"x-own": {"a": [1, None, True, b"\xff"]}, "plain": 1.5})
     channel.call("queue.declare", queue=c.q(), arguments={})
+
+
+@conversation
+def delivery_limit_of_a_classic_queue(c):
+    refused(c, x_delivery_limit=1)
+
+
+@conversation
+def delivery_limit_of_wrong_type(c):
+    refused(c, x_delivery_limit="few")

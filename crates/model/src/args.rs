@@ -1,17 +1,13 @@
 //! The x-arguments of declarations and consumers, read into types.
 //!
 //! What RabbitMQ's classic queues validate is validated with the same texts. Arguments nobody knows are accepted,
-//! kept and shown, as RabbitMQ does. Arguments that RabbitMQ acts on and this broker does not are refused with
-//! 540: ignoring a dead-letter exchange or a delivery limit would lose the promise the client relies on.
+//! kept and shown, as RabbitMQ does.
 
 use crate::errors::{self, Resource, Shown};
 use crate::field::{FieldTable, FieldValue};
 use crate::queue_settings::{MAX_TTL_MS, QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 use crate::stream_args::check_group_size;
-
-/// Arguments of classic queues that take effect and do not exist here yet.
-const NOT_SUPPORTED: [&str; 1] = ["x-delivery-limit"];
 
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
 const OF_OTHER_QUEUE_TYPES: [&str; 13] = [
@@ -148,14 +144,11 @@ impl QueueKind {
 
 impl QueueArguments {
     /// Reads the arguments of a declaration of `queue`: 406 for bad values and arguments of other queue types,
-    /// 540 for what is not supported yet, 541 for what RabbitMQ no longer permits.
+    /// 541 for what RabbitMQ no longer permits.
     pub fn parse(table: FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
         let kind = QueueKind::of(&table, queue)?;
         for (name, value) in &table.0 {
             let name = name.as_str();
-            if NOT_SUPPORTED.contains(&name) {
-                return Err(errors::argument_not_supported(name, queue));
-            }
             if !kind.knows(name) {
                 return Err(errors::argument_of_other_queue_type(name, kind, queue));
             }
@@ -328,10 +321,6 @@ mod tests {
     #[test]
     #[rustfmt::skip]
     fn queue_arguments_that_are_refused() {
-        for name in NOT_SUPPORTED {
-            let text = format!("argument '{name}' of queue 'q' in vhost '/' is not supported yet");
-            assert_eq!(queue_error(name, FieldValue::I32(1)), (540, text));
-        }
         for (name, value, code, text) in [
             ("x-queue-type", text("foo"), 406, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"unsupported queue type 'foo'\""),
             ("x-queue-type", FieldValue::I32(1), 406, "invalid arg 'x-queue-type' for queue 'q' in vhost '/': \"expected longstr, got signedint\""),

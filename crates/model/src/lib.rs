@@ -5,6 +5,7 @@
 //! threads is a small store of [buffers] that are used again.
 
 pub mod args;
+pub mod attempts;
 pub mod bitmap;
 pub mod buffers;
 pub mod chunk;
@@ -14,6 +15,7 @@ pub mod errors;
 pub mod exchange;
 pub mod exchange_args;
 pub mod field;
+pub mod header_entries;
 pub mod ids;
 pub mod limits;
 pub mod name;

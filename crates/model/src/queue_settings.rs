@@ -100,10 +100,14 @@ pub struct QueueSettings {
     pub dead_letter_routing_key: Option<Name>,
     /// `x-dead-letter-strategy`: what becomes of those that have nowhere to go.
     pub dead_letter_strategy: Option<DeadLetterStrategy>,
+    /// `x-delivery-limit`: how often a message may come back. The largest number is for no limit, though it is counted.
+    pub delivery_limit: Option<u64>,
+    /// The same where nobody says.
+    pub default_delivery_limit: Option<u64>,
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 13] = [
+pub const SETTINGS: [&str; 14] = [
     "x-message-ttl",
     "x-expires",
     "x-max-length",
@@ -117,6 +121,7 @@ pub const SETTINGS: [&str; 13] = [
     "x-dead-letter-exchange",
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
+    "x-delivery-limit",
 ];
 
 /// The settings that only streams have.
@@ -128,6 +133,7 @@ pub const MAX_TTL_MS: u64 = 10 * 365 * 86_400_000;
 /// What RabbitMQ's quorum queues have without being told.
 const QUORUM_MAX_PRIORITY: u8 = 31;
 const QUORUM_DEFAULT_PRIORITY: u8 = 4;
+const QUORUM_DELIVERY_LIMIT: u64 = 20;
 
 impl QueueSettings {
     /// What a queue of that type is to do without being told.
@@ -137,6 +143,7 @@ impl QueueSettings {
             QueueKind::Quorum => Self {
                 max_priority: QUORUM_MAX_PRIORITY,
                 default_priority: QUORUM_DEFAULT_PRIORITY,
+                default_delivery_limit: Some(QUORUM_DELIVERY_LIMIT),
                 ..Self::default()
             },
         }
@@ -176,9 +183,9 @@ impl QueueSettings {
         settings
     }
 
-    /// What the queue is to do when these settings are its arguments' and a policy applies to it: of two times or
-    /// lengths the smaller one, and the policy's word for what happens beyond a length and for what is promised; the
-    /// arguments' word for dead-lettering.
+    /// What the queue is to do when these settings are its arguments' and a policy applies to it: of two numbers the
+    /// smaller one, and the policy's word for what happens beyond a length and for what is promised; the arguments' word
+    /// for dead-lettering.
     #[must_use]
     pub fn under(self, policy: &QueuePolicy) -> Self {
         let smaller = |declared: Option<u64>, said: Option<u64>| match (declared, said) {
@@ -201,6 +208,7 @@ impl QueueSettings {
                 .dead_letter_routing_key
                 .or_else(|| policy.dead_letter_routing_key.clone()),
             dead_letter_strategy: self.dead_letter_strategy.or(policy.dead_letter_strategy),
+            delivery_limit: smaller(self.delivery_limit, policy.delivery_limit.map(limit)),
             ..self
         }
     }
@@ -208,6 +216,11 @@ impl QueueSettings {
     /// Which level a message's priority puts it in.
     pub fn levels(&self) -> Levels {
         Levels { max: self.max_priority, default: self.default_priority }
+    }
+
+    /// How often a message may come back; none where that is not counted.
+    pub fn delivery_limit(&self) -> Option<u64> {
+        self.delivery_limit.or(self.default_delivery_limit)
     }
 
     /// Whether messages can be refused for want of room.
@@ -246,6 +259,7 @@ impl QueueSettings {
                 self.max_age_ms = Some(age.ok_or_else(|| "invalid_max_age".to_owned())?);
             }
             "x-stream-max-segment-size-bytes" => self.segment_bytes = Some(not_negative(value)?),
+            "x-delivery-limit" => self.delivery_limit = Some(limit(integer(value)?)),
             "x-single-active-consumer" => self.single_active_consumer = boolean(value)?,
             "x-durability" => {
                 let name = long_string(value)?;
@@ -292,6 +306,11 @@ fn short_name(bytes: &[u8]) -> Result<Name, String> {
 
 fn integer(value: &FieldValue) -> Result<i64, String> {
     value.as_int().ok_or_else(|| format!("\"expected integer, got {}\"", value.type_name()))
+}
+
+/// A limit of which a negative value means that there is none.
+fn limit(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 fn not_negative(value: &FieldValue) -> Result<u64, String> {
@@ -409,6 +428,7 @@ mod tests {
                 "\"expected 'strict' or 'weighted', got 'fair'\"",
             ),
             ("x-overflow-priority", FieldValue::string(""), "\"expected 'lowest' or 'highest', got ''\""),
+            ("x-delivery-limit", FieldValue::string("3"), "\"expected integer, got longstr\""),
         ] {
             assert_eq!(text(name, value), invalid(name, reason));
         }

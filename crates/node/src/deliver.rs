@@ -138,21 +138,41 @@ pub fn reject(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, reason
     wake_all(&mut wakes);
 }
 
+/// Why messages come back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Return {
+    /// Whoever had them could not deal with them: it counts against the delivery limit.
+    Failed,
+    /// It was not for them.
+    Released,
+}
+
 /// Gives messages back to their places.
-pub fn requeue(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges) {
+pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why: Return) {
     let mut wakes = Vec::new();
+    let mut attempts = Vec::new();
     let departed = {
         let mut state = queue.lock();
         if state.deleted {
             return;
         }
         for &(first, last) in ranges {
-            state.machine.requeue(first, last, &mut wakes);
+            match why {
+                Return::Failed => state.machine.requeue(first, last, &mut wakes),
+                Return::Released => state.machine.release(first, last, &mut wakes),
+            }
+            state.machine.note_attempts(first, last, &mut attempts);
         }
         expiry::expire_now(broker, queue, &mut state);
         take_departed(broker, queue, &mut state)
     };
     log_departed(broker, queue, &departed);
+    if !attempts.is_empty()
+        && queue.definition.durable
+        && let Some(wal) = broker.wal()
+    {
+        wal.stage().attempts(queue.id, &attempts);
+    }
     wake_all(&mut wakes);
 }
 

@@ -167,6 +167,8 @@ pub struct QueueRow {
     pub messages_rejected: u64,
     /// Messages on their way to where dead letters go, or waiting for a place there.
     pub messages_dlx: u64,
+    /// Messages that left since the start because they came back too often.
+    pub messages_delivery_limit: u64,
 }
 
 /// An exchange.
@@ -456,6 +458,7 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         messages_expired: state.machine.departure_counts().expired,
         messages_rejected: state.machine.departure_counts().rejected,
         messages_dlx: state.machine.leaving(),
+        messages_delivery_limit: state.machine.departure_counts().delivery_limit,
     }
 }
 

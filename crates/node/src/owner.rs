@@ -124,6 +124,7 @@ fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>) -> Queu
         delivered_below: machine.delivered_below(),
         blocks,
         notes: Vec::new(),
+        attempts: machine.attempts().collect(),
     }
 }
 

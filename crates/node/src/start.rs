@@ -262,7 +262,9 @@ fn restore(
         let object = policies::object(kind);
         let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
         let settings = policies::effective_settings(declared, applied.as_deref());
-        let found = found.remove(&id).unwrap_or_default();
+        let mut found = found.remove(&id).unwrap_or_default();
+        let attempts: Vec<_> =
+            found.iter_mut().flat_map(|level| std::mem::take(&mut level.attempts)).collect();
         let machine = machine(broker, kind, &definition, settings.clone(), found)?;
         messages += machine.ready();
         let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
@@ -272,6 +274,9 @@ fn restore(
             inner.queues.insert(id, queue.clone());
         });
         deliver::set_settings(broker, &queue, settings);
+        if let Some(machine) = queue.lock().machine.classic() {
+            machine.restore_attempts(attempts);
+        }
     }
     if let Store::Log(storage) = broker.store() {
         orphans::give_up(

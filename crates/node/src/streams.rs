@@ -304,6 +304,7 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
         delivered_below: floor,
         blocks,
         notes,
+        attempts: Vec::new(),
     }
 }
 

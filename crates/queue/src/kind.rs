@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use posthouse_model::attempts::AttemptRange;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::queue_settings::QueueSettings;
@@ -233,6 +234,20 @@ impl<L: Copy, W: Clone> Machine<L, W> {
     pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
         if let Self::Classic(queue) = self {
             queue.requeue(first, last, wakes);
+        }
+    }
+
+    /// As [`Self::requeue`], but it does not count against the delivery limit.
+    pub fn release(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
+        if let Self::Classic(queue) = self {
+            queue.release(first, last, wakes);
+        }
+    }
+
+    /// Appends to `attempts` what is known of messages that came back; see [`Queue::note_attempts`].
+    pub fn note_attempts(&self, first: Seq, last: Seq, attempts: &mut Vec<AttemptRange>) {
+        if let Self::Classic(queue) = self {
+            queue.note_attempts(first, last, attempts);
         }
     }
 

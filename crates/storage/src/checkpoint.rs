@@ -3,29 +3,33 @@
 //! `checkpoint-<n>` (n in 16 hexadecimal digits) in the data directory; the newest valid one counts. It is written
 //! to `checkpoint.new`, synced and renamed; then the one before becomes the next `checkpoint.new`, with its space. On a
 //! full disk only a checkpoint makes room, so it must not need any: both files have more than they use, and it is never
-//! given back in between. Little-endian, `v` is a LEB128 varint, version 3:
+//! given back in between. Little-endian, `v` is a LEB128 varint, version 4:
 //!
 //! ```text
 //! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64 |
 //!           length of header, queues and trailer u64 | crc32c of everything before u32 | zero u32
-//! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block... | notes v | note...
+//! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block... |
+//!           notes v | note... | ranges v | range...
 //! block:    first seq less the end of the block before (of 0 for the first) v | span<<2 + may expire<<1 + has bitmap v |
 //!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v |
 //!           received first, ms since the Unix epoch, zigzag difference to the block before v | last less first v | [bitmap, see SeqBitmap]
 //! note:     key length v | key | value length v | value
+//! range:    first seq less the end of the range before (of 0 for the first) v | last seq less first v | failed v | acquired v
 //! trailer:  queues u64 | crc32c of the number as u64, the queues, and the count before it u32 | "KCHP" u32
 //! file:     header | queue | queue | ... | trailer | what an earlier checkpoint has left
 //! ```
 //!
 //! Up to version 2 the header had no length and no checksum, the trailer's checksum was of everything before, and the
 //! file ended with it; blocks had no times and no `may expire` bit: `span<<1 + has bitmap`, and after the length the
-//! bitmap. They are read as received at any time, and no message of theirs expires. Version 1 had no notes either.
+//! bitmap. They are read as received at any time, and no message of theirs expires. Version 1 had no notes either. Up to
+//! version 3 there were no ranges, which are what is known of messages that came back.
 //!
 //! An idle queue takes about ten bytes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
@@ -37,13 +41,15 @@ use crate::fields::{u16_at, u32_at, u64_at};
 use crate::segment::{Class, Location, SegmentId};
 use crate::varint;
 
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 /// The first version with notes.
 const VERSION_OF_NOTES: u16 = 2;
 /// The first version whose header says how long it is.
 const VERSION_OF_LENGTH: u16 = 3;
 /// The first version with times.
 const VERSION_OF_TIMES: u16 = 3;
+/// The first version with ranges of messages that came back.
+const VERSION_OF_ATTEMPTS: u16 = 4;
 const MAGIC: [u8; 4] = *b"PHCK";
 const END_MAGIC: [u8; 4] = *b"KCHP";
 const HEADER: usize = 40;
@@ -102,6 +108,8 @@ pub struct QueueState {
     /// What the queue's owner remembers: of each note the last one staged below the checkpoint's position, or a later
     /// one.
     pub notes: Vec<Note>,
+    /// How often messages that came back have been handed out, in ascending order, not overlapping.
+    pub attempts: Vec<AttemptRange>,
 }
 
 /// A whole checkpoint.
@@ -343,6 +351,16 @@ fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
         varint::put(out, bytes.len() as u64);
         out.extend_from_slice(bytes);
     }
+    varint::put(out, state.attempts.len() as u64);
+    let mut end = 0;
+    for range in &state.attempts {
+        debug_assert!(range.first >= end && range.last >= range.first, "{range:?}");
+        varint::put(out, range.first - end);
+        varint::put(out, range.last - range.first);
+        varint::put(out, range.attempts.failed.into());
+        varint::put(out, range.attempts.acquired.into());
+        end = range.last;
+    }
 }
 
 /// The checkpoint in a file, and how long it is.
@@ -470,7 +488,8 @@ fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState> {
         blocks.push(BlockRef { location, first_seq, span, settled, received, expires });
     }
     let notes = if version < VERSION_OF_NOTES { Vec::new() } else { decode_notes(bytes)? };
-    Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks, notes })
+    let attempts = if version < VERSION_OF_ATTEMPTS { Vec::new() } else { decode_attempts(bytes)? };
+    Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks, notes, attempts })
 }
 
 fn decode_notes(bytes: &mut &[u8]) -> Option<Vec<Note>> {
@@ -488,6 +507,22 @@ fn decode_bytes(bytes: &mut &[u8]) -> Option<Box<[u8]>> {
     let (taken, rest) = bytes.split_at_checked(length)?;
     *bytes = rest;
     Some(taken.into())
+}
+
+fn decode_attempts(bytes: &mut &[u8]) -> Option<Vec<AttemptRange>> {
+    let count = usize::try_from(varint::take(bytes)?).ok()?;
+    // A range takes at least four bytes.
+    let mut ranges = Vec::with_capacity(count.min(bytes.len() / 4));
+    let mut end = 0u64;
+    for _ in 0..count {
+        let first = end.checked_add(varint::take(bytes)?)?;
+        let last = first.checked_add(varint::take(bytes)?)?;
+        let failed = u32::try_from(varint::take(bytes)?).ok()?;
+        let acquired = u32::try_from(varint::take(bytes)?).ok()?;
+        ranges.push(AttemptRange { first, last, attempts: Attempts { failed, acquired } });
+        end = last;
+    }
+    Some(ranges)
 }
 
 #[cfg(test)]

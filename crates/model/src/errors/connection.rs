@@ -247,11 +247,6 @@ pub fn user_deleted(user: &str) -> ReplyError {
     ReplyError::new(ConnectionForced, format!("user '{user}' is deleted"))
 }
 
-/// An x-argument that RabbitMQ has and this broker does not have yet: refused, so that nobody relies on it.
-pub fn argument_not_supported(argument: &str, resource: Resource<'_>) -> ReplyError {
-    ReplyError::new(NotImplemented, format!("argument '{argument}' of {resource} is not supported yet"))
-}
-
 /// An exchange type that RabbitMQ or its plugins have and this broker does not have yet.
 pub fn exchange_type_not_supported(kind: &str, exchange: Resource<'_>) -> ReplyError {
     ReplyError::new(NotImplemented, format!("type '{kind}' of {exchange} is not supported yet"))

@@ -15,7 +15,6 @@ fn check(scope: Scope, rows: Vec<(ReplyError, u16, &str)>) {
 #[test]
 #[rustfmt::skip]
 fn connection_errors() {
-    let q = Resource::queue("/", "q");
     check(Scope::Connection, vec![
         (vhost_not_found("nope"), 530, "vhost nope not found"),
         (vhost_access_refused("/", "lim"), 530, "access to vhost '/' refused for user 'lim'"),
@@ -60,7 +59,6 @@ fn connection_errors() {
         (broker_shutdown(), 320, "broker forced connection closure with reason 'shutdown'"),
         (vhost_deleted("x"), 320, "vhost 'x' is deleted"),
         (user_deleted("x"), 320, "user 'x' is deleted"),
-        (argument_not_supported("x-message-ttl", q), 540, "argument 'x-message-ttl' of queue 'q' in vhost '/' is not supported yet"),
         (exchange_type_not_supported("x-random", Resource::exchange("/", "e")), 540, "type 'x-random' of exchange 'e' in vhost '/' is not supported yet"),
     ]);
 }

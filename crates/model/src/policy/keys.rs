@@ -227,7 +227,6 @@ const NOT_SUPPORTED: &[&str] = &[
     "delayed-retry-max",
     "delayed-retry-min",
     "delayed-retry-type",
-    "delivery-limit",
     "federation-upstream",
     "federation-upstream-pattern",
     "federation-upstream-set",

@@ -209,7 +209,8 @@ mod tests {
         }
         let now = usage(&broker);
         assert!(now.bytes * 4 < full.bytes, "{full:?} became {now:?}");
-        deliver::requeue(&broker, &queue, &kept.iter().map(|&seq| (seq, seq)).collect::<Vec<_>>());
+        let kept: Vec<_> = kept.iter().map(|&seq| (seq, seq)).collect();
+        deliver::give_back(&broker, &queue, &kept, deliver::Return::Failed);
         let mut again = Vec::new();
         while let Some((_, number)) = get(&broker, &queue) {
             again.push(number);

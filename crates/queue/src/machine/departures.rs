@@ -15,6 +15,8 @@ pub enum Reason {
     Rejected,
     /// A consumer rejected it with `basic.nack`.
     Nacked,
+    /// It came back more often than it may.
+    DeliveryLimit,
 }
 
 impl Reason {
@@ -24,6 +26,7 @@ impl Reason {
             Self::MaxLength => "maxlen",
             Self::Expired => "expired",
             Self::Rejected | Self::Nacked => "rejected",
+            Self::DeliveryLimit => "delivery_limit",
         }
     }
 
@@ -31,7 +34,7 @@ impl Reason {
     /// makes this difference between its two ways of rejecting.
     pub fn marks_redelivered(self) -> bool {
         match self {
-            Self::Rejected => true,
+            Self::Rejected | Self::DeliveryLimit => true,
             Self::MaxLength | Self::Expired | Self::Nacked => false,
         }
     }
@@ -55,12 +58,15 @@ pub struct DepartureCounts {
     pub expired: u64,
     /// [`Reason::Rejected`] and [`Reason::Nacked`].
     pub rejected: u64,
+    /// [`Reason::DeliveryLimit`].
+    pub delivery_limit: u64,
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// `first..=last`, neither ready nor handed out any more, leave: for the dead-letter exchange where there is one,
     /// for good otherwise. How many there were.
     pub(super) fn depart(&mut self, first: Seq, last: Seq, reason: Reason) -> u64 {
+        self.attempts.forget(first, last);
         let count = if self.settings.dead_letter_exchange.is_some() {
             self.let_leave(first, last, reason)
         } else {
@@ -77,6 +83,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             Reason::MaxLength => counts.max_length += count,
             Reason::Expired => counts.expired += count,
             Reason::Rejected | Reason::Nacked => counts.rejected += count,
+            Reason::DeliveryLimit => counts.delivery_limit += count,
         }
         count
     }

@@ -15,6 +15,7 @@
 
 pub mod browse;
 pub mod chunks;
+mod delivery_limit;
 pub mod departures;
 pub mod details;
 pub mod expiry;
@@ -32,6 +33,7 @@ pub mod times;
 
 use std::sync::Arc;
 
+use posthouse_model::attempts::AttemptMap;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Place};
 use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::queue_settings::QueueSettings;
@@ -67,6 +69,8 @@ pub struct Queue<L, W> {
     cursor: Seq,
     cursor_place: Option<(Seq, Place)>,
     returned: SeqRanges,
+    /// How often messages came back, where that is limited.
+    attempts: AttemptMap,
     /// Messages below may have been delivered before the last start.
     redelivered_below: Seq,
     ready: u64,
@@ -110,6 +114,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             cursor: 0,
             cursor_place: None,
             returned: SeqRanges::default(),
+            attempts: AttemptMap::default(),
             redelivered_below: 0,
             ready: 0,
             unacked: 0,
@@ -150,6 +155,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// Changes what the queue is to do, with effect on what is in it.
     pub fn set_settings(&mut self, settings: QueueSettings) {
         self.roster.set_single_active(settings.single_active_consumer);
+        if settings.delivery_limit().is_none() {
+            self.attempts.clear();
+        }
         self.settings = settings;
         self.review_details();
         self.review_levels();
@@ -193,10 +201,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     /// Bytes of memory taken by what is known of messages that are on disk or in memory: [`Chunks::descriptor_bytes`],
-    /// and what the levels themselves take.
+    /// the attempts of those that came back, and what the levels themselves take.
     pub fn descriptor_bytes(&self) -> usize {
         let above = self.levels.as_ref().map_or(0, |levels| levels.descriptor_bytes());
-        above + self.chunks.descriptor_bytes()
+        above + self.chunks.descriptor_bytes() + self.attempts.memory_bytes()
     }
 
     /// Adds a chunk whose deltas are `0..count`, by reference, to level 0.
@@ -249,6 +257,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     fn settle_line(&mut self, first: Seq, last: Seq) -> Settled {
         let settled = self.chunks.settle(first, last);
         self.unacked -= settled.count;
+        self.attempts.forget(first, last);
         settled
     }
 
@@ -266,28 +275,38 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     /// Takes back `first..=last`, which were handed out and not settled and are of one level; they keep their places.
-    /// Those that were in a chunk that is lost stay lost.
+    /// Those that were in a chunk that is lost stay lost. It counts against the delivery limit; [`Self::release`] does
+    /// not.
     pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
+        self.take_back(first, last, true, wakes);
+    }
+
+    fn take_back(&mut self, first: Seq, last: Seq, failed: bool, wakes: &mut Vec<W>) {
         match self.level_of(first) {
-            Some(level) => self.in_level(level, |queue| queue.take_back(first, last)),
-            None => self.take_back(first, last),
+            Some(level) => self.in_level(level, |queue| queue.take_back_line(first, last, failed)),
+            None => self.take_back_line(first, last, failed),
         }
         self.roster.note_back(first, last);
         self.roster.wake(self.ready, wakes);
         self.enforce_limits();
     }
 
-    fn take_back(&mut self, first: Seq, last: Seq) {
+    fn take_back_line(&mut self, first: Seq, last: Seq, failed: bool) {
+        let mut spent = Vec::new();
         let mut index = self.chunks.index_at_or_after(first);
         while let Some(held) = self.chunks.get(index).filter(|held| held.first_seq <= last) {
             let (from, to) = (first.max(held.first_seq), last.min(held.end_seq() - 1));
-            self.returned.insert(from, to);
+            match self.settings.delivery_limit() {
+                None => self.returned.insert(from, to),
+                Some(limit) => self.count_attempt(from, to, failed, limit, &mut spent),
+            }
             self.unacked -= to - from + 1;
             self.ready += to - from + 1;
             self.note_returned(index, from, to);
             index += 1;
         }
         self.ready_bytes += self.body_bytes(first, last);
+        self.drop_spent(&spent);
     }
 
     /// Settles every ready message of all levels and appends the settled ranges to `ranges`. What is leaving goes on
@@ -310,6 +329,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         for &(first, last) in &ranges[from..] {
             outcome.add(self.chunks.settle(first, last));
+            self.attempts.forget(first, last);
         }
         self.returned.clear();
         self.cursor = self.next_seq;

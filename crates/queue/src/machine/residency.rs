@@ -256,6 +256,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.ready_bytes -= self.ready_bytes_of(index);
         let handed_out = self.cursor.clamp(first, last + 1) - first;
         let returned = self.returned.take_within(first, last);
+        self.attempts.forget(first, last);
         let settled_before_cursor =
             (0..handed_out as u32).filter(|&delta| held.is_settled(delta)).count() as u64;
         let unacked = handed_out - settled_before_cursor - returned;

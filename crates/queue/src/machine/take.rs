@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use posthouse_model::attempts::Attempts;
 use posthouse_model::chunk::{Chunk, Place};
 use posthouse_model::ids::Seq;
 
@@ -22,6 +23,8 @@ pub struct Run {
     pub count: u32,
     /// Whether they may have been delivered before.
     pub redelivered: bool,
+    /// What became of each one's earlier deliveries, where the queue counts that.
+    pub attempts: Attempts,
 }
 
 impl Run {
@@ -164,6 +167,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.ready_bytes -= self.body_bytes(run.first_seq, run.last_seq());
             if settle {
                 settled.add(self.chunks.settle(run.first_seq, run.last_seq()));
+                self.attempts.forget(run.first_seq, run.last_seq());
             } else {
                 self.unacked += u64::from(run.count);
             }
@@ -177,11 +181,12 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let Some(held) = self.chunks.get(index) else { return Step::Empty };
         let Some(chunk) = held.residence.chunk() else { return Step::NeedsLoad };
         let Some(place) = chunk.find((first - held.first_seq) as u32) else { return Step::Empty };
-        let most = (last.min(held.end_seq() - 1) - first + 1) as u32;
+        let (attempts, last) = self.attempts.run_at(first, last.min(held.end_seq() - 1));
+        let most = (last - first + 1) as u32;
         let (count, _) = walk(chunk, held, place, most.min(left.messages), &mut left.bytes);
         left.messages -= count;
         let chunk = chunk.clone();
-        runs.push(Run { chunk, first_seq: first, offset: place.offset, count, redelivered: true });
+        runs.push(Run { chunk, first_seq: first, offset: place.offset, count, redelivered: true, attempts });
         self.returned.drop_first(u64::from(count));
         Step::Took
     }
@@ -216,12 +221,19 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             && chunk.count() == held.span
             && rest <= left.messages
             && rest_bytes <= left.bytes
+            && self.attempts.is_empty()
             && (!redelivered || held.end_seq() <= self.redelivered_below);
+        let mut attempts = Attempts::default();
         let (count, next) = if whole {
             left.bytes -= rest_bytes;
             (rest, None)
         } else {
             let mut most = rest.min(left.messages);
+            if !self.attempts.is_empty() {
+                let (same, last) = self.attempts.run_at(first_seq, held.end_seq() - 1);
+                attempts = same;
+                most = most.min((last - first_seq + 1) as u32);
+            }
             if redelivered {
                 most = most.min((self.redelivered_below - first_seq).min(Seq::from(u32::MAX)) as u32);
             }
@@ -231,7 +243,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.cursor = first_seq + Seq::from(count);
         self.cursor_place = next.map(|place| (held.first_seq, place));
         let chunk = chunk.clone();
-        runs.push(Run { chunk, first_seq, offset: place.offset, count, redelivered });
+        runs.push(Run { chunk, first_seq, offset: place.offset, count, redelivered, attempts });
         Step::Took
     }
 

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::roster::Standing;
 use super::*;
 
+mod delivery_limit;
 mod leaving;
 mod limits;
 mod priorities;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use posthouse_model::attempts::Attempts;
 use posthouse_model::chunk::{Chunk, Place};
 use posthouse_model::ids::Seq;
 use posthouse_model::record::Record;
@@ -151,5 +152,12 @@ impl Reader {
 
 fn run(chunk: &Arc<Chunk>, first_seq: Seq, place: Place, count: u32) -> Run {
     let first_seq = first_seq + Seq::from(place.delta);
-    Run { chunk: chunk.clone(), first_seq, offset: place.offset, count, redelivered: false }
+    Run {
+        chunk: chunk.clone(),
+        first_seq,
+        offset: place.offset,
+        count,
+        redelivered: false,
+        attempts: Attempts::default(),
+    }
 }

@@ -7,7 +7,7 @@ use posthouse_model::args::ConsumerArguments;
 use posthouse_model::errors::{self, Permission, Resource, ResourceKind};
 use posthouse_model::reply::ReplyError;
 use posthouse_node::declare::unique_name;
-use posthouse_node::deliver;
+use posthouse_node::deliver::{self, Return};
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::waker::ConsumerWaker;
 use posthouse_queue::machine::departures::Reason;
@@ -234,7 +234,8 @@ impl Session {
                 self.settling.add(&run.queue, How::Rejected(reason), run.first_seq, run.last_seq())
             }
             Verdict::Requeue => {
-                deliver::requeue(&self.broker, &run.queue, &[(run.first_seq, run.last_seq())])
+                let ranges = [(run.first_seq, run.last_seq())];
+                deliver::give_back(&self.broker, &run.queue, &ranges, Return::Failed);
             }
         }
     }
@@ -288,8 +289,9 @@ impl Session {
             runs.extend(transaction.take_deliveries());
         }
         channel.unacked.take_through(0, |run| runs.push(run));
+        let why = if self.forced { Return::Released } else { Return::Failed };
         for run in runs {
-            deliver::requeue(&self.broker, &run.queue, &[(run.first_seq, run.last_seq())]);
+            deliver::give_back(&self.broker, &run.queue, &[(run.first_seq, run.last_seq())], why);
         }
         let vhost = self.peer.vhost.clone();
         for consumer in ended {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use posthouse_amqp::content::BodyFrames;
 use posthouse_amqp::frame::END;
+use posthouse_model::attempts::Attempts;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::record::Record;
 use posthouse_node::deliver;
 use posthouse_queue::machine::{Limits, Run, TakeEnd};
 
+use super::attempts::with_attempts;
 use super::consumer::Consumer;
 use super::outbox::Outbox;
 use super::session::Session;
@@ -95,6 +97,9 @@ impl Session {
 
 /// Encodes a run's deliveries.
 fn encode_run(out: &mut Outbox, consumer: &Consumer, run: &Run, first_tag: u64, frame_max: u32) {
+    if run.attempts != Attempts::default() {
+        return encode_again(out, consumer, run, first_tag, frame_max);
+    }
     let prefix = &consumer.prefix;
     let mut offset = run.offset;
     for tag in first_tag..first_tag + u64::from(run.count) {
@@ -105,6 +110,24 @@ fn encode_run(out: &mut Outbox, consumer: &Consumer, run: &Run, first_tag: u64, 
             prefix.write(&mut out.bytes, tag, redelivered, route, header, body, frame_max);
         } else {
             prefix.write_head(&mut out.bytes, tag, redelivered, record.route(), record.header());
+            push_body(out, consumer.channel, &run.chunk, offset, &record, frame_max);
+        }
+        offset += record.len() as u32;
+    }
+}
+
+/// Encodes deliveries of messages that came back and are counted.
+#[cold]
+fn encode_again(out: &mut Outbox, consumer: &Consumer, run: &Run, first_tag: u64, frame_max: u32) {
+    let mut offset = run.offset;
+    for tag in first_tag..first_tag + u64::from(run.count) {
+        let Some(record) = run.chunk.record_at(offset) else { return };
+        let header = with_attempts(record.header(), run.attempts, frame_max);
+        let (route, body) = (record.route(), record.body());
+        if body.len() < BY_REFERENCE_BYTES {
+            consumer.prefix.write(&mut out.bytes, tag, run.redelivered, route, &header, body, frame_max);
+        } else {
+            consumer.prefix.write_head(&mut out.bytes, tag, run.redelivered, route, &header);
             push_body(out, consumer.channel, &run.chunk, offset, &record, frame_max);
         }
         offset += record.len() as u32;

@@ -8,6 +8,7 @@ use posthouse_model::reply::ReplyError;
 use posthouse_node::deliver;
 use posthouse_queue::machine::{Run, TakeEnd};
 
+use super::attempts::with_attempts;
 use super::deliver::push_body;
 use super::session::{Failure, Session};
 use super::unacked::Outstanding;
@@ -65,7 +66,8 @@ impl Session {
         let redelivered = run.redelivered || record.redelivered();
         let ok = GetOk { delivery_tag, redelivered, route: record.route(), message_count };
         ok.write_method(&mut self.out.bytes, number);
-        content::write_header(&mut self.out.bytes, number, record.header());
+        let header = with_attempts(record.header(), run.attempts, self.peer.frame_max);
+        content::write_header(&mut self.out.bytes, number, &header);
         push_body(&mut self.out, number, &run.chunk, run.offset, &record, self.peer.frame_max);
     }
 

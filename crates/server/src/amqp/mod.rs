@@ -3,6 +3,7 @@
 //! [`connection`] reads and writes the socket, [`handshake`] opens a connection, [`session`] is an open one. The other
 //! modules are parts of a session: one subject each.
 
+mod attempts;
 mod channel;
 mod confirms;
 pub(crate) mod connection;

@@ -119,6 +119,8 @@ pub(crate) struct Session {
     pub(crate) quota: Option<Quota>,
     /// Whether a quota was used up when it was last looked at.
     pub(crate) throttled: bool,
+    /// The broker ends the connection of its own accord: what comes back by that has not failed.
+    pub(crate) forced: bool,
     awaited: Awaited,
     progress: Progress,
 }
@@ -154,6 +156,7 @@ impl Session {
             transaction_bytes: 0,
             acked: Vec::new(),
             runs: Vec::new(),
+            forced: false,
             awaited: Awaited::default(),
             progress: Progress::Open,
         }
@@ -206,6 +209,7 @@ impl Session {
     pub(crate) fn on_inbox(&mut self, inbox: &mut Inbox) -> Result<(), Failure> {
         self.waker.take(inbox);
         if let Some(why) = inbox.close.take() {
+            self.forced = why.code == ReplyCode::ConnectionForced;
             return Err(Failure::general(why));
         }
         for &slot in &inbox.ready {

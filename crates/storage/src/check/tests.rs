@@ -54,6 +54,7 @@ impl QueueOwner for OneQueue {
             delivered_below: 0,
             blocks,
             notes,
+            attempts: Vec::new(),
         });
     }
 }

@@ -36,6 +36,10 @@ fn block(file: u64, offset: u32, first_seq: Seq, span: u32, settled: &[u32]) -> 
     BlockRef { location, first_seq, span, settled, received, expires: offset > 1_000 }
 }
 
+fn range(first: Seq, last: Seq, failed: u32, acquired: u32) -> AttemptRange {
+    AttemptRange { first, last, attempts: Attempts { failed, acquired } }
+}
+
 fn sample() -> Checkpoint {
     let blocks = vec![block(3, 24, 100, 10, &[]), block(1, 5000, 120, 300, &[0, 7, 299])];
     let idle = |id| QueueState {
@@ -46,6 +50,7 @@ fn sample() -> Checkpoint {
         delivered_below: 0,
         blocks: Vec::new(),
         notes: Vec::new(),
+        attempts: Vec::new(),
     };
     let notes = vec![Note { key: b"ab"[..].into(), value: b"xyz"[..].into() }];
     let busy = QueueState {
@@ -56,12 +61,23 @@ fn sample() -> Checkpoint {
         delivered_below: 130,
         blocks,
         notes,
+        attempts: vec![range(101, 103, 1, 2), range(104, 104, 2, 300)],
     };
     Checkpoint { number: 5, lsn: 0x0102_0304, clean: true, queues: vec![idle(1), busy, idle(u64::MAX)] }
 }
 
 /// What [`pinned`] is as bytes, from the header on to the trailer's checksum.
-const QUEUES: &[u8] = b"\x01\0\0\0\0\0\0\
+const QUEUES: &[u8] = b"\x01\0\0\0\0\0\0\0\
+    \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+    \x64\x28\0\x06\x18\x63\x30\x03\
+    \x0a\x33\0\x03\x88\x27\x63\xe0\x4d\x03\x0c\0\0\0\x81\0\
+    \x01\x02ab\x03xyz\
+    \x02\x65\x02\x01\x02\x01\0\x02\xac\x02\
+    \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\0\
+    \x03\0\0\0\0\0\0\0";
+
+/// The same in version 3.
+const QUEUES_WITHOUT_ATTEMPTS: &[u8] = b"\x01\0\0\0\0\0\0\
     \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
     \x64\x28\0\x06\x18\x63\x30\x03\
     \x0a\x33\0\x03\x88\x27\x63\xe0\x4d\x03\x0c\0\0\0\x81\0\
@@ -95,24 +111,38 @@ fn pinned() -> Checkpoint {
 }
 
 #[test]
-fn version_3_bytes_are_fixed() {
+fn version_4_bytes_are_fixed() {
     let disk = disk(1);
     save(&disk, &pinned()).unwrap();
-    let mut expected =
-        b"PHCK\x03\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0\x78\0\0\0\0\0\0\0".to_vec();
-    expected.extend_from_slice(&crc32c::crc32c(&expected).to_le_bytes());
-    expected.extend_from_slice(&[0; 4]);
-    expected.extend_from_slice(QUEUES);
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&5u64.to_le_bytes()), QUEUES);
-    expected.extend_from_slice(&crc.to_le_bytes());
-    expected.extend_from_slice(b"KCHP");
-    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], expected);
+    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], file_of(4, QUEUES));
     assert_eq!(reload(&disk).unwrap().checkpoint, Some(pinned()));
 }
 
-/// [`pinned`] as far as a version without times can say it.
-fn without_times() -> Checkpoint {
+/// The bytes of checkpoint 5 in a version whose header has a length.
+fn file_of(version: u8, queues: &[u8]) -> Vec<u8> {
+    let mut bytes = b"PHCK\0\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0".to_vec();
+    bytes[4] = version;
+    // Header, queues with their count, checksum and magic.
+    bytes.extend_from_slice(&(40 + queues.len() as u64 + 8).to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(queues);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&5u64.to_le_bytes()), queues);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(b"KCHP");
+    bytes
+}
+
+/// [`pinned`] as far as a version without what came back can say it.
+fn without_attempts() -> Checkpoint {
     let mut checkpoint = pinned();
+    checkpoint.queues[1].attempts.clear();
+    checkpoint
+}
+
+/// The same as far as a version without times can.
+fn without_times() -> Checkpoint {
+    let mut checkpoint = without_attempts();
     for block in &mut checkpoint.queues[1].blocks {
         (block.received, block.expires) = (Received::UNKNOWN, false);
     }
@@ -120,17 +150,21 @@ fn without_times() -> Checkpoint {
 }
 
 #[test]
-fn versions_1_and_2_are_read() {
+fn versions_1_to_3_are_read() {
     let mut without_notes = without_times();
     without_notes.queues[1].notes.clear();
-    for (version, queues, expected) in
-        [(1, QUEUES_WITHOUT_NOTES, without_notes), (2, QUEUES_WITHOUT_TIMES, without_times())]
-    {
-        let mut bytes = b"PHCK\0\0\x01\0\x05\0\0\0\0\0\0\0\x04\x03\x02\x01\0\0\0\0".to_vec();
-        bytes[4] = version;
-        bytes.extend_from_slice(queues);
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        bytes.extend_from_slice(b"KCHP");
+    for (version, queues, expected) in [
+        (1, QUEUES_WITHOUT_NOTES, without_notes),
+        (2, QUEUES_WITHOUT_TIMES, without_times()),
+        (3, QUEUES_WITHOUT_ATTEMPTS, without_attempts()),
+    ] {
+        let mut bytes = file_of(version, queues);
+        if version < 3 {
+            bytes.truncate(24);
+            bytes.extend_from_slice(queues);
+            bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+            bytes.extend_from_slice(b"KCHP");
+        }
         let disk = disk(1);
         let path = Path::new("/d/checkpoint-0000000000000005");
         disk.create(path).unwrap().write_all_at(&bytes, 0).unwrap();
@@ -154,9 +188,9 @@ fn an_empty_directory_has_none() {
 fn a_newer_format_is_refused() {
     let disk = disk(1);
     save(&disk, &sample()).unwrap();
-    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 7);
+    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 1);
     let error = reload(&disk).unwrap_err().to_string();
-    assert!(error.contains("format version 4, expected at most 3"), "{error}");
+    assert!(error.contains("format version 5, expected at most 4"), "{error}");
 }
 
 #[test]
@@ -250,6 +284,7 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
             delivered_below: id * 3,
             blocks: Vec::new(),
             notes: Vec::new(),
+            attempts: Vec::new(),
         })
         .collect();
     let blocks = (0..40_000).map(|i| block(u64::from(i) / 60, i % 60 * 99, u64::from(i) * 6000, 6000, &[]));
@@ -261,6 +296,7 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
         delivered_below: 3,
         blocks: blocks.collect(),
         notes: Vec::new(),
+        attempts: Vec::new(),
     });
     let checkpoint = Checkpoint { number: 0, lsn: 7, clean: false, queues };
     save(&disk, &checkpoint).unwrap();
@@ -275,6 +311,19 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
     assert_eq!(loaded, checkpoint);
 }
 
+fn any_attempts() -> impl Strategy<Value = Vec<AttemptRange>> {
+    let parts = prop::collection::vec((1u64..50, 0u64..200, any::<u32>(), any::<u32>()), 0..6);
+    parts.prop_map(|parts| {
+        let mut end = 0;
+        let ranges = parts.into_iter().map(|(gap, more, failed, acquired)| {
+            let first = end + gap;
+            end = first + more;
+            range(first, end, failed, acquired)
+        });
+        ranges.collect()
+    })
+}
+
 fn any_state() -> impl Strategy<Value = QueueState> {
     let block_parts = (
         0u64..50,
@@ -287,7 +336,8 @@ fn any_state() -> impl Strategy<Value = QueueState> {
     let blocks = prop::collection::vec(block_parts, 0..6);
     let bytes = || prop::collection::vec(any::<u8>(), 0..20);
     let notes = prop::collection::vec((bytes(), bytes()), 0..4);
-    (any::<u64>(), blocks, any::<[u32; 3]>(), notes).prop_map(|(id, parts, below, notes)| {
+    let parts = (any::<u64>(), blocks, any::<[u32; 3]>(), notes, any_attempts());
+    parts.prop_map(|(id, parts, below, notes, attempts)| {
         let mut end = 0;
         let blocks = parts.into_iter().map(|(gap, span, file, offset, settled, (a, b))| {
             let first_seq = end + gap;
@@ -312,7 +362,7 @@ fn any_state() -> impl Strategy<Value = QueueState> {
         let next_seq = end.max(u64::from(u32::MAX));
         let note = |(key, value): (Vec<u8>, Vec<u8>)| Note { key: key.into(), value: value.into() };
         let notes = notes.into_iter().map(note).collect();
-        QueueState { id: QueueId(id), next_seq, floor, covered, delivered_below, blocks, notes }
+        QueueState { id: QueueId(id), next_seq, floor, covered, delivered_below, blocks, notes, attempts }
     })
 }
 
@@ -327,7 +377,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(content in prop::collection::vec(any::<u8>(), 0..200), queues in 0u64..9) {
-        let mut bytes = b"PHCK\x03\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        let mut bytes = b"PHCK\x04\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
         bytes.extend_from_slice(&((HEADER + content.len() + TRAILER) as u64).to_le_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes.resize(HEADER, 0);

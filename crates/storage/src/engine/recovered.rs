@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use posthouse_model::attempts::AttemptRange;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Received};
 use posthouse_model::ids::{QueueId, Seq};
@@ -48,6 +49,8 @@ pub struct RecoveredQueue {
     pub notes: Vec<Note>,
     /// The live messages, in ascending order of `first_seq`, not overlapping; each chunk has at least one.
     pub chunks: Vec<RecoveredChunk>,
+    /// How often messages that came back have been handed out, in ascending order; some may be gone by now.
+    pub attempts: Vec<AttemptRange>,
 }
 
 /// A run of a queue's messages. What is in memory is also in the log: the owner hands it out in

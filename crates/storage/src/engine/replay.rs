@@ -5,12 +5,14 @@
 //! * Settles only ever set bits, so applying one twice changes nothing.
 //! * `next_seq` is past every number that any record names, also of messages that were never logged (transient
 //!   ones): a number is not used again while a record in the log may still speak of it.
+//! * Attempts only ever grow, and those of settled messages are forgotten.
 //! * Small runs of one queue are merged. When all that is in memory exceeds the budget it goes to segments at once,
 //!   so a log of any size is replayed in the same memory.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use posthouse_model::attempts::AttemptMap;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{ChunkBuilder, Records};
 use posthouse_model::ids::{QueueId, Seq};
@@ -57,6 +59,7 @@ struct Queue {
     memory: usize,
     chunks: VecDeque<RecoveredChunk>,
     open: Option<Open>,
+    attempts: AttemptMap,
 }
 
 /// A chunk that still grows.
@@ -94,6 +97,14 @@ impl<'a> Replay<'a> {
             LogRecord::Note { queue, key, value } => {
                 if let Some(queue) = self.known(queue) {
                     queue.note(key, value);
+                }
+            }
+            LogRecord::Attempts { queue, attempts } => {
+                if let Some(queue) = self.known(queue) {
+                    for range in attempts.iter().filter(|range| range.first <= range.last) {
+                        queue.next_seq = queue.next_seq.max(range.last.saturating_add(1));
+                        queue.attempts.raise(range);
+                    }
                 }
             }
             LogRecord::QueueDeleted { queue } => {
@@ -135,6 +146,7 @@ impl<'a> Replay<'a> {
                     covered: queue.covered,
                     notes: queue.notes.into_iter().map(|(key, value)| Note { key, value }).collect(),
                     chunks: queue.chunks.into(),
+                    attempts: queue.attempts.within(floor, Seq::MAX).collect(),
                 }
             })
             .collect()
@@ -249,6 +261,7 @@ fn adopt(segments: &SegmentStore, state: QueueState, damages: &mut Vec<StorageEr
         replayed_to: state.covered,
         covered: state.covered,
         notes: state.notes.into_iter().map(|note| (note.key, note.value)).collect(),
+        attempts: state.attempts.into_iter().collect(),
         ..Queue::default()
     };
     for block in state.blocks {
@@ -329,6 +342,9 @@ impl Queue {
     }
 
     fn settle(&mut self, from: Seq, to: Seq) {
+        if from < to {
+            self.attempts.forget(from, to - 1);
+        }
         let at = self.chunks.partition_point(|chunk| chunk.end() <= from);
         for chunk in self.chunks.iter_mut().skip(at).take_while(|chunk| chunk.first_seq < to) {
             chunk.settle(from, to);

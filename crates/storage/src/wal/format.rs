@@ -22,6 +22,7 @@
 //! 5 move           | messages u32 | targets u32 | ranges u32 | zero u32 | source queue u64
 //!                  | (queue u64, first seq u64) x targets | (first seq u64, last seq u64) x ranges | message records |
 //! 6 note           | queue u64 | key length u32 | key | value |
+//! 7 attempts       | queue u64 | (first seq u64, last seq u64, failed u32, acquired u32) x n |
 //! ```
 //!
 //! (There is no kind 3.)
@@ -40,8 +41,11 @@
 //!   Kind 5 is there from data directory format 3 on.
 //! * A note is something small that a queue's owner remembers beside the messages: the last value of a key counts, and
 //!   an empty one means that there is none. Kind 6 is there from data directory format 4 on.
+//! * Attempts say of messages that came back how often they have been handed out by then, and how often that failed. Said
+//!   twice, or in another order, the larger numbers count. Kind 7 is there from data directory format 5 on.
 //! * Flag 1 on a batch without records: the log was closed in good order there.
 
+use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
 use crate::fields::{crc_around, put, seal, u16_at, u32_at, u64_at};
@@ -68,6 +72,7 @@ pub(super) const KIND_SETTLE: u8 = 2;
 pub(super) const KIND_QUEUE_DELETED: u8 = 4;
 pub(super) const KIND_MOVE: u8 = 5;
 pub(super) const KIND_NOTE: u8 = 6;
+pub(super) const KIND_ATTEMPTS: u8 = 7;
 
 const FILE_MAGIC: &[u8; 8] = b"PHWALOG\n";
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"PHBT");
@@ -247,6 +252,13 @@ pub enum LogRecord<'a> {
         /// What; empty for nothing any more.
         value: &'a [u8],
     },
+    /// Messages of a queue came back.
+    Attempts {
+        /// The queue.
+        queue: QueueId,
+        /// How often each has been handed out by now.
+        attempts: Attempted<'a>,
+    },
     /// A queue and everything in it is gone. Its id is never used again.
     QueueDeleted {
         /// The queue.
@@ -299,6 +311,21 @@ impl<'a> Ranges<'a> {
     }
 }
 
+/// What is said of messages that came back.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Attempted<'a>(&'a [u8]);
+
+impl<'a> Attempted<'a> {
+    /// The ranges, in the order staged.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = AttemptRange> + use<'a> {
+        self.0.chunks_exact(24).map(|entry| AttemptRange {
+            first: u64_at(entry, 0),
+            last: u64_at(entry, 8),
+            attempts: Attempts { failed: u32_at(entry, 16), acquired: u32_at(entry, 20) },
+        })
+    }
+}
+
 impl<'a> LogRecord<'a> {
     /// Reads a record whose checksum was right; `None` when its kind is unknown or its body has the wrong form.
     pub(super) fn parse(record: &'a [u8]) -> Option<Self> {
@@ -322,6 +349,12 @@ impl<'a> LogRecord<'a> {
                     rest.split_at_checked((u32_at(fixed, 8) as usize).checked_mul(16)?)?;
                 let entered = Enqueue { count: u32_at(fixed, 0), targets, records };
                 Some(Self::Move { entered, source: QueueId(u64_at(fixed, 16)), ranges: Ranges(ranges) })
+            }
+            KIND_ATTEMPTS => {
+                let (queue, attempts) = body.split_at_checked(8)?;
+                let whole = attempts.len().is_multiple_of(24);
+                let queue = QueueId(u64_at(queue, 0));
+                whole.then_some(Self::Attempts { queue, attempts: Attempted(attempts) })
             }
             KIND_QUEUE_DELETED if body.len() == 8 => {
                 Some(Self::QueueDeleted { queue: QueueId(u64_at(body, 0)) })
@@ -413,6 +446,7 @@ mod tests {
             (KIND_MOVE, &[1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]),
             (KIND_NOTE, &[0; 11]),
             (KIND_NOTE, &[0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]),
+            (KIND_ATTEMPTS, &[0; 31]),
             (99, &[0; 8]),
         ] {
             assert_eq!(LogRecord::parse(&sealed(kind, body, 0, 0)), None, "kind {kind}");

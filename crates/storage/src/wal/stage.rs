@@ -5,12 +5,13 @@
 
 use std::sync::{Arc, MutexGuard};
 
+use posthouse_model::attempts::AttemptRange;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 
 use super::format::{
-    KIND_ENQUEUE, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES, record_header,
-    record_length, seal_record,
+    KIND_ATTEMPTS, KIND_ENQUEUE, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES,
+    record_header, record_length, seal_record,
 };
 use super::{Wal, lock};
 
@@ -356,6 +357,26 @@ impl<'a> Stage<'a> {
             staging.buffer.bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
             staging.buffer.bytes.extend_from_slice(key);
             staging.buffer.bytes.extend_from_slice(value);
+        })
+    }
+
+    /// Stages how often messages of `queue` that came back have been handed out, with a record for each run of ranges of
+    /// one level. May be written late, as [`Self::settle`].
+    ///
+    /// # Panics
+    /// When a record would reach 4 GiB.
+    pub fn attempts(&mut self, queue: QueueId, attempts: &[AttemptRange]) -> Lsn {
+        self.stage(|staging| {
+            for of_level in attempts.chunk_by(|a, b| level_of(a.first) == level_of(b.first)) {
+                let queue = queue.with_level_of(of_level[0].first);
+                staging.record(KIND_ATTEMPTS, 8 + 24 * of_level.len());
+                staging.buffer.bytes.extend_from_slice(&queue.0.to_le_bytes());
+                for range in of_level {
+                    staging.numbers([range.first, range.last]);
+                    staging.buffer.bytes.extend_from_slice(&range.attempts.failed.to_le_bytes());
+                    staging.buffer.bytes.extend_from_slice(&range.attempts.acquired.to_le_bytes());
+                }
+            }
         })
     }
 

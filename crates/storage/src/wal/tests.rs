@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use posthouse_model::attempts::AttemptRange;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::record;
@@ -69,6 +70,7 @@ enum Entry {
     Enqueue(Vec<(QueueId, Seq)>, u32, Vec<u8>),
     Settle(QueueId, Vec<(Seq, Seq)>),
     Note(QueueId, Vec<u8>, Vec<u8>),
+    Attempts(QueueId, Vec<AttemptRange>),
     Deleted(QueueId),
     Move(Box<Self>, Box<Self>),
 }
@@ -85,6 +87,7 @@ impl Entry {
             }
             LogRecord::Settle { queue, ranges } => Self::Settle(queue, ranges.iter().collect()),
             LogRecord::Note { queue, key, value } => Self::Note(queue, key.to_vec(), value.to_vec()),
+            LogRecord::Attempts { queue, attempts } => Self::Attempts(queue, attempts.iter().collect()),
             LogRecord::QueueDeleted { queue } => Self::Deleted(queue),
         }
     }
@@ -100,6 +103,7 @@ impl Entry {
             Self::Enqueue(targets, count, bytes) => stage.enqueue(targets, *count, Payload::Copy(bytes)),
             Self::Settle(queue, ranges) => stage.settle(*queue, ranges),
             Self::Note(queue, key, value) => stage.note(*queue, key, value),
+            Self::Attempts(queue, attempts) => stage.attempts(*queue, attempts),
             Self::Deleted(queue) => stage.queue_deleted(*queue),
             Self::Move(entered, left) => match (&**entered, &**left) {
                 (Self::Enqueue(targets, count, bytes), Self::Settle(source, ranges)) => {

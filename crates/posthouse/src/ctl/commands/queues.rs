@@ -40,9 +40,10 @@ pub(super) const COMMANDS: &[Command] = &[
                 "messages_maxlen",
                 "messages_expired",
                 "messages_rejected",
+                "messages_delivery_limit",
             ],
         },
-        about: "queues; memory is bytes, the last seven count since the start",
+        about: "queues; memory is bytes, the last ones count since the start",
         ..DONE
     },
     Command {

@@ -64,6 +64,7 @@ enum Command {
     Settle { queue: u64, skip: usize, count: usize },
     Move { from: u64, to: u64, skip: usize, count: usize },
     Note { queue: u64, key: u8, value: Option<u32> },
+    GiveBack { queue: u64, skip: usize, count: usize },
     Purge { queue: u64 },
     Delete { queue: u64 },
     Sync,
@@ -83,6 +84,8 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(from, to, skip, count)| Command::Move { from, to, skip, count }),
         3 => (queue.clone(), 0u8..3, proptest::option::of(any::<u32>()))
             .prop_map(|(queue, key, value)| Command::Note { queue, key, value }),
+        3 => (queue.clone(), 0usize..10, 1usize..30)
+            .prop_map(|(queue, skip, count)| Command::GiveBack { queue, skip, count }),
         1 => queue.clone().prop_map(|queue| Command::Purge { queue }),
         1 => queue.prop_map(|queue| Command::Delete { queue }),
         3 => Just(Command::Sync),
@@ -112,6 +115,7 @@ fn act(owner: &Owner, command: &Command) -> Result<(), StorageError> {
             owner.transfer(current(owner, from), current(owner, to), skip, count)
         }
         Command::Note { queue, key, value } => owner.note(current(owner, queue), key, value),
+        Command::GiveBack { queue, skip, count } => owner.give_back(current(owner, queue), skip, count),
         Command::Purge { queue } => owner.purge(current(owner, queue)),
         Command::Delete { queue } => owner.delete(current(owner, queue)),
         Command::Sync => owner.store.wal().sync()?,
@@ -201,7 +205,9 @@ fn script() -> Vec<Command> {
         commands.push(Command::Sync);
         commands.push(Command::Settle { queue: 0, skip: 2, count: 15 });
         commands.push(Command::Settle { queue: 1, skip: 0, count: 20 });
+        commands.push(Command::GiveBack { queue: 0, skip: 3, count: 5 });
         commands.push(Command::Checkpoint);
+        commands.push(Command::GiveBack { queue: 1, skip: 0, count: 9 });
         commands.push(Command::Settle { queue: 2, skip: 1, count: 9 });
         commands.push(Command::Checkpoint);
     }

@@ -8,6 +8,7 @@ use super::*;
 use crate::checkpoint::{BlockRef, Note, QueueState};
 use crate::segment::Location;
 use crate::wal::Payload;
+use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
@@ -19,6 +20,20 @@ pub(super) struct Message {
     settled: Option<Lsn>,
     /// Where it was moved to, by the record that ends here; it is settled for this reason only when the log has that.
     moved: Option<(QueueId, Seq, Lsn)>,
+    /// How often it had come back when it was recovered, and the ends of the records that told of it since.
+    came_back: (u32, Vec<Lsn>),
+}
+
+impl Message {
+    fn new(nonce: u64, enqueued: Lsn) -> Self {
+        Self { nonce, enqueued, settled: None, moved: None, came_back: (0, Vec::new()) }
+    }
+
+    /// How often it came back, by what is durable.
+    fn attempts(&self, durable: Lsn) -> u32 {
+        let (before, told) = &self.came_back;
+        before + told.iter().filter(|&&lsn| lsn <= durable).count() as u32
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +74,10 @@ fn body(queue: QueueId, seq: Seq, nonce: u64, bytes: usize) -> Vec<u8> {
     let mut body = format!("{nonce}/{queue}/{seq}/").into_bytes();
     body.resize(body.len().max(bytes), b'.');
     body
+}
+
+fn attempted(seq: Seq, times: u32) -> AttemptRange {
+    AttemptRange { first: seq, last: seq, attempts: Attempts { failed: times, acquired: times } }
 }
 
 impl Owner {
@@ -116,8 +135,7 @@ impl Owner {
             let source = Source::Memory(Arc::clone(&chunk));
             queue.chunks.push(OwnerChunk { first_seq, lsn, source, settled });
             for i in 0..u64::from(count) {
-                let message = Message { nonce: *nonce + i, enqueued: lsn, settled: None, moved: None };
-                queue.messages.insert(first_seq + i, message);
+                queue.messages.insert(first_seq + i, Message::new(*nonce + i, lsn));
             }
         }
         *nonce += u64::from(count);
@@ -150,7 +168,7 @@ impl Owner {
         let (settled, source) = (SeqBitmap::new(moved), Source::Memory(chunk));
         queue.chunks.push(OwnerChunk { first_seq, lsn, source, settled });
         for i in 0..u64::from(moved) {
-            let message = Message { nonce: *nonce + i, enqueued: lsn, settled: None, moved: None };
+            let message = Message::new(*nonce + i, lsn);
             queue.messages.insert(first_seq + i, message);
         }
         *nonce += u64::from(moved);
@@ -198,6 +216,23 @@ impl Owner {
         let bytes = value.map(|value| value.to_le_bytes().to_vec()).unwrap_or_default();
         let lsn = stage.note(QueueId(id), &[key], &bytes);
         queues.entry(QueueId(id)).or_default().notes.entry(key).or_default().push((lsn, value));
+    }
+
+    /// Up to `count` unsettled messages from the `skip`th on come back.
+    pub(super) fn give_back(&self, id: u64, skip: usize, count: usize) {
+        let mut queues = self.queues.lock().unwrap();
+        let Some(queue) = queues.get_mut(&QueueId(id)) else { return };
+        let open = queue.messages.iter_mut().filter(|(_, m)| m.settled.is_none() && m.moved.is_none());
+        let mut given_back: Vec<_> = open.skip(skip).take(count).collect();
+        if given_back.is_empty() {
+            return;
+        }
+        let attempts: Vec<_> = given_back
+            .iter()
+            .map(|(seq, message)| attempted(**seq, message.attempts(Lsn::MAX) + 1))
+            .collect();
+        let lsn = self.store.wal().stage().attempts(QueueId(id), &attempts);
+        given_back.iter_mut().for_each(|(_, message)| message.came_back.1.push(lsn));
     }
 
     pub(super) fn purge(&self, id: u64) {
@@ -264,7 +299,11 @@ impl Owner {
                     let text = String::from_utf8_lossy(record.body()).into_owned();
                     let nonce = text.split('/').next().unwrap().parse().unwrap();
                     let seq = chunk.first_seq + u64::from(record.delta());
-                    messages.insert(seq, Message { nonce, enqueued: 0, settled: None, moved: None });
+                    let attempts =
+                        queue.attempts.iter().find(|range| (range.first..=range.last).contains(&seq));
+                    let before = attempts.map_or(0, |range| range.attempts.failed);
+                    messages
+                        .insert(seq, Message { came_back: (before, Vec::new()), ..Message::new(nonce, 0) });
                 }
             }
             assert_eq!(live, chunk.live(), "each number is a record or settled: {queue:?}");
@@ -287,6 +326,9 @@ impl Owner {
                 let was = known.messages.get(seq).unwrap_or_else(|| panic!("{id}/{seq} was invented"));
                 assert_eq!(was.nonce, message.nonce, "{id}/{seq} has another body");
                 assert!(was.settled.is_none_or(|lsn| lsn > durable), "{id}/{seq} came back: {was:?}");
+                let (least, most) = (was.attempts(durable), was.attempts(Lsn::MAX));
+                let found = message.attempts(0);
+                assert!((least..=most).contains(&found), "{id}/{seq}: {found} attempts of {was:?}");
             }
         }
         for (id, queue) in &*before {
@@ -418,7 +460,19 @@ impl QueueOwner for Owner {
             let note =
                 |(key, value): (u8, u32)| Note { key: [key].into(), value: value.to_le_bytes().into() };
             let notes = last.map(note).collect();
-            sink(QueueState { id, next_seq, floor: first, covered, delivered_below, blocks, notes });
+            let open = queue.messages.iter().filter(|(_, message)| message.settled.is_none());
+            let attempts = open.map(|(&seq, message)| attempted(seq, message.attempts(Lsn::MAX)));
+            let attempts = attempts.filter(|range| range.attempts.failed > 0);
+            sink(QueueState {
+                id,
+                next_seq,
+                floor: first,
+                covered,
+                delivered_below,
+                blocks,
+                notes,
+                attempts: attempts.collect(),
+            });
         }
     }
 }

@@ -2,6 +2,11 @@
 //! next.
 
 use super::*;
+use posthouse_model::attempts::{AttemptRange, Attempts};
+
+fn attempted(((first, last), [failed, acquired]): ((u64, u64), [u32; 2])) -> AttemptRange {
+    AttemptRange { first, last, attempts: Attempts { failed, acquired } }
+}
 
 fn entry() -> impl Strategy<Value = Entry> {
     let targets = prop::collection::vec((0..5u64, 0..1000u64), 0..4);
@@ -12,6 +17,8 @@ fn entry() -> impl Strategy<Value = Entry> {
         }),
         2 => (0..5u64, prop::collection::vec((0..100u64, 0..100u64), 1..5))
             .prop_map(|(queue, ranges)| Entry::Settle(QueueId(queue), ranges)),
+        1 => (0..5u64, prop::collection::vec(((0..1000u64, 0..1000u64), any::<[u32; 2]>()), 1..5))
+            .prop_map(|(queue, ranges)| Entry::Attempts(QueueId(queue), ranges.into_iter().map(attempted).collect())),
         1 => (0..5u64).prop_map(|queue| Entry::Deleted(QueueId(queue))),
         1 => (1..4u32, 0..1500usize, 0..100u64).prop_map(|(count, body, first)| {
             let entered = Entry::Enqueue(vec![(QueueId(1), first)], count, messages(count, body));

@@ -48,4 +48,21 @@ async function deliveryLimit() {
   await connection.close();
 }
 
-await run([singleActiveConsumer, deliveryLimit]);
+// A consumer's own time limit: amqplib tells of the cancellation with a message that is null.
+async function consumerTimeout() {
+  const connection = await amqp.connect(URI);
+  const channel = await connection.createChannel();
+  const { queue } = await channel.assertQueue("", { exclusive: true });
+  const got = [];
+  await channel.consume(queue, (message) => got.push(message), { arguments: { "x-consumer-timeout": 300 } });
+  channel.sendToQueue(queue, Buffer.from("job"));
+  await until(() => got.length === 2, "the delivery and the cancellation");
+  assert.equal(got[1], null);
+  channel.ack(got[0]);
+  const again = await channel.get(queue);
+  assert.deepEqual([again.content.toString(), again.fields.redelivered], ["job", true]);
+  channel.ack(again);
+  await connection.close();
+}
+
+await run([singleActiveConsumer, deliveryLimit, consumerTimeout]);

@@ -26,6 +26,29 @@ def single_active_consumer():
         opened.queue_delete(queue)
 
 
+def consumer_timeout():
+    """A consumer that sits on a message is cancelled; another one gets it, and the first may be late with its ack."""
+    with channel() as slow, channel() as quick:
+        queue = checks.name("consumer-timeout")
+        slow.queue_declare(queue, durable=True, arguments={"x-consumer-timeout": 300})
+        held, cancelled, got = [], [], []
+        slow.add_on_cancel_callback(lambda frame: cancelled.append(frame.method.consumer_tag))
+        tag = slow.basic_consume(queue, lambda _, method, __, content: held.append(method.delivery_tag))
+        slow.basic_publish("", queue, b"job")
+        checks.until(lambda: slow.connection.process_data_events(0.02) or cancelled, "the cancellation")
+        checks.equal(cancelled, [tag], "the cancelled consumer")
+
+        def work(_, method, __, content):
+            got.append((content, method.redelivered))
+            quick.basic_ack(method.delivery_tag)
+
+        quick.basic_consume(queue, work)
+        checks.until(lambda: quick.connection.process_data_events(0.02) or got, "the job")
+        checks.equal(got, [(b"job", True)], "the job's second delivery")
+        slow.basic_ack(held[0])
+        slow.queue_delete(queue)
+
+
 def delivery_limit():
     """A message that is rejected again and again leaves; the others are worked off."""
     with channel() as opened:
@@ -53,4 +76,4 @@ def delivery_limit():
         opened.queue_delete(queue)
 
 
-checks.run(single_active_consumer, delivery_limit)
+checks.run(single_active_consumer, consumer_timeout, delivery_limit)

@@ -97,6 +97,7 @@ fn a_lost_connection_counts_and_one_that_an_operator_closes_does_not() {
     let arguments = table([("x-delivery-limit", FieldValue::I32(9))]);
     peer.declare(1, &Queue { arguments, ..Queue::named("q") });
     peer.publish(1, "", "q", "x");
+    peer.await_counts(1, "q", (1, 0));
     let mut lost = broker.peer();
     lost.get(1, "q", false).unwrap();
     drop(lost);

@@ -5,6 +5,7 @@
 mod bindings;
 mod channels;
 mod confirms;
+mod consumer_timeout;
 mod consuming;
 mod dead_letters;
 mod declared_exchanges;

@@ -83,3 +83,16 @@ def delivery_limit_of_a_classic_queue(c):
 @conversation
 def delivery_limit_of_wrong_type(c):
     refused(c, x_delivery_limit="few")
+
+
+@conversation
+def consumer_timeout_of_a_classic_queue(c):
+    refused(c, x_consumer_timeout=60000)
+
+
+@conversation
+def consumer_timeout_of_a_consumer(c):
+    channel = c.open()
+    queue = c.q()
+    channel.call("queue.declare", queue=queue)
+    channel.call("basic.consume", queue=queue, consumer_tag="t", arguments={"x-consumer-timeout": 60000})

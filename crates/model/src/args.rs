@@ -5,14 +5,13 @@
 
 use crate::errors::{self, Resource, Shown};
 use crate::field::{FieldTable, FieldValue};
-use crate::queue_settings::{MAX_TTL_MS, QueueSettings, SETTINGS};
+use crate::queue_settings::{self, MAX_TTL_MS, QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 use crate::stream_args::check_group_size;
 
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
-const OF_OTHER_QUEUE_TYPES: [&str; 13] = [
+const OF_OTHER_QUEUE_TYPES: [&str; 12] = [
     "x-consumer-disconnected-timeout",
-    "x-consumer-timeout",
     "x-delayed-retry-max",
     "x-delayed-retry-min",
     "x-delayed-retry-type",
@@ -27,8 +26,8 @@ const OF_OTHER_QUEUE_TYPES: [&str; 13] = [
 ];
 
 /// Arguments of consumers that RabbitMQ knows for quorum queues or streams only.
-const OF_OTHER_QUEUE_TYPES_CONSUMERS: [&str; 4] =
-    ["x-consumer-timeout", "x-stream-filter", "x-stream-match-unfiltered", "x-stream-offset"];
+const OF_OTHER_QUEUE_TYPES_CONSUMERS: [&str; 3] =
+    ["x-stream-filter", "x-stream-match-unfiltered", "x-stream-offset"];
 
 /// Arguments that two declarations of one classic queue must agree on, next to [`SETTINGS`].
 const COMPARED_FOR_QUEUES: [&str; 4] =
@@ -79,6 +78,8 @@ pub struct QueueArguments {
 pub struct ConsumerArguments {
     /// Consumers of a higher priority are served first; 0 unless the client says otherwise.
     pub priority: i64,
+    /// `x-consumer-timeout`: milliseconds it has to acknowledge a delivery, whatever its queue says.
+    pub timeout_ms: Option<u64>,
     /// As the client sent them, to be shown.
     pub table: FieldTable,
 }
@@ -185,8 +186,8 @@ impl QueueArguments {
 }
 
 impl ConsumerArguments {
-    /// Reads the arguments of a consumer of `queue`: 406 for a priority that is no integer and for arguments of
-    /// other queue types.
+    /// Reads the arguments of a consumer of `queue`: 406 for a priority or a timeout that makes no sense, and for
+    /// arguments of other queue types.
     pub fn parse(table: FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
         for (name, _) in &table.0 {
             if OF_OTHER_QUEUE_TYPES_CONSUMERS.contains(&name.as_str()) {
@@ -199,7 +200,10 @@ impl ConsumerArguments {
                 .as_int()
                 .ok_or_else(|| errors::invalid_argument("x-priority", queue, &expected_integer(value)))?,
         };
-        Ok(Self { priority, table })
+        let timeout = table.get("x-consumer-timeout").map(queue_settings::timeout).transpose();
+        let timeout_ms =
+            timeout.map_err(|reason| errors::invalid_argument("x-consumer-timeout", queue, &reason))?;
+        Ok(Self { priority, timeout_ms, table })
     }
 }
 
@@ -347,6 +351,11 @@ mod tests {
         assert_eq!(
             parse("x-stream-offset", text("first")).unwrap_err(),
             errors::argument_of_other_queue_type("x-stream-offset", QueueKind::Classic, Q)
+        );
+        assert_eq!(parse("x-consumer-timeout", FieldValue::I32(500)).unwrap().timeout_ms, Some(500));
+        assert_eq!(
+            parse("x-consumer-timeout", FieldValue::I32(0)).unwrap_err().text,
+            "invalid arg 'x-consumer-timeout' for queue 'q' in vhost '/': {value_zero,0}"
         );
         assert!(parse("x-cancel-on-ha-failover", FieldValue::Bool(true)).is_ok());
     }

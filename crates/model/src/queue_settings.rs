@@ -104,10 +104,12 @@ pub struct QueueSettings {
     pub delivery_limit: Option<u64>,
     /// The same where nobody says.
     pub default_delivery_limit: Option<u64>,
+    /// `x-consumer-timeout`: milliseconds after which a delivery that was not acknowledged comes back, at least 1.
+    pub consumer_timeout_ms: Option<u64>,
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 14] = [
+pub const SETTINGS: [&str; 15] = [
     "x-message-ttl",
     "x-expires",
     "x-max-length",
@@ -122,6 +124,7 @@ pub const SETTINGS: [&str; 14] = [
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
     "x-delivery-limit",
+    "x-consumer-timeout",
 ];
 
 /// The settings that only streams have.
@@ -208,6 +211,7 @@ impl QueueSettings {
                 .dead_letter_routing_key
                 .or_else(|| policy.dead_letter_routing_key.clone()),
             dead_letter_strategy: self.dead_letter_strategy.or(policy.dead_letter_strategy),
+            consumer_timeout_ms: smaller(self.consumer_timeout_ms, policy.consumer_timeout_ms),
             delivery_limit: smaller(self.delivery_limit, policy.delivery_limit.map(limit)),
             ..self
         }
@@ -244,10 +248,7 @@ impl QueueSettings {
     pub(crate) fn set(&mut self, name: &str, value: &FieldValue) -> Result<(), String> {
         match name {
             "x-message-ttl" => self.message_ttl_ms = Some(time_to_live(value)?),
-            "x-expires" => match time_to_live(value)? {
-                0 => return Err("{value_zero,0}".to_owned()),
-                expires_ms => self.expires_ms = Some(expires_ms),
-            },
+            "x-expires" => self.expires_ms = Some(timeout(value)?),
             "x-max-length" => self.max_length = Some(not_negative(value)?),
             "x-max-length-bytes" => self.max_length_bytes = Some(not_negative(value)?),
             "x-overflow" => {
@@ -259,6 +260,7 @@ impl QueueSettings {
                 self.max_age_ms = Some(age.ok_or_else(|| "invalid_max_age".to_owned())?);
             }
             "x-stream-max-segment-size-bytes" => self.segment_bytes = Some(not_negative(value)?),
+            "x-consumer-timeout" => self.consumer_timeout_ms = Some(timeout(value)?),
             "x-delivery-limit" => self.delivery_limit = Some(limit(integer(value)?)),
             "x-single-active-consumer" => self.single_active_consumer = boolean(value)?,
             "x-durability" => {
@@ -306,6 +308,14 @@ fn short_name(bytes: &[u8]) -> Result<Name, String> {
 
 fn integer(value: &FieldValue) -> Result<i64, String> {
     value.as_int().ok_or_else(|| format!("\"expected integer, got {}\"", value.type_name()))
+}
+
+/// A time in milliseconds that is no time at all when it is 0.
+pub(crate) fn timeout(value: &FieldValue) -> Result<u64, String> {
+    match time_to_live(value)? {
+        0 => Err("{value_zero,0}".to_owned()),
+        ms => Ok(ms),
+    }
 }
 
 /// A limit of which a negative value means that there is none.
@@ -428,6 +438,10 @@ mod tests {
                 "\"expected 'strict' or 'weighted', got 'fair'\"",
             ),
             ("x-overflow-priority", FieldValue::string(""), "\"expected 'lowest' or 'highest', got ''\""),
+            ("x-consumer-timeout", FieldValue::I32(0), "{value_zero,0}"),
+            ("x-consumer-timeout", FieldValue::I32(-1), "{value_negative,-1}"),
+            ("x-consumer-timeout", FieldValue::I64(1 << 40), "{value_too_large,1099511627776}"),
+            ("x-consumer-timeout", FieldValue::string("1s"), "\"expected integer, got longstr\""),
             ("x-delivery-limit", FieldValue::string("3"), "\"expected integer, got longstr\""),
         ] {
             assert_eq!(text(name, value), invalid(name, reason));

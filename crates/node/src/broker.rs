@@ -23,6 +23,7 @@ use serde_json::Value;
 use crate::alarms::Alarms;
 use crate::connections::{ConnectionInfo, Connections};
 use crate::dead_letters::DeadLetters;
+use crate::deadlines::Deadlines;
 use crate::events::{self, Events};
 use crate::metadata::VhostMetadata;
 use crate::positions::Positions;
@@ -100,6 +101,7 @@ pub struct Broker {
     vhosts: RwLock<HashMap<Name, Arc<VirtualHost>, foldhash::quality::RandomState>>,
     connections: Connections,
     alarms: Alarms,
+    deadlines: Deadlines,
     memory: Arc<MemoryUse>,
     meta_applied: AtomicU64,
     consumer_ids: AtomicU64,
@@ -144,6 +146,7 @@ impl Broker {
             vhosts: RwLock::default(),
             connections: Connections::default(),
             alarms: Alarms::default(),
+            deadlines: Deadlines::default(),
             memory: Arc::default(),
             meta_applied: AtomicU64::new(0),
             consumer_ids: AtomicU64::new(0),
@@ -172,6 +175,11 @@ impl Broker {
     /// Who is connected.
     pub fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// When deliveries must have been acknowledged.
+    pub fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
     }
 
     /// Bytes of memory that messages take.

@@ -17,6 +17,15 @@ use crate::{expiry, residency};
 /// Inclusive ranges of message numbers.
 pub type Ranges = [(Seq, Seq)];
 
+/// How a taking ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// Why it did.
+    pub end: TakeEnd,
+    /// Milliseconds the queue gives a consumer to acknowledge what was taken, if it does.
+    pub timeout_ms: Option<u64>,
+}
+
 /// Takes messages for a consumer, appending to `runs`; `no_ack` settles them at once.
 pub fn take(
     broker: &Broker,
@@ -25,17 +34,18 @@ pub fn take(
     limits: Limits,
     no_ack: bool,
     runs: &mut Vec<Run>,
-) -> TakeEnd {
+) -> Taken {
     let from = runs.len();
     let mut wakes = Vec::new();
     let mut state = expiry::lock_current(broker, queue);
+    let timeout_ms = state.machine.consumer_timeout_ms();
     if state.deleted {
-        return TakeEnd::Parked;
+        return Taken { end: TakeEnd::Parked, timeout_ms };
     }
     let (end, settled) = state.machine.take(consumer, limits, no_ack, runs, &mut wakes);
     after_take(broker, queue, state, end, &runs[from..], no_ack && settled.persistent);
     wake_all(&mut wakes);
-    end
+    Taken { end, timeout_ms }
 }
 
 /// Takes one message for `basic.get`, and how many are left; `None` for the run when there is none, and

@@ -8,6 +8,7 @@ pub mod browse;
 pub mod clock;
 pub mod connections;
 pub mod dead_letters;
+pub mod deadlines;
 pub mod declare;
 pub mod definitions;
 pub mod deliver;

@@ -161,6 +161,13 @@ impl QueueHandle {
     }
 }
 
+impl QueueHandle {
+    /// Milliseconds the queue gives a consumer to acknowledge a delivery, if it does.
+    pub fn consumer_timeout_ms(&self) -> Option<u64> {
+        self.lock().machine.consumer_timeout_ms()
+    }
+}
+
 impl Drop for QueueHandle {
     fn drop(&mut self) {
         let noted = self.state.get_mut().map_or_else(|e| e.into_inner().memory_noted, |s| s.memory_noted);

@@ -70,6 +70,8 @@ pub struct ConsumerReport {
     pub ack_required: bool,
     /// How many may be outstanding; 0 for any number.
     pub prefetch: u16,
+    /// Milliseconds it has to acknowledge a delivery, where it says so itself.
+    pub timeout_ms: Option<u64>,
     /// As the client sent them.
     pub arguments: FieldTable,
 }

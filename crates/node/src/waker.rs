@@ -21,6 +21,8 @@ pub struct Inbox {
     pub room: bool,
     /// A memory or disk alarm was raised or cleared.
     pub alarms_changed: bool,
+    /// Deliveries may not have been acknowledged in time.
+    pub overdue: bool,
     /// The connection is to be closed by the broker.
     pub close: Option<ReplyError>,
     /// Listings that want to know what the session holds.
@@ -55,6 +57,7 @@ impl SessionWaker {
         into.synced = false;
         into.room = false;
         into.alarms_changed = false;
+        into.overdue = false;
         into.close = None;
         into.asked.clear();
         std::mem::swap(into, &mut self.lock());
@@ -83,6 +86,11 @@ impl SessionWaker {
     /// A memory or disk alarm was raised or cleared.
     pub fn alarms_changed(&self) {
         self.post(|inbox| inbox.alarms_changed = true);
+    }
+
+    /// Deliveries may not have been acknowledged in time.
+    pub fn overdue(&self) {
+        self.post(|inbox| inbox.overdue = true);
     }
 
     /// The connection is to be closed.

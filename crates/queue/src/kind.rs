@@ -70,6 +70,14 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         }
     }
 
+    /// Milliseconds a delivery may take; none where they may take any time, as those of a stream.
+    pub fn consumer_timeout_ms(&self) -> Option<u64> {
+        match self {
+            Self::Classic(queue) => queue.settings().consumer_timeout_ms,
+            Self::Stream(_) => None,
+        }
+    }
+
     /// Changes what the queue is to do, with effect on what is in it.
     pub fn set_settings(&mut self, settings: QueueSettings) {
         match self {

@@ -50,6 +50,8 @@ pub struct QueuePolicy {
     pub dead_letter_routing_key: Option<Name>,
     /// What becomes of those that have nowhere to go; the argument wins.
     pub dead_letter_strategy: Option<DeadLetterStrategy>,
+    /// Milliseconds a delivery may take, at least 1; the shorter of this and the argument counts.
+    pub consumer_timeout_ms: Option<u64>,
     /// How often a message may come back, negative for any number; the smaller of this and the argument counts.
     pub delivery_limit: Option<i64>,
     /// Milliseconds that a stream keeps a message at least; the shorter of this and the argument counts.
@@ -95,6 +97,13 @@ const KEYS: &[Key] = &[
         stricter: Stricter::Operators,
         set: |to, value| put(&mut to.exchange.alternate_exchange, name(value)),
         problem: "is not a valid alternate exchange name",
+    },
+    Key {
+        name: "consumer-timeout",
+        operator: false,
+        stricter: Stricter::Smaller,
+        set: |to, value| put(&mut to.queue.consumer_timeout_ms, number(value, 1, MAX_TTL_MS)),
+        problem: "is not a valid consumer timeout",
     },
     Key {
         name: "dead-letter-exchange",
@@ -223,7 +232,6 @@ const KEYS: &[Key] = &[
 /// Keys that RabbitMQ carries out and this broker does not yet.
 const NOT_SUPPORTED: &[&str] = &[
     "consumer-disconnected-timeout",
-    "consumer-timeout",
     "delayed-retry-max",
     "delayed-retry-min",
     "delayed-retry-type",

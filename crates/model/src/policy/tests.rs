@@ -75,7 +75,7 @@ fn definitions_become_typed() {
         "dead-letter-strategy": "at-least-once",
         "delivery-limit": -1, "queue-mode": "lazy", "queue-version": 2, "queue-leader-locator": "balanced",
         "max-age": "1m", "stream-max-segment-size-bytes": 4, "durability": "relaxed",
-        "priority-order": "weighted", "overflow-priority": "highest",
+        "consumer-timeout": 5, "priority-order": "weighted", "overflow-priority": "highest",
     })));
     let expected = PolicySettings {
         exchange: ExchangePolicy { alternate_exchange: Name::new("ae").ok() },
@@ -88,6 +88,7 @@ fn definitions_become_typed() {
             dead_letter_exchange: Name::new("").ok(),
             dead_letter_routing_key: Name::new("k").ok(),
             dead_letter_strategy: Some(DeadLetterStrategy::AtLeastOnce),
+            consumer_timeout_ms: Some(5),
             delivery_limit: Some(-1),
             max_age_ms: Some(60_000),
             segment_bytes: Some(4),

@@ -72,6 +72,8 @@ pub struct ConsumerRow {
     pub exclusive: bool,
     /// `x-priority`
     pub priority: i64,
+    /// Milliseconds it has to acknowledge a delivery; none for any time.
+    pub consumer_timeout: Option<u64>,
     /// As the client sent them.
     pub arguments: Value,
     /// Its number, unique while the broker runs.
@@ -125,7 +127,8 @@ pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
         for (id, consumer) in consumers {
             let Some((info, report)) = reports.remove(&id) else { continue };
             let activity = state.machine.activity(id);
-            let ConsumerReport { channel, tag, ack_required, prefetch, arguments, .. } = report;
+            let ConsumerReport { channel, tag, ack_required, prefetch, timeout_ms, arguments, .. } = report;
+            let timeout_ms = timeout_ms.or_else(|| state.machine.consumer_timeout_ms());
             rows.push(ConsumerRow {
                 queue_name: queue.definition.name.to_string(),
                 channel_pid: channel_pid(&info, channel),
@@ -138,6 +141,7 @@ pub fn consumers(broker: &Broker, vhost: &str) -> Result<Vec<ConsumerRow>> {
                 activity_status: activity.name(),
                 exclusive: consumer.exclusive,
                 priority: consumer.priority,
+                consumer_timeout: timeout_ms.filter(|_| ack_required),
                 arguments: table_value(&arguments),
                 consumer: id,
                 vhost: vhost.name().to_string(),

@@ -117,6 +117,7 @@ pub(super) fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
         while let Some(broker) = broker.upgrade() {
             broker.watch(broker.store().free_space());
             residency::relieve(&broker);
+            broker.deadlines().look();
             stored.look(&broker, WATCH_PERIOD);
             if retained.elapsed() >= streams::RETENTION_PERIOD {
                 retained = Instant::now();

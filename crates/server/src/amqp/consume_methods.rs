@@ -76,13 +76,15 @@ impl Session {
         let slot = self.consumers.next_slot();
         let waker = ConsumerWaker::new(self.waker.clone(), slot, number, tag.clone());
         let mut is_named = false;
+        let mut timeout_ms = None;
         if queue.is_stream {
             let identity = (id, waker);
             is_named =
                 self.add_stream_consumer(number, &queue, *no_ack, arguments, consumer_tag, identity)?;
         } else {
-            let priority = ConsumerArguments::parse(arguments.clone(), resource)?.priority;
-            self.broker.add_consumer(&queue, id, waker, priority, *exclusive)?;
+            let arguments = ConsumerArguments::parse(arguments.clone(), resource)?;
+            self.broker.add_consumer(&queue, id, waker, arguments.priority, *exclusive)?;
+            timeout_ms = arguments.timeout_ms;
         }
         let Some(channel) = self.channel(number) else { return Ok(()) };
         channel.tags.insert(tag.clone(), slot);
@@ -90,6 +92,7 @@ impl Session {
         let mut consumer =
             Consumer::new(id, number, tag.clone(), queue, *no_ack, prefetch, arguments.clone());
         consumer.is_named = is_named;
+        consumer.timeout_ms = timeout_ms;
         self.tell_consumer_created(&consumer, *exclusive);
         self.consumers.insert(consumer);
         if !nowait {
@@ -138,7 +141,7 @@ impl Session {
         }
     }
 
-    fn end_consumer(&mut self, slot: u32) -> Option<Box<Consumer>> {
+    pub(crate) fn end_consumer(&mut self, slot: u32) -> Option<Box<Consumer>> {
         let consumer = self.consumers.remove(slot)?;
         self.tell_consumer_deleted(&consumer);
         let vhost = self.peer.vhost.clone();
@@ -191,9 +194,14 @@ impl Session {
             return Ok(());
         };
         if !multiple {
-            let run = channel.unacked.take_one(tag).ok_or_else(|| errors::unknown_delivery_tag(tag))?;
-            self.settle_run(number, run, verdict);
-            return Ok(());
+            return match channel.unacked.take_one(tag) {
+                Some(run) => {
+                    self.settle_run(number, run, verdict);
+                    Ok(())
+                }
+                None if channel.unacked.settle_overdue(tag) => Ok(()),
+                None => Err(errors::unknown_delivery_tag(tag)),
+            };
         }
         let mut runs = std::mem::take(&mut self.acked);
         let found = channel.unacked.take_through(tag, |run| runs.push(run));

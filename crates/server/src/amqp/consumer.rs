@@ -26,6 +26,8 @@ pub(crate) struct Consumer {
     pub no_ack: bool,
     /// How many deliveries may be outstanding; 0 for any number.
     pub prefetch: u16,
+    /// Milliseconds it has to acknowledge a delivery, where it says so itself.
+    pub timeout_ms: Option<u64>,
     /// As the client sent them, to be shown.
     pub arguments: FieldTable,
     /// Its stream stores its offset.
@@ -58,6 +60,7 @@ impl Consumer {
             queue,
             no_ack,
             prefetch,
+            timeout_ms: None,
             arguments,
             is_named: false,
             unacked: 0,

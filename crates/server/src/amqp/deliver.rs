@@ -7,7 +7,8 @@ use posthouse_amqp::frame::END;
 use posthouse_model::attempts::Attempts;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::record::Record;
-use posthouse_node::deliver;
+use posthouse_node::deadlines::{NEVER_MS, due_ms, now_ms};
+use posthouse_node::deliver::{self, Taken};
 use posthouse_queue::machine::{Limits, Run, TakeEnd};
 
 use super::attempts::with_attempts;
@@ -62,7 +63,10 @@ impl Session {
         }
         consumer.blocked = false;
         let limits = Limits { messages, bytes };
-        let end = deliver::take(&self.broker, &consumer.queue, consumer.id, limits, consumer.no_ack, runs);
+        let Taken { end, timeout_ms } =
+            deliver::take(&self.broker, &consumer.queue, consumer.id, limits, consumer.no_ack, runs);
+        let timeout_ms = consumer.timeout_ms.or(timeout_ms).filter(|_| !consumer.no_ack && !runs.is_empty());
+        let due_ms = timeout_ms.map_or(NEVER_MS, |timeout_ms| due_ms(now_ms(), timeout_ms));
         for run in runs.iter() {
             let first_tag = channel.unacked.next_tags(run.count);
             if consumer.queue.is_stream {
@@ -79,9 +83,11 @@ impl Session {
                     first_seq: run.first_seq,
                     queue: consumer.queue.clone(),
                     consumer: Some(slot),
+                    due_ms,
                 });
             }
         }
+        self.await_deadline(due_ms);
         if end == TakeEnd::Limit {
             // Without credit the next turn tells the queue so.
             self.consumers.list(slot);

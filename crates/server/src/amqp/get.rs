@@ -5,6 +5,7 @@ use posthouse_amqp::deliver::GetOk;
 use posthouse_amqp::method::Method;
 use posthouse_model::errors::{self, Permission, Resource, ResourceKind};
 use posthouse_model::reply::ReplyError;
+use posthouse_node::deadlines::NEVER_MS;
 use posthouse_node::deliver;
 use posthouse_queue::machine::{Run, TakeEnd};
 
@@ -45,6 +46,8 @@ impl Session {
         if self.peer.vhost.is_traced() {
             self.trace_deliveries(number, &queue, std::slice::from_ref(&run));
         }
+        let due_ms = if no_ack { NEVER_MS } else { self.due(queue.consumer_timeout_ms()) };
+        self.await_deadline(due_ms);
         let Some(channel) = self.channel(number) else { return Ok(()) };
         let delivery_tag = channel.unacked.next_tags(1);
         if !no_ack {
@@ -54,6 +57,7 @@ impl Session {
                 first_seq: run.first_seq,
                 queue,
                 consumer: None,
+                due_ms,
             });
         }
         self.write_get_ok(number, &run, delivery_tag, left);

@@ -9,6 +9,7 @@ mod confirms;
 pub(crate) mod connection;
 mod consume_methods;
 mod consumer;
+mod deadlines;
 mod deliver;
 mod events;
 mod exchange_methods;

@@ -42,6 +42,7 @@ fn consumer_report(consumer: &Consumer) -> ConsumerReport {
         channel: consumer.channel,
         tag: consumer.tag.to_string(),
         ack_required: !consumer.no_ack,
+        timeout_ms: consumer.timeout_ms,
         prefetch: if consumer.no_ack { 0 } else { consumer.prefetch },
         arguments: consumer.arguments.clone(),
     }

@@ -14,6 +14,7 @@ use posthouse_model::errors;
 use posthouse_model::reply::{ReplyCode, ReplyError, Scope};
 use posthouse_node::broker::Broker;
 use posthouse_node::connections::{ConnectionInfo, Place};
+use posthouse_node::deadlines::NEVER_MS;
 use posthouse_node::declare::DeleteIf;
 use posthouse_node::draws::Draws;
 use posthouse_node::positions::{Awaited, Positions};
@@ -121,6 +122,8 @@ pub(crate) struct Session {
     pub(crate) throttled: bool,
     /// The broker ends the connection of its own accord: what comes back by that has not failed.
     pub(crate) forced: bool,
+    /// When the session is woken because of deliveries that are due.
+    pub(crate) deadline_ms: u64,
     awaited: Awaited,
     progress: Progress,
 }
@@ -157,6 +160,7 @@ impl Session {
             acked: Vec::new(),
             runs: Vec::new(),
             forced: false,
+            deadline_ms: NEVER_MS,
             awaited: Awaited::default(),
             progress: Progress::Open,
         }
@@ -224,6 +228,9 @@ impl Session {
         }
         if inbox.alarms_changed {
             self.on_alarms();
+        }
+        if inbox.overdue {
+            self.end_overdue()?;
         }
         self.retry_deferred()?;
         for asker in inbox.asked.drain(..) {
@@ -456,6 +463,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.settling.flush(&self.broker);
         self.release();
+        self.forget_deadline();
         self.broker.connection_closed(&self.peer.info);
     }
 }

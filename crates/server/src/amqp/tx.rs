@@ -6,6 +6,7 @@ use posthouse_amqp::method::Method;
 use posthouse_model::errors;
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
+use posthouse_node::deadlines::NEVER_MS;
 use posthouse_node::positions::Positions;
 use posthouse_queue::machine::departures::Reason;
 
@@ -188,7 +189,10 @@ impl Session {
         let bytes = std::mem::take(&mut transaction.bytes);
         let mut runs = transaction.take_deliveries();
         runs.sort_unstable_by_key(|run| run.first_tag);
+        // Some may have become due while the transaction held them.
+        let due_ms = runs.iter().map(|run| run.due_ms).min().unwrap_or(NEVER_MS);
         channel.unacked.put_back(runs);
+        self.await_deadline(due_ms);
         self.transaction_bytes -= bytes;
         self.send(number, &Method::TxRollbackOk {});
         Ok(())

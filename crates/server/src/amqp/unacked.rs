@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use posthouse_model::ids::Seq;
+use posthouse_node::deadlines::NEVER_MS;
 use posthouse_node::queue_handle::QueueHandle;
+use posthouse_queue::machine::ranges::SeqRanges;
 
 /// Consecutive deliveries of consecutive messages of one queue.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Outstanding {
     pub queue: Arc<QueueHandle>,
     /// The consumer's slot in the session; none for `basic.get`.
     pub consumer: Option<u32>,
+    /// When they must have been settled, by [`posthouse_node::deadlines`].
+    pub due_ms: u64,
 }
 
 impl Outstanding {
@@ -49,7 +53,12 @@ impl Outstanding {
 pub(crate) struct Unacked {
     runs: VecDeque<Outstanding>,
     last_tag: u64,
+    /// Tags of deliveries that were taken back because they were not settled in time.
+    overdue: Option<Box<SeqRanges>>,
 }
+
+/// Ranges of overdue tags that are remembered.
+const OVERDUE_MAX: usize = 1024;
 
 impl Unacked {
     /// Takes `count` delivery tags and returns the first.
@@ -70,6 +79,7 @@ impl Unacked {
             && last.end_tag() == run.first_tag
             && last.last_seq() + 1 == run.first_seq
             && last.consumer == run.consumer
+            && last.due_ms == run.due_ms
             && Arc::ptr_eq(&last.queue, &run.queue)
             && let Some(count) = last.count.checked_add(run.count)
         {
@@ -104,8 +114,11 @@ impl Unacked {
     /// taken, when the tag itself is not outstanding.
     pub(crate) fn take_through(&mut self, tag: u64, mut taken: impl FnMut(Outstanding)) -> bool {
         let through = if tag == 0 { self.last_tag } else { tag };
-        if tag != 0 && !self.is_outstanding(tag) {
+        if tag != 0 && !self.is_outstanding(tag) && !self.was_overdue(tag) {
             return false;
+        }
+        if let Some(overdue) = &mut self.overdue {
+            overdue.take_within(0, through);
         }
         while let Some(run) = self.runs.front_mut() {
             if run.first_tag > through {
@@ -119,6 +132,40 @@ impl Unacked {
             }
         }
         true
+    }
+
+    /// Takes out every delivery that was due by `now_ms`; when the next one is due. Settling one of them later is no
+    /// error and changes nothing.
+    pub(crate) fn take_overdue(&mut self, now_ms: u64, mut taken: impl FnMut(Outstanding)) -> u64 {
+        let mut next_ms = NEVER_MS;
+        if self.runs.iter().all(|run| run.due_ms > now_ms) {
+            return self.runs.iter().map(|run| run.due_ms).min().unwrap_or(NEVER_MS);
+        }
+        for run in std::mem::take(&mut self.runs) {
+            if run.due_ms > now_ms {
+                next_ms = next_ms.min(run.due_ms);
+                self.runs.push_back(run);
+                continue;
+            }
+            let overdue = self.overdue.get_or_insert_default();
+            overdue.insert(run.first_tag, run.end_tag() - 1);
+            if overdue.iter().count() > OVERDUE_MAX
+                && let Some((first, last)) = overdue.first()
+            {
+                overdue.drop_first(last - first + 1);
+            }
+            taken(run);
+        }
+        next_ms
+    }
+
+    /// Whether a delivery was taken back because it was not settled in time, and not settled since.
+    pub(crate) fn settle_overdue(&mut self, tag: u64) -> bool {
+        self.overdue.as_mut().is_some_and(|overdue| overdue.take_within(tag, tag) > 0)
+    }
+
+    fn was_overdue(&self, tag: u64) -> bool {
+        self.overdue.as_ref().is_some_and(|overdue| overdue.within(tag, tag).next().is_some())
     }
 
     fn is_outstanding(&self, tag: u64) -> bool {
@@ -159,7 +206,14 @@ mod tests {
             let first_tag = unacked.next_tags(count);
             // A gap in the numbers keeps the runs apart.
             let first_seq = first_tag * 10;
-            unacked.push(Outstanding { first_tag, count, first_seq, queue: queue.clone(), consumer: None });
+            unacked.push(Outstanding {
+                first_tag,
+                count,
+                first_seq,
+                queue: queue.clone(),
+                consumer: None,
+                due_ms: NEVER_MS,
+            });
         }
         unacked
     }
@@ -176,6 +230,7 @@ mod tests {
                 first_seq,
                 queue: queue.clone(),
                 consumer: None,
+                due_ms: NEVER_MS,
             });
         }
         assert_eq!((unacked.runs.len(), unacked.count()), (1, 4));
@@ -215,5 +270,52 @@ mod tests {
         for tag in 1..=4 {
             assert!(unacked.take_one(tag).is_some(), "tag {tag}");
         }
+    }
+
+    #[test]
+    fn overdue_runs_leave_and_their_tags_are_known() {
+        let queue = queue();
+        let mut unacked = Unacked::default();
+        for (count, due_ms) in [(2, 10), (3, NEVER_MS), (2, 20), (1, 10)] {
+            let first_tag = unacked.next_tags(count);
+            let (first_seq, queue, consumer) = (first_tag, queue.clone(), None);
+            unacked.push(Outstanding { first_tag, count, first_seq, queue, consumer, due_ms });
+        }
+        assert_eq!(unacked.runs.len(), 4, "due at other times");
+        let mut taken = Vec::new();
+        assert_eq!(unacked.take_overdue(9, |_| panic!("none is due")), 10);
+        assert_eq!(unacked.take_overdue(10, |run| taken.push((run.first_tag, run.count))), 20);
+        assert_eq!((taken.as_slice(), unacked.count()), (&[(1, 2), (8, 1)][..], 5));
+        assert!(unacked.take_one(1).is_none() && unacked.settle_overdue(1) && !unacked.settle_overdue(1));
+        assert!(!unacked.settle_overdue(3) && unacked.take_one(3).is_some(), "an outstanding one");
+        let mut through = Vec::new();
+        assert!(unacked.take_through(8, |run| through.push(run.first_tag)), "it was handed out");
+        assert_eq!(through, [4, 6]);
+        assert!(!unacked.take_through(8, |_| panic!("nothing is left")), "settled twice");
+        assert_eq!(unacked.take_overdue(u64::MAX - 1, |_| panic!("nothing is left")), NEVER_MS);
+    }
+
+    #[test]
+    fn overdue_tags_are_remembered_within_bounds() {
+        let queue = queue();
+        let mut unacked = Unacked::default();
+        for _ in 0..OVERDUE_MAX + 10 {
+            // Every other one is due, so that the ranges do not join.
+            for due_ms in [5, NEVER_MS] {
+                let first_tag = unacked.next_tags(1);
+                let queue = queue.clone();
+                unacked.push(Outstanding {
+                    first_tag,
+                    count: 1,
+                    first_seq: first_tag,
+                    queue,
+                    consumer: None,
+                    due_ms,
+                });
+            }
+        }
+        unacked.take_overdue(5, drop);
+        assert!(!unacked.settle_overdue(1) && unacked.settle_overdue(21) && unacked.settle_overdue(2_001));
+        assert_eq!(unacked.overdue.unwrap().iter().count(), OVERDUE_MAX - 2);
     }
 }

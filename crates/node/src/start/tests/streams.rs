@@ -87,7 +87,7 @@ fn numbered(header: &[u8], id: u64) -> Vec<u8> {
 fn settle(node: &Node, queue: &Arc<QueueHandle>, messages: u32) -> u64 {
     let mut runs = Vec::new();
     let limits = Limits { messages, bytes: usize::MAX };
-    while deliver::take(&node.broker, queue, NAMED, limits, false, &mut runs) == TakeEnd::NeedsLoad {
+    while deliver::take(&node.broker, queue, NAMED, limits, false, &mut runs).end == TakeEnd::NeedsLoad {
         std::thread::yield_now();
     }
     let ranges: Vec<_> = runs.iter().map(|run| (run.first_seq, run.last_seq())).collect();
@@ -131,7 +131,7 @@ fn verify(node: &Node, queue: &Arc<QueueHandle>, synced: Synced, what: &str) {
                 next += 1;
             }
         }
-        match taken {
+        match taken.end {
             TakeEnd::Parked => break,
             TakeEnd::Limit => {}
             TakeEnd::NeedsLoad => std::thread::yield_now(),

@@ -82,6 +82,7 @@ const CONSUMER_COLUMNS: &[&str] = &[
     "prefetch_count",
     "active",
     "activity_status",
+    "consumer_timeout",
     "exclusive",
     "priority",
     "arguments",

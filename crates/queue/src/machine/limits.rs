@@ -108,11 +108,12 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             let held = self.chunks.get(self.chunks.index_at_or_after(first))?;
             return Some((first, last.min(held.end_seq() - 1)));
         }
-        if self.chunks.index_at_or_after(self.cursor) == self.chunks.len() {
-            self.close_tail();
-        }
         loop {
-            let held = self.chunks.get(self.chunks.index_at_or_after(self.cursor))?;
+            let index = self.chunks.index_at_or_after(self.cursor);
+            if index == self.chunks.len() {
+                self.close_tail();
+            }
+            let held = self.chunks.get(index)?;
             let from = self.cursor.saturating_sub(held.first_seq) as u32;
             match held.next_live(from) {
                 Some((first, last)) => {

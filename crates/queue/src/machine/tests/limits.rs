@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::queue_settings::Overflow;
 
 use super::*;
+use crate::machine::chunks::Residence;
 
 fn sized(sizes: &[u32]) -> Chunk {
     let mut builder = ChunkBuilder::default();
@@ -232,4 +234,19 @@ proptest! {
             prop_assert_eq!(&dropped, &plain.dropped);
         }
     }
+}
+
+/// The rest of the chunk at the cursor is settled, and what came after it is in the open tail.
+#[test]
+fn the_limit_holds_behind_a_chunk_that_has_no_more() {
+    let mut settled = SeqBitmap::new(3);
+    settled.set_range(1, 3);
+    let residence = Residence::Memory(Arc::new(chunk(0, 3)));
+    let chunks = vec![Held::recovered(0, 3, Some(settled), residence)];
+    let mut queue = TestQueue::recover(Recovered { chunks, next_seq: 3, redelivered_below: 3 });
+    queue.set_settings(QueueSettings { max_length: Some(2), ..QueueSettings::default() });
+    let mut runs = Vec::new();
+    queue.take_any(Limits { messages: 1, bytes: usize::MAX }, false, &mut runs);
+    queue.push_copied(chunk(3, 5).bytes(), 5, Persistence::Persistent, 0, &mut Vec::new());
+    assert_eq!((queue.ready(), queue.unacked(), queue.take_departed().ranges), (2, 1, vec![(3, 5)]));
 }

@@ -67,6 +67,9 @@ pub struct ClientTraits {
     pub authentication_failure_close: bool,
     /// Understands `basic.nack` as a negative confirm.
     pub basic_nack: bool,
+    /// Takes `basic.qos` without `global` to change the prefetch of consumers that have started, too, as the
+    /// specification has it: py-amqp, whose users (kombu, Celery) ask only a broker named RabbitMQ for what else does that.
+    pub qos_of_specification: bool,
     /// What the client calls this connection.
     pub connection_name: Option<String>,
 }
@@ -83,6 +86,7 @@ impl ClientTraits {
             consumer_cancel_notify: can("consumer_cancel_notify"),
             authentication_failure_close: can("authentication_failure_close"),
             basic_nack: can("basic.nack"),
+            qos_of_specification: properties.get("product").and_then(FieldValue::as_str) == Some("py-amqp"),
             connection_name: properties
                 .get("connection_name")
                 .and_then(FieldValue::as_str)
@@ -123,6 +127,9 @@ mod tests {
         assert!(traits.connection_blocked && traits.consumer_cancel_notify && traits.basic_nack);
         assert!(traits.authentication_failure_close);
         assert_eq!(traits.connection_name.as_deref(), Some("bench"));
+        assert!(!traits.qos_of_specification);
+        let python = FieldTable(vec![("product".into(), FieldValue::string("py-amqp"))]);
+        assert!(ClientTraits::read(&python).qos_of_specification);
         assert_eq!(ClientTraits::read(&FieldTable::default()), ClientTraits::default());
         let wrong = FieldTable(vec![("capabilities".into(), FieldValue::I32(1))]);
         assert_eq!(ClientTraits::read(&wrong), ClientTraits::default());

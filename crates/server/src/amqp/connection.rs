@@ -261,6 +261,7 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
         frame_max: tune.frame_max,
         consumer_cancel_notify: traits.consumer_cancel_notify,
         connection_blocked: traits.connection_blocked,
+        qos_of_specification: traits.qos_of_specification,
         info: info.clone(),
         place,
     };

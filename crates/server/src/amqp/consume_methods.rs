@@ -38,11 +38,25 @@ impl Session {
                 channel.prefetch = prefetch_count;
             }
         }
-        if global {
+        let of_running = !global && self.peer.qos_of_specification;
+        if of_running {
+            self.change_prefetch(number, prefetch_count);
+        }
+        if global || of_running {
             self.list_channel(number);
         }
         self.send(number, &Method::BasicQosOk {});
         Ok(())
+    }
+
+    /// Gives the channel's consumers another prefetch.
+    fn change_prefetch(&mut self, number: u16, prefetch: u16) {
+        let slots = self.channel(number).map(|channel| channel.slots()).unwrap_or_default();
+        for slot in slots {
+            if let Some(consumer) = self.consumers.get_mut(slot) {
+                consumer.prefetch = prefetch;
+            }
+        }
     }
 
     /// `basic.consume`

@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     pub consumer_cancel_notify: bool,
     /// Whether it wants `connection.blocked`.
     pub connection_blocked: bool,
+    /// Whether `basic.qos` without `global` is to change the prefetch of consumers that have started, too.
+    pub qos_of_specification: bool,
     /// Its entry in the list of connections.
     pub info: Arc<ConnectionInfo>,
     /// Its place among the connections of its user and virtual host.

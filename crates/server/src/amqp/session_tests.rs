@@ -63,6 +63,7 @@ fn session(broker: &Arc<Broker>) -> Session {
         frame_max: FRAME_MAX,
         consumer_cancel_notify: true,
         connection_blocked: true,
+        qos_of_specification: false,
         info,
         place,
     };
@@ -201,6 +202,25 @@ fn an_acknowledgement_gives_credit_when_it_is_committed() {
     assert_eq!(send(&mut session, &[Method::TxRollback {}]), ["TxRollbackOk"]);
     assert_eq!(send(&mut session, &[ack(1), Method::TxCommit {}]), ["TxCommitOk", "BasicDeliver"]);
     assert_eq!(counts(&broker, "q"), (1, 1));
+}
+
+#[test]
+fn prefetch_of_a_running_consumer_changes_for_those_who_expect_it() {
+    for expects in [true, false] {
+        let mut session = session(&broker());
+        session.peer.qos_of_specification = expects;
+        send(&mut session, &[declare("q")]);
+        for _ in 0..3 {
+            publish(&mut session, "", "q", &Properties::default());
+        }
+        let consume = consume("q", "c", false, FieldTable::default());
+        assert_eq!(send(&mut session, &[qos(1, false), consume]), ["BasicQosOk", "BasicDeliver"]);
+        let (nothing_more, another) = (&["BasicQosOk"][..], &["BasicQosOk", "BasicDeliver"][..]);
+        let raised = send(&mut session, &[qos(2, false)]);
+        assert_eq!(raised, if expects { another } else { nothing_more });
+        let lowered = send(&mut session, &[qos(1, false), ack(1)]);
+        assert_eq!(lowered, if expects { nothing_more } else { another }, "one is outstanding, or none");
+    }
 }
 
 #[test]

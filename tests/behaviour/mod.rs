@@ -9,6 +9,7 @@ mod consumer_timeout;
 mod consuming;
 mod dead_letters;
 mod declared_exchanges;
+mod deduplication;
 mod delivery_limit;
 mod events;
 mod exchange_types;

@@ -3,6 +3,7 @@
 mod backlog;
 mod check;
 mod dead_letters;
+mod deduplication;
 mod delivery_limit;
 mod file_limit;
 mod kill;

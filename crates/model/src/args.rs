@@ -9,6 +9,9 @@ use crate::queue_settings::{self, MAX_TTL_MS, QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 use crate::stream_args::check_group_size;
 
+/// What a queue that drops duplicates cannot do.
+const BEYOND_DEDUPLICATION: [&str; 3] = ["x-max-priority", "x-cache-size", "x-cache-ttl"];
+
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
 const OF_OTHER_QUEUE_TYPES: [&str; 12] = [
     "x-consumer-disconnected-timeout",
@@ -166,7 +169,12 @@ impl QueueArguments {
                 _ => {}
             }
         }
-        Ok(Self { settings: QueueSettings::parse(&table, queue)?, table })
+        let settings = QueueSettings::parse(&table, queue)?;
+        let beyond = BEYOND_DEDUPLICATION.into_iter().find(|name| table.get(name).is_some());
+        if let Some(other) = beyond.filter(|_| settings.unique) {
+            return Err(errors::arguments_not_supported_together("x-message-deduplication", other, queue));
+        }
+        Ok(Self { settings, table })
     }
 
     /// Checks a redeclaration with the arguments `received` of a queue declared with `current`: 406 when one that
@@ -337,6 +345,10 @@ mod tests {
             assert_eq!(queue_error(name, value), (code, text.to_owned()));
         }
         assert_eq!(queue_error("x-queue-master-locator", text("a")).0, 541);
+        let unique = [("x-message-deduplication", FieldValue::Bool(true)), ("x-cache-size", FieldValue::I32(9))];
+        let error = QueueArguments::parse(table(&unique), Q).unwrap_err();
+        assert_eq!(error, errors::arguments_not_supported_together(unique[0].0, unique[1].0, Q));
+        assert!(QueueArguments::parse(table(&unique[1..]), Q).is_ok());
     }
 
     #[test]

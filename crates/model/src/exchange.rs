@@ -30,7 +30,8 @@ pub enum ExchangeKind {
 }
 
 /// Types that RabbitMQ or its common plugins have and this broker does not have yet.
-const NOT_SUPPORTED: [&str; 3] = ["x-delayed-message", "x-federation-upstream", "x-jms-topic"];
+const NOT_SUPPORTED: [&str; 4] =
+    ["x-delayed-message", "x-federation-upstream", "x-jms-topic", "x-message-deduplication"];
 
 impl ExchangeKind {
     /// All of them.

@@ -78,6 +78,8 @@ pub struct QueueSettings {
     pub max_length_bytes: Option<u64>,
     /// `x-overflow`: what happens beyond that.
     pub overflow: Overflow,
+    /// `x-message-deduplication`: a message goes when the queue has one with the same `x-deduplication-header`.
+    pub unique: bool,
     /// `x-max-age` of a stream: milliseconds a message is kept at least.
     pub max_age_ms: Option<u64>,
     /// `x-stream-max-segment-size-bytes`: bytes of a stream that are given up at once.
@@ -109,11 +111,12 @@ pub struct QueueSettings {
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 15] = [
+pub const SETTINGS: [&str; 16] = [
     "x-message-ttl",
     "x-expires",
     "x-max-length",
     "x-max-length-bytes",
+    "x-message-deduplication",
     "x-overflow",
     "x-max-priority",
     "x-priority-order",
@@ -255,6 +258,10 @@ impl QueueSettings {
                 let name = long_string(value)?;
                 self.overflow = Overflow::from_name(name).ok_or_else(|| "invalid_overflow".to_owned())?;
             }
+            "x-message-deduplication" => match value {
+                FieldValue::Bool(unique) => self.unique = *unique,
+                other => return Err(format!("\"expected bool, got {}\"", other.type_name())),
+            },
             "x-max-age" => {
                 let age = parse_interval(long_string(value)?);
                 self.max_age_ms = Some(age.ok_or_else(|| "invalid_max_age".to_owned())?);

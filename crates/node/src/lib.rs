@@ -34,6 +34,7 @@ pub mod streams;
 pub mod survey;
 pub mod timers;
 mod transfer;
+mod unique;
 pub mod vhost;
 pub mod waker;
 

@@ -169,6 +169,8 @@ pub struct QueueRow {
     pub messages_dlx: u64,
     /// Messages that left since the start because they came back too often.
     pub messages_delivery_limit: u64,
+    /// Messages that left because they were there already, since the start.
+    pub messages_duplicate: u64,
 }
 
 /// An exchange.
@@ -459,6 +461,7 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         messages_rejected: state.machine.departure_counts().rejected,
         messages_dlx: state.machine.leaving(),
         messages_delivery_limit: state.machine.departure_counts().delivery_limit,
+        messages_duplicate: state.machine.departure_counts().duplicate,
     }
 }
 

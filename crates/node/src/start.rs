@@ -34,7 +34,7 @@ use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
 use crate::streams;
 use crate::vhost::{Inner, VirtualHost};
-use crate::{deliver, owner, policies, timers};
+use crate::{deliver, owner, policies, timers, unique};
 
 /// The virtual host that a new broker has.
 const DEFAULT_VHOST: &str = "/";
@@ -273,9 +273,13 @@ fn restore(
             inner.topology.add_queue(queue.definition.name.clone(), id, true);
             inner.queues.insert(id, queue.clone());
         });
+        let is_unique = settings.unique;
         deliver::set_settings(broker, &queue, settings);
         if let Some(machine) = queue.lock().machine.classic() {
             machine.restore_attempts(attempts);
+        }
+        if is_unique {
+            unique::learn(broker, &queue);
         }
     }
     if let Store::Log(storage) = broker.store() {

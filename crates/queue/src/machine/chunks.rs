@@ -14,6 +14,7 @@ use posthouse_model::record::FLAG_EXPIRES;
 use super::details::{Details, Wanted};
 use super::ranges::SeqRanges;
 use super::times::NEVER_MS;
+use super::unique::Values;
 
 /// Which of a chunk's messages must survive a restart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -243,6 +244,8 @@ pub struct Chunks<L> {
     /// The first numbers of the chunks that are in memory, while some are not: what is to leave memory is found among
     /// them however long a backlog lies on disk.
     resident: Option<BTreeSet<Seq>>,
+    /// What duplicates are found by, in queues that ask for it.
+    values: Option<Box<Values>>,
     /// Whether sizes of bodies are to be known.
     wants_bodies: bool,
     /// Chunks of which something is to be known that is not.
@@ -270,6 +273,7 @@ impl<L> Default for Chunks<L> {
             memory_bytes: 0,
             ahead: Ahead::default(),
             resident: None,
+            values: None,
             wants_bodies: false,
             unsurveyed: 0,
             details_bytes: 0,
@@ -323,7 +327,8 @@ impl<L: Copy> Chunks<L> {
     /// costs, with what is kept of each message where that is needed. Bitmaps of chunks with holes, a bit per message,
     /// are left out.
     pub fn descriptor_bytes(&self) -> usize {
-        self.held.capacity() * size_of::<Held<L>>() + self.details_bytes
+        let values = self.values.as_ref().map_or(0, |values| values.memory_bytes());
+        self.held.capacity() * size_of::<Held<L>>() + self.details_bytes + values
     }
 
     /// Whether there are none.
@@ -467,8 +472,37 @@ impl<L: Copy> Chunks<L> {
         (self.held.get(index)?.first_seq == first_seq).then_some(index)
     }
 
+    /// Begins or ceases to keep what duplicates are found by.
+    pub(super) fn keep_values(&mut self, keep: bool) {
+        if keep != self.values.is_some() {
+            self.values = keep.then(Box::default);
+        }
+    }
+
+    /// What duplicates are found by; none where nobody asks for it.
+    #[inline]
+    pub(super) fn values(&mut self) -> Option<&mut Values> {
+        self.values.as_deref_mut()
+    }
+
+    /// Forgets the values of those of `first..=last` that are not leaving.
+    fn forget_values(&mut self, first: Seq, last: Seq) {
+        let Some(values) = &mut self.values else { return };
+        let mut from = first;
+        for (leaving, to) in self.leaving.within(first, last) {
+            if from < leaving {
+                values.forget(from, leaving - 1);
+            }
+            from = to + 1;
+        }
+        if from <= last {
+            values.forget(from, last);
+        }
+    }
+
     /// Settles `first..=last`. Numbers that no chunk covers are settled already; those that leave stay so.
     pub fn settle(&mut self, first: Seq, last: Seq) -> Settled {
+        self.forget_values(first, last);
         let mut outcome = Settled::default();
         let mut index = self.index_at_or_after(first);
         while let Some(held) = self.held.get_mut(index) {
@@ -510,6 +544,7 @@ impl<L: Copy> Chunks<L> {
     /// Those of `first..=last` that were leaving have arrived: they are settled.
     pub fn left(&mut self, first: Seq, last: Seq) -> Settled {
         let count = self.leaving.take_within(first, last);
+        self.forget_values(first, last);
         let mut outcome = Settled { count, persistent: false };
         let mut index = self.index_at_or_after(first);
         while let Some(held) = self.held.get(index).filter(|held| held.first_seq <= last) {
@@ -559,6 +594,7 @@ impl<L: Copy> Chunks<L> {
         let held = self.held.remove(index)?;
         self.leaving.take_within(held.first_seq, held.end_seq() - 1);
         self.note_memory(held.first_seq, held.residence.memory_bytes(), 0);
+        self.forget_values(held.first_seq, held.end_seq() - 1);
         match &mut self.resident {
             Some(_) if self.held.is_empty() => self.resident = None,
             Some(resident) => drop(resident.remove(&held.first_seq)),

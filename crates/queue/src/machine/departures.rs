@@ -60,6 +60,8 @@ pub struct DepartureCounts {
     pub rejected: u64,
     /// [`Reason::DeliveryLimit`].
     pub delivery_limit: u64,
+    /// Messages that were in the queue already, by their `x-deduplication-header`.
+    pub duplicate: u64,
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
@@ -70,13 +72,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let count = if self.settings.dead_letter_exchange.is_some() {
             self.let_leave(first, last, reason)
         } else {
-            let settled = self.chunks.settle(first, last);
-            self.departed.persistent |= settled.persistent;
-            match self.departed.ranges.last_mut() {
-                Some(range) if range.1 + 1 == first => range.1 = last,
-                _ => self.departed.ranges.push((first, last)),
-            }
-            settled.count
+            self.depart_for_good(first, last)
         };
         let counts = &mut self.departure_counts;
         match reason {
@@ -86,6 +82,17 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             Reason::DeliveryLimit => counts.delivery_limit += count,
         }
         count
+    }
+
+    /// The same, for good whatever the queue's dead-letter exchange.
+    pub(super) fn depart_for_good(&mut self, first: Seq, last: Seq) -> u64 {
+        let settled = self.chunks.settle(first, last);
+        self.departed.persistent |= settled.persistent;
+        match self.departed.ranges.last_mut() {
+            Some(range) if range.1 + 1 == first => range.1 = last,
+            _ => self.departed.ranges.push((first, last)),
+        }
+        settled.count
     }
 
     /// Whether anything has left for good since [`Self::take_departed`].

@@ -30,6 +30,7 @@ pub mod single_active;
 mod survey;
 mod take;
 pub mod times;
+mod unique;
 
 use std::sync::Arc;
 
@@ -158,6 +159,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         if settings.delivery_limit().is_none() {
             self.attempts.clear();
         }
+        self.chunks.keep_values(settings.unique);
         self.settings = settings;
         self.review_details();
         self.review_levels();
@@ -210,6 +212,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// Adds a chunk whose deltas are `0..count`, by reference, to level 0.
     pub fn push_shared(&mut self, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn, wakes: &mut Vec<W>) {
         self.close_tail();
+        self.note_values(chunk.bytes());
         let count = chunk.count();
         let mut held = Held::new(self.next_seq, chunk.clone(), persistence, lsn);
         let wanted = held.wanted(self.needs_bodies());
@@ -239,6 +242,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.tail_persistence = persistence;
             self.tail = ChunkBuilder::with_room(records.len());
         }
+        self.note_values(records);
         self.tail.append_records(records);
         let body_bytes = self.note_tail(records, count);
         self.arrived(count, body_bytes, wakes);
@@ -371,6 +375,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.next_seq += Seq::from(count);
         self.ready += u64::from(count);
         self.ready_bytes += body_bytes;
+        self.drop_duplicates();
         self.roster.wake(self.ready, wakes);
         self.enforce_limits();
     }

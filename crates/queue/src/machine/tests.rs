@@ -16,6 +16,7 @@ mod priorities;
 mod residency;
 mod single_active;
 mod ttl;
+mod unique;
 
 type TestQueue = Queue<u32, u32>;
 

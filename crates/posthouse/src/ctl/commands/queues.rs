@@ -41,6 +41,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 "messages_expired",
                 "messages_rejected",
                 "messages_delivery_limit",
+                "messages_duplicate",
             ],
         },
         about: "queues; memory is bytes, the last ones count since the start",

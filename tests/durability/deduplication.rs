@@ -1,0 +1,59 @@
+//! Deduplication across restarts and crashes: what is in a queue is known, and what was dropped stays dropped.
+
+use posthouse_testkit::{Broker, FieldValue, Options, Peer, Properties, Publish, Queue, table, text};
+
+fn declare(peer: &mut Peer) {
+    let arguments = table([("x-message-deduplication", FieldValue::Bool(true))]);
+    peer.declare(1, &Queue { arguments, ..Queue::durable("once") });
+}
+
+/// Publishes a persistent message per number, whose value is the number, and waits for the confirms.
+fn publish(peer: &mut Peer, numbers: impl Iterator<Item = u32>, bytes: usize) {
+    peer.open_channel(9);
+    peer.select_confirms(9);
+    let mut count = 0;
+    for number in numbers {
+        let headers = Some(table([("x-deduplication-header", text(&number.to_string()))]));
+        let properties = Properties { headers, delivery_mode: Some(2), ..Properties::default() };
+        let body = format!("{number:0>bytes$}");
+        peer.publish_with(9, &Publish { properties, body: body.as_bytes(), ..Publish::to("", "once") });
+        count += 1;
+    }
+    peer.confirmed_up_to(9, count);
+    peer.close_channel(9);
+}
+
+#[test]
+fn a_crash_changes_nothing() {
+    let mut broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    declare(&mut peer);
+    publish(&mut peer, (0..50).chain(0..50), 1);
+    let first = peer.get(1, "once", false).expect("a message");
+    peer.ack(1, first.tag);
+    // Answered after the acknowledgement, and on disk after it.
+    publish(&mut peer, 100..101, 1);
+    broker.kill();
+    broker.start_again();
+    let mut peer = broker.peer();
+    assert_eq!(peer.counts(1, "once").0, 50);
+    publish(&mut peer, 0..50, 1);
+    let expected: Vec<String> = (1..50).chain([100, 0]).map(|number| number.to_string()).collect();
+    assert_eq!(peer.drain(1, "once"), expected);
+    peer.close();
+    broker.stop();
+    broker.check();
+}
+
+#[test]
+fn messages_in_segments_are_known_after_a_restart() {
+    let mut broker = Broker::start(Options::log().set("POSTHOUSE__MEMORY__BUDGET", "16MiB"));
+    let mut peer = broker.peer();
+    declare(&mut peer);
+    publish(&mut peer, 0..900, 60_000);
+    peer.close();
+    broker.restart();
+    let mut peer = broker.peer();
+    publish(&mut peer, (0..900).step_by(50).chain(900..902), 60_000);
+    assert_eq!(peer.counts(1, "once").0, 902);
+}

@@ -1,6 +1,7 @@
 """pika: what queues do for their consumers, used as RabbitMQ's documentation shows."""
 
 import checks
+import pika
 from session import channel, count
 
 
@@ -76,4 +77,28 @@ def delivery_limit():
         opened.queue_delete(queue)
 
 
-checks.run(single_active_consumer, consumer_timeout, delivery_limit)
+def deduplication():
+    """The plugin's example: a queue that drops what it has already, by a header, until it is acknowledged."""
+    with channel() as opened:
+        queue = checks.name("deduplication")
+        opened.queue_declare(queue, durable=True, arguments={"x-message-deduplication": True})
+        opened.confirm_delivery()
+
+        def publish(value, content):
+            headers = {"x-deduplication-header": value}
+            opened.basic_publish("", queue, content, pika.BasicProperties(headers=headers, delivery_mode=2))
+
+        for value, content in [("order-1", b"first"), ("order-2", b"second"), ("order-1", b"again"), (7, b"third")]:
+            publish(value, content)
+        checks.equal(count(opened, queue), 3, "messages without the duplicate")
+        method, _, content = opened.basic_get(queue)
+        checks.equal(content, b"first", "the first message")
+        publish("order-1", b"while it is outstanding")
+        opened.basic_ack(method.delivery_tag)
+        publish("order-1", b"after it was acknowledged")
+        got = [opened.basic_get(queue, auto_ack=True)[2] for _ in range(3)]
+        checks.equal(got, [b"second", b"third", b"after it was acknowledged"], "the messages")
+        opened.queue_delete(queue)
+
+
+checks.run(single_active_consumer, consumer_timeout, delivery_limit, deduplication)

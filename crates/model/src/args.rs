@@ -170,7 +170,11 @@ impl QueueArguments {
             }
         }
         let settings = QueueSettings::parse(&table, queue)?;
-        let beyond = BEYOND_DEDUPLICATION.into_iter().find(|name| table.get(name).is_some());
+        let mut beyond = BEYOND_DEDUPLICATION.into_iter().find(|name| table.get(name).is_some());
+        if kind == QueueKind::Quorum {
+            // It has priorities.
+            beyond = Some(QUEUE_TYPE);
+        }
         if let Some(other) = beyond.filter(|_| settings.unique) {
             return Err(errors::arguments_not_supported_together("x-message-deduplication", other, queue));
         }
@@ -349,6 +353,9 @@ mod tests {
         let error = QueueArguments::parse(table(&unique), Q).unwrap_err();
         assert_eq!(error, errors::arguments_not_supported_together(unique[0].0, unique[1].0, Q));
         assert!(QueueArguments::parse(table(&unique[1..]), Q).is_ok());
+        let quorum = [unique[0].clone(), (QUEUE_TYPE, text("quorum"))];
+        let error = QueueArguments::parse(table(&quorum), Q).unwrap_err();
+        assert_eq!(error, errors::arguments_not_supported_together(quorum[0].0, QUEUE_TYPE, Q));
     }
 
     #[test]

@@ -485,18 +485,11 @@ impl<L: Copy> Chunks<L> {
         self.values.as_deref_mut()
     }
 
-    /// Forgets the values of those of `first..=last` that are not leaving.
+    /// Forgets the values of `first..=last`. Those of messages on their way to where dead letters go, too: that may be this
+    /// queue, and what arrives there must not be taken for a duplicate of itself.
     fn forget_values(&mut self, first: Seq, last: Seq) {
-        let Some(values) = &mut self.values else { return };
-        let mut from = first;
-        for (leaving, to) in self.leaving.within(first, last) {
-            if from < leaving {
-                values.forget(from, leaving - 1);
-            }
-            from = to + 1;
-        }
-        if from <= last {
-            values.forget(from, last);
+        if let Some(values) = &mut self.values {
+            values.forget(first, last);
         }
     }
 
@@ -525,6 +518,7 @@ impl<L: Copy> Chunks<L> {
 
     /// Lets those of `first..=last` leave that are not settled yet; how many.
     pub fn leave(&mut self, first: Seq, last: Seq) -> u64 {
+        self.forget_values(first, last);
         let before = self.leaving.count();
         let mut index = self.index_at_or_after(first);
         while let Some(held) = self.held.get_mut(index).filter(|held| held.first_seq <= last) {

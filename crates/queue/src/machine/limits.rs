@@ -54,9 +54,28 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     fn turn_away_line(&mut self, first: Seq, count: u32) {
         self.close_tail();
         let last = first + Seq::from(count) - 1;
-        self.ready -= Seq::from(count);
-        self.ready_bytes -= self.body_bytes(first, last);
-        self.depart(first, last, Reason::MaxLength);
+        // Duplicates among them have left already.
+        let mut from = first;
+        while let Some((live, to)) = self.live_within(from, last) {
+            self.ready -= to - live + 1;
+            self.ready_bytes -= self.body_bytes(live, to);
+            self.depart(live, to, Reason::MaxLength);
+            from = to + 1;
+        }
+    }
+
+    /// The first messages among `first..=last` that are not done with, as far as they follow each other in one chunk.
+    fn live_within(&self, first: Seq, last: Seq) -> Option<(Seq, Seq)> {
+        let mut from = first;
+        loop {
+            let held = self.chunks.get(self.chunks.index_at_or_after(from))?;
+            let Some((live, to)) = held.next_live(from.saturating_sub(held.first_seq) as u32) else {
+                from = held.end_seq();
+                continue;
+            };
+            let (live, to) = (held.first_seq + Seq::from(live), held.first_seq + Seq::from(to));
+            return (live <= last).then(|| (live, to.min(last)));
+        }
     }
 
     /// Drops messages from the head until the limits hold, unless a consumer could take them.

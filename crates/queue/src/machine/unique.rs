@@ -1,7 +1,6 @@
 //! Deduplication: which messages a queue has already, by the value of their `x-deduplication-header`.
 //!
-//! A message is a duplicate while another one with the same value is in the queue: ready, handed out, or on its way to
-//! where dead letters go. It gets a number like every other and leaves at once and for good, so that the log says of it
+//! A message is a duplicate while another one with the same value is in the queue: ready or handed out. It gets a number like every other and leaves at once and for good, so that the log says of it
 //! what it says of everything that leaves.
 //!
 //! Values are kept as hashes of 128 bits: a message is mistaken for a duplicate once in 10^20 times among a billion.

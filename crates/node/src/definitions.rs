@@ -7,7 +7,7 @@
 //!  "policies":[..], "exchanges":[..], "queues":[..], "bindings":[..]}
 //! ```
 //!
-//! [`read`] turns a document into typed definitions, [`check`] compares them with what is there, [`apply`] makes them
+//! `read.rs` turns a document into typed definitions, `check.rs` compares them with what is there, `apply.rs` makes them
 //! so. Everything that can be told before is refused before the first change. What the document does not mention stays;
 //! importing the same document again changes nothing.
 

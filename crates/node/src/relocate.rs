@@ -1,7 +1,7 @@
 //! Moving, copying, redriving and purging some of a queue's ready messages, as an operator asks.
 //!
 //! It is done in steps, each with what one look at a queue brings. Within a step everything is whole: the messages of one
-//! kind of target enter it and leave their queue with one record of the log ([`crate::transfer`]), and a step returns when
+//! kind of target enter it and leave their queue with one record of the log (`transfer.rs`), and a step returns when
 //! that is on disk. Between steps whoever asks can rest, or stop; consumers go on all the while and get what they get
 //! first. Only messages that were there before the first step are touched.
 

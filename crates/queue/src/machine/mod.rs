@@ -7,7 +7,7 @@
 //! The machine knows no lock, no log and no socket: `L` is where a chunk lies in a segment, `W` is how a consumer
 //! is woken; both are opaque here.
 //!
-//! With priorities there are several such runs, see [priorities]; everything below speaks of one of them unless it says
+//! With priorities there are several such runs, see `priorities.rs`; everything below speaks of one of them unless it says
 //! otherwise.
 //!
 //! What holds at all times: `ready + unacked` is the number of messages that are neither settled nor leaving for

@@ -7,7 +7,7 @@
 //! flags u8 (1 = some message has no value) | bits, as many bytes as the stream was declared with (16 to 255)
 //! ```
 //!
-//! A value sets [`HASHES`] bits: with h1 and h2 the lower and the upper half of its 64-bit hash (FNV-1a, then mixed as
+//! A value sets `HASHES` bits: with h1 and h2 the lower and the upper half of its 64-bit hash (FNV-1a, then mixed as
 //! MurmurHash3 does), bit number (h1 + i * h2) modulo the number of bits, lowest bit of a byte first. Version 1; the
 //! version is carried by the block.
 

@@ -1,8 +1,8 @@
 //! A stream as a deterministic machine: messages are appended, kept for as long as was declared, and read by any
 //! number of readers, each at a place of its own. Nothing is settled.
 //!
-//! Messages are numbered in order of arrival. The newest are in the [`window`] in memory, the older ones in blocks in
-//! segments, which the [`directory`] knows; what readers of older messages need is read back into a small [`cache`].
+//! Messages are numbered in order of arrival. The newest are in the `window` in memory, the older ones in blocks in
+//! segments, which the [`directory`] knows; what readers of older messages need is read back into a small `cache`.
 //! The window always has what no block has yet. So memory does not grow with the stream but by a descriptor per block,
 //! nor with the number of readers but by a cursor each.
 //!

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use posthouse_amqp::frame::FrameKind;
 use posthouse_testkit::peer::Arrival;
 use posthouse_testkit::{
-    Broker, Consume, Handshake, Method, Options, Publish, Queue, TIMEOUT, expect_method,
+    Broker, Consume, Handshake, Method, Options, Peer, Publish, Queue, TIMEOUT, expect_method,
 };
 
 use super::broker;
@@ -50,19 +50,27 @@ fn a_client_that_sends_them_is_kept() {
     peer.close();
 }
 
-#[test]
-fn a_consumer_that_neither_reads_nor_sends_is_gone() {
+/// Bytes of a message: more than sockets hold, and more than the broker reads on for.
+const MORE_THAN_SOCKETS_HOLD: usize = 12 << 20;
+
+/// A publisher, a consumer that has been sent more than it reads, and their queue.
+fn stalled(stem: &str) -> (Peer, Peer, String) {
     let broker = broker();
     let mut publisher = broker.peer();
-    let queue = broker.name("stalled");
+    let queue = broker.name(stem);
     publisher.declare(1, &Queue::named(&queue));
-    // One message is more than sockets hold, and more than the broker reads on for.
-    let body = vec![b'x'; 12 << 20];
+    let body = vec![b'x'; MORE_THAN_SOCKETS_HOLD];
     publisher.select_confirms(1);
     publisher.publish_with(1, &Publish { body: &body, ..Publish::to("", &queue) });
     publisher.confirmed(1, 1);
     let mut consumer = broker.peer_with(&Handshake { heartbeat: EVERY_SECOND, ..Handshake::default() });
     consumer.consume(1, &Consume::from(&queue));
+    (publisher, consumer, queue)
+}
+
+#[test]
+fn a_consumer_that_neither_reads_nor_sends_is_gone() {
+    let (mut publisher, _consumer, queue) = stalled("stalled");
     // The message comes back when the consumer is given up.
     publisher.await_counts(1, &queue, (0, 1));
     publisher.await_counts(1, &queue, (1, 0));
@@ -71,23 +79,14 @@ fn a_consumer_that_neither_reads_nor_sends_is_gone() {
 
 #[test]
 fn a_consumer_that_does_not_read_but_sends_is_kept() {
-    let broker = broker();
-    let mut publisher = broker.peer();
-    let queue = broker.name("slow");
-    publisher.declare(1, &Queue::named(&queue));
-    let body = vec![b'x'; 12 << 20];
-    publisher.select_confirms(1);
-    publisher.publish_with(1, &Publish { body: &body, ..Publish::to("", &queue) });
-    publisher.confirmed(1, 1);
-    let mut consumer = broker.peer_with(&Handshake { heartbeat: EVERY_SECOND, ..Handshake::default() });
-    consumer.consume(1, &Consume::from(&queue));
+    let (mut publisher, mut consumer, queue) = stalled("slow");
     publisher.await_counts(1, &queue, (0, 1));
     let until = Instant::now() + Duration::from_millis(3500);
     while Instant::now() < until {
         consumer.send_frame(FrameKind::Heartbeat, 0, b"");
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert_eq!(consumer.message(1).body.len(), body.len());
+    assert_eq!(consumer.message(1).body.len(), MORE_THAN_SOCKETS_HOLD);
     publisher.delete(1, &queue);
 }
 

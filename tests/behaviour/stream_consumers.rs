@@ -1,31 +1,18 @@
 //! Streams that remember where their consumers were, let them take turns, and keep once what is published twice.
 
 use posthouse_testkit::calls::persistent;
-use posthouse_testkit::{
-    Broker, Consume, FieldTable, FieldValue, Method, Options, Peer, Properties, Publish, Queue, text,
-};
+use posthouse_testkit::{Broker, Consume, FieldValue, Method, Options, Peer, Properties, Publish, text};
 
-use super::{broker, unique};
+use super::broker;
+use super::streams::{self, table};
 
 const TRACKING: &str = "x-stream-automatic-offset-tracking";
 const NAME: &str = "x-stream-consumer-name";
 const SINGLE: &str = "x-single-active-consumer";
 
-fn table(entries: &[(&str, FieldValue)]) -> FieldTable {
-    FieldTable(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
-}
-
 /// A stream with the messages 0, 1, 2, ..., all of them confirmed.
 fn stream(peer: &mut Peer, messages: usize) -> String {
-    let name = unique("stream");
-    let arguments = table(&[("x-queue-type", text("stream"))]);
-    peer.declare(1, &Queue { arguments, ..Queue::durable(&name) });
-    peer.open_channel(9);
-    peer.select_confirms(9);
-    for i in 0..messages {
-        peer.publish(9, "", &name, &i.to_string());
-    }
-    peer.confirmed_up_to(9, messages as u64);
+    let name = streams::stream(peer, messages);
     peer.close_channel(9);
     name
 }

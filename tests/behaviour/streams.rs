@@ -7,12 +7,12 @@ use posthouse_testkit::{
 
 use super::{broker, unique};
 
-fn table(entries: &[(&str, FieldValue)]) -> FieldTable {
+pub(super) fn table(entries: &[(&str, FieldValue)]) -> FieldTable {
     FieldTable(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
 }
 
 /// A stream with the messages 0, 1, 2, ..., all of them confirmed; channel 9 has been used for them.
-fn stream(peer: &mut Peer, messages: usize) -> String {
+pub(super) fn stream(peer: &mut Peer, messages: usize) -> String {
     let name = unique("stream");
     let arguments = table(&[("x-queue-type", text("stream"))]);
     peer.declare(1, &Queue { arguments, ..Queue::durable(&name) });

@@ -1,26 +1,14 @@
 // amqplib: streams, used as RabbitMQ's documentation shows for AMQP 0-9-1 clients, and groups with one active consumer.
 
 import assert from "node:assert/strict";
-import process from "node:process";
-import { setTimeout as pause } from "node:timers/promises";
 import amqp from "amqplib";
-
-const URI = process.env.AMQP_URI ?? "amqp://guest:guest@127.0.0.1:5672/%2f";
-const PATIENCE_MS = 10_000;
-
-async function until(condition, what) {
-  const deadline = Date.now() + PATIENCE_MS;
-  while (!condition()) {
-    assert.ok(Date.now() < deadline, `${what}: still not so after ${PATIENCE_MS} ms`);
-    await pause(10);
-  }
-}
+import { URI, name as uniqueName, run, until } from "./scenarios.mjs";
 
 // A stream with the messages 0, 1, ..., and the channel they were published on.
 async function stream(stem, messages) {
   const connection = await amqp.connect(URI);
   const channel = await connection.createConfirmChannel();
-  const name = `check.node-streams.${stem}.${process.pid}`;
+  const name = uniqueName(stem);
   await channel.assertQueue(name, { durable: true, arguments: { "x-queue-type": "stream" } });
   for (let number = 0; number < messages; number += 1) channel.sendToQueue(name, Buffer.from(String(number)));
   await channel.waitForConfirms();
@@ -83,7 +71,7 @@ async function oneOfAGroupIsActive() {
 async function partitionsBehindAnExchange() {
   const connection = await amqp.connect(URI);
   const channel = await connection.createConfirmChannel();
-  const name = `check.node-streams.super.${process.pid}`;
+  const name = uniqueName("super");
   const partitions = ["0", "1"].map((key) => ({ key, queue: `${name}-${key}` }));
   await channel.assertExchange(name, "direct", { durable: true, arguments: { "x-super-stream": true } });
   for (const [order, { key, queue }] of partitions.entries()) {
@@ -105,12 +93,4 @@ async function partitionsBehindAnExchange() {
   await connection.close();
 }
 
-for (const scenario of [everyoneReadsEverything, oneOfAGroupIsActive, partitionsBehindAnExchange]) {
-  try {
-    await scenario();
-    console.log(`ok ${scenario.name}`);
-  } catch (error) {
-    console.log(`FAIL ${scenario.name}: ${error.stack}`);
-    process.exit(1);
-  }
-}
+await run([everyoneReadsEverything, oneOfAGroupIsActive, partitionsBehindAnExchange]);

@@ -35,6 +35,13 @@ def letter(channel, queue, no_ack=True):
     channel.peer.note(channel.number, "got: " + TIME.sub("time: T:now", LAST_DEATH.sub("", line)))
 
 
+def nacked(channel, queue, dead):
+    """Gets the first message, rejects it, and gets it from where dead letters go."""
+    letter(channel, queue, no_ack=False)
+    channel.send("basic.nack", delivery_tag=1, requeue=False)
+    letter(channel, dead)
+
+
 def publish(channel, queue, *bodies, exchange="", **properties):
     for body in bodies:
         channel.publish(exchange, queue, body, **properties)
@@ -110,9 +117,7 @@ def dead_letter_keeps_its_key(c):
     queue, dead = dead_lettering(c, channel, exchange=exchange, key=None)
     channel.call("queue.bind", queue=dead, exchange=exchange, routing_key=queue)
     publish(channel, queue, b"m")
-    letter(channel, queue, no_ack=False)
-    channel.send("basic.nack", delivery_tag=1, requeue=False)
-    letter(channel, dead)
+    nacked(channel, queue, dead)
 
 
 @conversation
@@ -123,9 +128,7 @@ def dead_letter_with_cc(c):
     queue, dead = dead_lettering(c, channel, exchange=exchange, key=None)
     channel.call("queue.bind", queue=dead, exchange=exchange, routing_key="copy")
     publish(channel, queue, b"m", headers={"CC": ["copy"]})
-    letter(channel, queue, no_ack=False)
-    channel.send("basic.nack", delivery_tag=1, requeue=False)
-    letter(channel, dead)
+    nacked(channel, queue, dead)
 
 
 @conversation
@@ -136,9 +139,7 @@ def dead_letter_with_bcc(c):
     queue, dead = dead_lettering(c, channel, exchange=exchange, key=None)
     channel.call("queue.bind", queue=dead, exchange=exchange, routing_key="hidden")
     publish(channel, queue, b"m", headers={"BCC": ["hidden"], "CC": ["other"]})
-    letter(channel, queue, no_ack=False)
-    channel.send("basic.nack", delivery_tag=1, requeue=False)
-    letter(channel, dead)
+    nacked(channel, queue, dead)
 
 
 @conversation
@@ -146,9 +147,7 @@ def dead_letter_with_another_key_loses_cc(c):
     channel = c.open()
     queue, dead = dead_lettering(c, channel)
     publish(channel, queue, b"m", headers={"CC": ["nowhere"]})
-    letter(channel, queue, no_ack=False)
-    channel.send("basic.nack", delivery_tag=1, requeue=False)
-    letter(channel, dead)
+    nacked(channel, queue, dead)
 
 
 @conversation
@@ -209,9 +208,7 @@ def dead_letter_by_fanout(c):
     for target in (dead, second):
         channel.call("queue.bind", queue=target, exchange=exchange)
     publish(channel, queue, b"m")
-    letter(channel, queue, no_ack=False)
-    channel.send("basic.nack", delivery_tag=1, requeue=False)
-    letter(channel, dead)
+    nacked(channel, queue, dead)
     letter(channel, second)
 
 
@@ -221,9 +218,7 @@ def dead_letter_says_what_a_publisher_said(c):
     queue, dead = dead_lettering(c, channel)
     said = {"x-death": [{"queue": queue, "reason": "rejected", "count": Typed("l", 5)}]}
     publish(channel, queue, b"m", headers=said)
-    letter(channel, queue, no_ack=False)
-    channel.send("basic.nack", delivery_tag=1, requeue=False)
-    letter(channel, dead)
+    nacked(channel, queue, dead)
 
 
 @conversation

@@ -383,6 +383,31 @@ fn what_dead_segments_leave_is_used_at_once() {
     crash(&mut disk, owner);
 }
 
+/// The files of the log that are whole and in which nothing was written yet.
+fn prepared(disk: &SimDisk) -> Vec<PathBuf> {
+    let is_prepared = |path: &PathBuf| {
+        let file = disk.open(path, crate::disk::Access::Read).unwrap();
+        let starts_with_zeroes = |at| {
+            let mut first = [0; 4];
+            file.read_at(&mut first, at).unwrap() < 4 || first == [0; 4]
+        };
+        // The header is written when its copy is synced.
+        path.starts_with("/data/wal") && !starts_with_zeroes(0) && starts_with_zeroes(4096)
+    };
+    disk.contents().into_keys().filter(is_prepared).collect()
+}
+
+/// A crash at a moment when the log's keeper, which works beside, has a file ready.
+fn crash_with_a_prepared_file(disk: &SimDisk) -> SimDisk {
+    loop {
+        let crashed = disk.crash();
+        if !prepared(&crashed).is_empty() {
+            return crashed;
+        }
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_full_disk_is_opened_and_what_cannot_be_spilled_stays_in_memory() {
     let disk = new_disk(1);
@@ -391,7 +416,7 @@ fn a_full_disk_is_opened_and_what_cannot_be_spilled_stays_in_memory() {
         owner.enqueue(&[i % 3], 5, 200, 0);
     }
     owner.store.wal().sync().unwrap();
-    let crashed = disk.crash();
+    let crashed = crash_with_a_prepared_file(&disk);
     // Room for a small part of what replay would write, and for no whole log file.
     crashed.set_capacity(used(&crashed) + 10_000);
     let (reopened, recovered) = start(&crashed, Some(&owner));
@@ -399,14 +424,7 @@ fn a_full_disk_is_opened_and_what_cannot_be_spilled_stays_in_memory() {
     assert_eq!(recovered.queues.iter().map(RecoveredQueue::live).sum::<u64>(), 1000);
     // It goes on in what was prepared; then there is none.
     let full = disk.crash();
-    for (path, _) in full.contents() {
-        let unused = full.open(&path, crate::disk::Access::Read).unwrap();
-        let mut first = [0; 4];
-        if path.starts_with("/data/wal") && unused.read_at(&mut first, 4096).unwrap() == 4 && first == [0; 4]
-        {
-            full.remove(&path).unwrap();
-        }
-    }
+    prepared(&full).iter().for_each(|path| full.remove(path).unwrap());
     full.set_capacity(0);
     let error = open(&full).err().unwrap().to_string();
     assert!(error.starts_with("no room for a log file in /data/wal: free at least 4194304 bytes"), "{error}");

@@ -5,21 +5,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 
-use hashbrown::HashMap;
 use posthouse_auth::authorities::{AuthError, AuthSettings, Authorities};
 use posthouse_auth::password::{PasswordError, PasswordHash};
-use posthouse_auth::users::{AuthChange, DecodeError, PermissionRecord, TopicPermissionRecord, User};
-use posthouse_model::args::QueueKind;
-use posthouse_model::errors::Resource;
-use posthouse_model::ids::{Lsn, QueueId};
-use posthouse_model::limits::VhostLimits;
+use posthouse_auth::users::{AuthChange, DecodeError};
+use posthouse_model::ids::Lsn;
 use posthouse_model::name::Name;
-use posthouse_model::policy::{Policy, PolicyKind};
-use posthouse_model::queue_settings::QueueSettings;
-use posthouse_model::reply::ReplyError;
-use posthouse_model::stream_args::StreamArguments;
 use posthouse_storage::StorageError;
-use posthouse_storage::engine::{OpenError, Recovered, RecoveredQueue, Storage, StorageOptions};
+use posthouse_storage::engine::{OpenError, Recovered, Storage, StorageOptions};
 use posthouse_storage::meta::{MetaError, MetaOp, MetaStore, MetaTable};
 use posthouse_storage::wal::{WalEvents, WalOptions};
 use tracing::{error, info, warn};
@@ -29,12 +21,9 @@ use crate::broker::{Broker, Settings, Store};
 use crate::dead_letters::{self, DeadLetters};
 use crate::definitions;
 use crate::metadata::VhostMetadata;
-use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
-use crate::streams;
-use crate::vhost::{Inner, VirtualHost};
-use crate::{deliver, owner, policies, timers, unique};
+use crate::timers;
 
 /// The virtual host that a new broker has.
 const DEFAULT_VHOST: &str = "/";
@@ -165,7 +154,7 @@ fn run(
         Keep::InDirectory { undefined_queues, .. } => undefined_queues,
     };
     let was_clean = recovered.clean;
-    restore(&broker, recovered, undefined_queues)?;
+    restore::restore(&broker, recovered, undefined_queues)?;
     if let Store::Log(storage) = broker.store()
         && was_clean
     {
@@ -222,161 +211,6 @@ fn first_queue_id(meta: &MetaStore) -> Result<u64, StartError> {
     match system.iter().find(|(key, _)| key == records::NEXT_QUEUE_ID) {
         Some((_, value)) => Ok(records::read_next_queue_id(value)?),
         None => Ok(1),
-    }
-}
-
-fn restore(
-    broker: &Arc<Broker>,
-    recovered: Recovered,
-    undefined_queues: UndefinedQueues,
-) -> Result<(), StartError> {
-    let meta = broker.store().meta();
-    for (key, value) in meta.scan(MetaTable::Vhosts)? {
-        let (name, metadata) = records::read_vhost(&key, &value)?;
-        let vhost = VirtualHost::new(name, broker.events().clone());
-        crate::events::add_exchange(broker, &vhost);
-        vhost.change(|inner| inner.metadata = metadata);
-        broker.insert_vhost(Arc::new(vhost));
-    }
-    for (_, value) in meta.scan(MetaTable::Users)? {
-        broker.authorities().restore(AuthChange::PutUser(User::decode(&value)?))?;
-    }
-    for (_, value) in meta.scan(MetaTable::Permissions)? {
-        broker.authorities().restore(AuthChange::PutPermissions(PermissionRecord::decode(&value)?))?;
-    }
-    for (_, value) in meta.scan(MetaTable::TopicPermissions)? {
-        let record = TopicPermissionRecord::decode(&value)?;
-        broker.authorities().restore(AuthChange::PutTopicPermissions(record))?;
-    }
-    restore_parameters(broker)?;
-    let mut found: HashMap<QueueId, Vec<RecoveredQueue>, foldhash::fast::RandomState> = HashMap::default();
-    for level in recovered.queues {
-        found.entry(level.id.without_level()).or_default().push(level);
-    }
-    let mut messages = 0;
-    for (key, value) in meta.scan(MetaTable::Queues)? {
-        let (id, definition) = records::read_queue(&key, &value)?;
-        let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
-        let kind = kind(&definition)?;
-        let declared = QueueSettings::of_declared(&definition.arguments);
-        let object = policies::object(kind);
-        let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
-        let settings = policies::effective_settings(declared, applied.as_deref());
-        let mut found = found.remove(&id).unwrap_or_default();
-        let attempts: Vec<_> =
-            found.iter_mut().flat_map(|level| std::mem::take(&mut level.attempts)).collect();
-        let machine = machine(broker, kind, &definition, settings.clone(), found)?;
-        messages += machine.ready();
-        let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
-        queue.lock().policy = applied;
-        vhost.change(|inner| {
-            inner.topology.add_queue(queue.definition.name.clone(), id, true);
-            inner.queues.insert(id, queue.clone());
-        });
-        let is_unique = settings.unique;
-        deliver::set_settings(broker, &queue, settings);
-        if let Some(machine) = queue.lock().machine.classic() {
-            machine.restore_attempts(attempts);
-        }
-        if is_unique {
-            unique::learn(broker, &queue);
-        }
-    }
-    if let Store::Log(storage) = broker.store() {
-        orphans::give_up(
-            storage,
-            found.into_values().flatten().collect(),
-            recovered.clean,
-            undefined_queues,
-        )?;
-    }
-    for (key, value) in meta.scan(MetaTable::Exchanges)? {
-        let (vhost, change) = records::read_exchange(&key, &value)?;
-        restore_topology(broker, &vhost, &change);
-    }
-    for (key, value) in meta.scan(MetaTable::Bindings)? {
-        let (vhost, change) = records::read_binding(&key, &value)?;
-        restore_topology(broker, &vhost, &change);
-    }
-    for vhost in broker.vhosts() {
-        if vhost.look(|inner| !inner.policies.is_empty()) {
-            vhost.change(Inner::apply_exchange_policies);
-        }
-    }
-    match broker.store() {
-        Store::Log(_) if recovered.new => info!("nothing was kept here before"),
-        Store::Log(_) => {
-            info!(messages, replayed = recovered.replayed_records, clean = recovered.clean, "recovered");
-        }
-        Store::Memory(_) => {}
-    }
-    Ok(())
-}
-
-/// Reads limits and policies back, before the queues that they are for.
-fn restore_parameters(broker: &Broker) -> Result<(), StartError> {
-    for (key, value) in broker.store().meta().scan(MetaTable::GlobalParameters)? {
-        let (name, value) = records::read_global_parameter(&key, &value)?;
-        broker.restore_global_parameter(name, value);
-    }
-    let table = MetaTable::Parameters;
-    for (key, value) in broker.store().meta().scan(table)? {
-        let ([vhost_name, component, name], value) = records::read_parameter(&key, &value)?;
-        let bad = |problem: String| RecordError {
-            table: table.name(),
-            problem: format!("{component} '{name}' in vhost '{vhost_name}': {problem}"),
-        };
-        let Ok(vhost) = broker.vhost(&vhost_name) else { continue };
-        if component == records::VHOST_LIMITS {
-            let limits = VhostLimits::from_value(&value).map_err(|e| bad(e.to_string()))?;
-            vhost.change(|inner| inner.limits = limits);
-            continue;
-        }
-        let kind = PolicyKind::ALL.into_iter().find(|kind| kind.component() == component);
-        let Some(kind) = kind else {
-            // It means nothing here and is kept for who exports it again.
-            vhost.change(|inner| inner.parameters.insert((component, name), value));
-            continue;
-        };
-        let policy = Policy::from_value(&name, &value, kind).map_err(|e| bad(e.to_string()))?;
-        vhost.change(|inner| inner.policies.set(kind, policy)).map_err(|e| bad(e.to_string()))?;
-    }
-    Ok(())
-}
-
-fn restore_topology(broker: &Broker, vhost: &Name, change: &posthouse_queue::topology::TopologyChange) {
-    let Ok(vhost) = broker.vhost(vhost) else { return };
-    if !vhost.change(|inner| inner.topology.restore(change)) {
-        warn!(vhost = %vhost.name(), ?change, "a kept definition makes no sense any more and is left out");
-    }
-}
-
-fn kind(definition: &QueueDefinition) -> Result<QueueKind, RecordError> {
-    let resource = Resource::queue(&definition.vhost, &definition.name);
-    QueueKind::of(&definition.arguments, resource).map_err(unreadable)
-}
-
-fn unreadable(refused: ReplyError) -> RecordError {
-    RecordError { table: MetaTable::Queues.name(), problem: refused.text }
-}
-
-fn machine(
-    broker: &Broker,
-    kind: QueueKind,
-    definition: &QueueDefinition,
-    settings: QueueSettings,
-    mut found: Vec<RecoveredQueue>,
-) -> Result<Machine, RecordError> {
-    for found in found.iter().filter(|found| found.lost > 0) {
-        error!(queue = %definition.name, messages = found.lost, "messages were lost to damage");
-    }
-    match kind {
-        QueueKind::Classic | QueueKind::Quorum => Ok(Machine::Classic(owner::recovered(found))),
-        QueueKind::Stream => {
-            let resource = Resource::queue(&definition.vhost, &definition.name);
-            let arguments = StreamArguments::parse(definition.arguments.clone(), resource);
-            Ok(streams::recover(broker, &arguments.map_err(unreadable)?, settings, found.pop()))
-        }
     }
 }
 
@@ -519,6 +353,7 @@ impl WalEvents for Events {
 }
 
 mod orphans;
+mod restore;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::*;
 use crate::declare::QueueDeclaration;
 use crate::deliver;
 use crate::publish::Publisher;
+use crate::queue_handle::QueueHandle;
 use crate::waker::SessionWaker;
 
 const QUEUES: [&str; 2] = ["a", "b"];

@@ -19,6 +19,7 @@ mod delivery_limit;
 pub mod departures;
 pub mod details;
 pub mod expiry;
+mod held;
 pub mod leaving;
 mod level_set;
 mod limits;

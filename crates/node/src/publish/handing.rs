@@ -1,0 +1,212 @@
+//! Handing one slot's messages over to its queues and to the log, with the log's staging lock held.
+
+use std::sync::Arc;
+
+use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
+use posthouse_model::durability::Durability;
+use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_queue::machine::chunks::Persistence;
+use posthouse_storage::wal::{Payload, Stage};
+
+use super::{BATCH_BYTES_MAX, Origin, SHARE_BYTES_MIN, Slot, Target};
+use crate::broker::Broker;
+use crate::priorities;
+use crate::queue_handle::{Machine, QueueHandle};
+use crate::waker::ConsumerWaker;
+use crate::{dead_letters, expiry, residency};
+
+/// What handing over one batch brings up, and memory lent to it.
+#[derive(Debug, Default)]
+pub(super) struct Handing {
+    /// Consumers to be woken when no lock is held any more.
+    pub(super) wakes: Vec<ConsumerWaker>,
+    targets: Vec<(QueueId, Seq)>,
+    /// Targets that took only a part of the messages, and that part.
+    partial: Vec<(QueueId, Seq, ChunkBuilder)>,
+    /// Positions of the messages that one queue refused.
+    turned_away: Vec<u32>,
+    /// Persistent messages that left to make room, for the log.
+    pub(super) departed: Vec<(QueueId, Vec<(Seq, Seq)>)>,
+    pub(super) refused: Vec<Origin>,
+}
+
+impl Handing {
+    /// Appends a slot's messages to its queues; the queue that has too much, if any.
+    pub(super) fn slot(
+        &mut self,
+        broker: &Arc<Broker>,
+        slot: &mut Slot,
+        stage: Option<&mut Stage<'_>>,
+        now_ms: u64,
+    ) -> Option<Arc<QueueHandle>> {
+        let lsn = stage.as_ref().map_or(0, |stage| stage.position());
+        let count = slot.builder.count();
+        let share = slot.builder.bytes().len() >= SHARE_BYTES_MIN && slot.any_plain;
+        let shared = share.then(|| finish(&mut slot.builder));
+        let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
+        let mut pressed = None;
+        self.targets.clear();
+        for Target { queue, .. } in &slot.targets {
+            let mut state = queue.lock();
+            if state.deleted {
+                continue;
+            }
+            // What was gathered under a lesser promise than the queue makes by now is not in the log.
+            let logged = stage.is_some()
+                && (slot.persistent || queue.keeps_all())
+                && queue.durability(&state) != Durability::Memory;
+            let persistence = if logged { Persistence::Persistent } else { Persistence::Transient };
+            // Before, what has expired takes no room; after, what may not wait finds that nobody waits for it.
+            expiry::expire(broker, queue, &mut state, now_ms);
+            // What is not known by its origin cannot be refused: the limit was set after it was gathered.
+            let mut origins = &slot.origins[..];
+            if let Some(stream) = state.machine.stream().filter(|_| slot.numbered) {
+                stream.admit(records, logged, &mut self.turned_away);
+                // The stream has them already: they are not refused.
+                origins = &[];
+            } else if slot.tracked {
+                state.machine.refuse(records, count, &mut self.turned_away);
+            }
+            let pushed = if !self.turned_away.is_empty() {
+                let (part, turned_away) = self.take_apart(records, origins);
+                let pushed = part.count();
+                self.push_part(queue.id, &mut state.machine, part, (persistence, lsn), logged, false);
+                if !queue.is_stream && state.machine.settings().dead_letters_refused() {
+                    self.push_part(
+                        queue.id,
+                        &mut state.machine,
+                        turned_away,
+                        (persistence, lsn),
+                        logged,
+                        true,
+                    );
+                }
+                pushed
+            } else if let Some(parts) = slot.by_level.iter_mut().find(|parts| parts.fit(&state.machine)) {
+                parts.push(queue.id, &mut state.machine, (persistence, lsn), logged, &mut self.wakes);
+                count
+            } else {
+                let (machine, wakes) = (&mut state.machine, &mut self.wakes);
+                let first = match &shared {
+                    Some(chunk) => machine.push_shared(0, chunk.clone(), persistence, lsn, wakes),
+                    None => machine.push_copied(0, records, count, persistence, lsn, wakes),
+                };
+                if logged {
+                    self.targets.push((queue.id, first));
+                }
+                count
+            };
+            state.counters.published += u64::from(pushed);
+            expiry::expire(broker, queue, &mut state, now_ms);
+            dead_letters::schedule(broker, queue, &mut state);
+            if state.machine.has_departed() {
+                let departed = state.machine.take_departed();
+                if departed.persistent && queue.definition.durable {
+                    self.departed.push((queue.id, departed.ranges));
+                }
+            }
+            if residency::after_push(broker, queue, &mut state, now_ms) {
+                pressed = Some(queue.clone());
+            }
+        }
+        let mut stage = stage;
+        for parts in &mut slot.by_level {
+            parts.finish(stage.as_deref_mut(), slot.durability);
+        }
+        if let Some(stage) = stage {
+            self.stage(stage, slot.durability, count, shared, slot.builder.bytes());
+        }
+        slot.builder.clear();
+        slot.origins.clear();
+        slot.numbered = false;
+        pressed
+    }
+
+    /// Appends a part of a batch to a queue; with `turned_away` it leaves the queue at once.
+    fn push_part(
+        &mut self,
+        queue: QueueId,
+        machine: &mut Machine,
+        part: ChunkBuilder,
+        (persistence, lsn): (Persistence, Lsn),
+        logged: bool,
+        turned_away: bool,
+    ) {
+        for (level, part) in priorities::split(part, machine.settings()) {
+            let (count, wakes) = (part.count(), &mut self.wakes);
+            if count == 0 {
+                continue;
+            }
+            let first = machine.push_copied(level, part.bytes(), count, persistence, lsn, wakes);
+            if turned_away {
+                machine.turn_away(first, count);
+            }
+            if logged {
+                self.partial.push((queue, first, part));
+            }
+        }
+    }
+
+    fn stage(
+        &mut self,
+        stage: &mut Stage<'_>,
+        durability: Durability,
+        count: u32,
+        shared: Option<Arc<Chunk>>,
+        copied: &[u8],
+    ) {
+        if !self.targets.is_empty() {
+            let payload = match shared {
+                Some(chunk) => Payload::Shared(chunk),
+                None => Payload::Copy(copied),
+            };
+            enqueue(stage, durability, &self.targets, count, payload);
+        }
+        for (queue, first, part) in self.partial.drain(..) {
+            enqueue(stage, durability, &[(queue, first)], part.count(), Payload::Copy(part.bytes()));
+        }
+    }
+
+    /// The messages that were not turned away, and the others, whose origins are noted as refused.
+    fn take_apart(&mut self, records: &[u8], origins: &[Origin]) -> (ChunkBuilder, ChunkBuilder) {
+        let (mut part, mut turned_away) = (ChunkBuilder::default(), ChunkBuilder::default());
+        let (mut rest, mut refused) = (records, self.turned_away.drain(..).peekable());
+        for (position, record) in (0..).zip(Records::new(records)) {
+            let (bytes, after) = rest.split_at(record.len());
+            if refused.next_if_eq(&position).is_none() {
+                part.append_records(bytes);
+            } else {
+                turned_away.append_records(bytes);
+                self.refused.extend(origins.get(position as usize));
+            }
+            rest = after;
+        }
+        (part, turned_away)
+    }
+}
+
+/// Stages messages for the log as the promise to their publishers asks.
+pub(crate) fn enqueue(
+    stage: &mut Stage<'_>,
+    durability: Durability,
+    targets: &[(QueueId, Seq)],
+    count: u32,
+    payload: Payload<'_>,
+) {
+    match durability {
+        Durability::Sync => stage.enqueue(targets, count, payload),
+        Durability::Relaxed | Durability::Memory => stage.enqueue_relaxed(targets, count, payload),
+    };
+}
+
+/// Takes the builder's records as a chunk and leaves a builder with room for a little more, but for no more than a
+/// batch: under load the buffers of all chunks are then of the size that is used again.
+pub(crate) fn finish(builder: &mut ChunkBuilder) -> Arc<Chunk> {
+    let bytes = builder.bytes().len();
+    let next = if bytes <= BATCH_BYTES_MAX {
+        ChunkBuilder::with_room((bytes + bytes / 8).min(BATCH_BYTES_MAX))
+    } else {
+        ChunkBuilder::default()
+    };
+    Arc::new(std::mem::replace(builder, next).finish())
+}

@@ -17,12 +17,18 @@ use posthouse_model::limits::UserLimits;
 use posthouse_model::name::Name;
 use posthouse_model::reply::ReplyError;
 
-use crate::mechanism::{Credentials, Mechanism};
-use crate::password::{self, HashCost, PasswordError, PasswordHash};
+use crate::password::{HashCost, PasswordError, PasswordHash};
 use crate::permissions::{Access, Granted, InvalidPattern, Permissions};
-use crate::topics::{TopicPatterns, Topics};
+use crate::topics::Topics;
 use crate::users::{AuthChange, PermissionRecord, TopicPermissionRecord, User};
 use crate::verified::VerifiedLogins;
+
+pub use logins::Refusal;
+pub use topic_permissions::check_topic_patterns;
+use topic_permissions::delete_topic;
+
+mod logins;
+mod topic_permissions;
 
 /// The user every new broker has, its password, and its tag.
 const DEFAULT_USER: &str = "guest";
@@ -62,34 +68,6 @@ impl Identity {
     /// Whether the user has this tag.
     pub fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|known| known == tag)
-    }
-}
-
-/// Why a login was refused. The text is for the broker's log; it shows no secret.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refusal {
-    /// There is no such mechanism, or it cannot be used.
-    #[error("expected one of the mechanisms PLAIN, AMQPLAIN and ANONYMOUS, got '{0}'")]
-    UnknownMechanism(String),
-    /// The mechanism's response has not its form.
-    #[error("malformed {0} response")]
-    MalformedResponse(&'static str),
-    /// Wrong user or password, or no login by password.
-    #[error("user '{0}': invalid credentials")]
-    InvalidCredentials(String),
-    /// The user may log in from this machine only.
-    #[error("user '{0}' can only connect via localhost")]
-    OnlyLoopback(String),
-}
-
-impl Refusal {
-    /// What is sent to a client that has the `authentication_failure_close` capability; `None` when RabbitMQ
-    /// closes without a word to any client.
-    pub fn reply(&self, mechanism: &str) -> Option<ReplyError> {
-        match self {
-            Self::UnknownMechanism(_) | Self::MalformedResponse(_) => None,
-            Self::InvalidCredentials(_) | Self::OnlyLoopback(_) => Some(errors::login_refused(mechanism)),
-        }
     }
 }
 
@@ -278,48 +256,6 @@ impl Authorities {
         self.read().get(name).map(|entry| entry.user.limits.clone())
     }
 
-    /// Replaces a user's patterns on the keys of a topic exchange, in a virtual host which the caller knows to exist.
-    pub fn set_topic_permissions(
-        &self,
-        user: &str,
-        vhost: &str,
-        exchange: &str,
-        write: &str,
-        read: &str,
-    ) -> Result<Vec<AuthChange>, AuthError> {
-        let (vhost, exchange) = (checked_name(vhost)?, checked_name(exchange)?);
-        let patterns = Arc::new(TopicPatterns::new(user, &vhost, write, read)?);
-        let mut users = self.write();
-        let entry = users.get_mut(user).ok_or_else(|| AuthError::NoSuchUser(user.to_owned()))?;
-        let record = topic_record(&entry.user.name, &vhost, &exchange, &patterns);
-        let mut topics = entry.topics.get(&vhost).map(|known| Topics::clone(known)).unwrap_or_default();
-        topics.insert(exchange, patterns);
-        entry.topics.insert(vhost, Arc::new(topics));
-        self.changed();
-        Ok(vec![AuthChange::PutTopicPermissions(record)])
-    }
-
-    /// Takes a user's patterns on keys in a virtual host away: for one exchange, or all; missing ones are fine.
-    pub fn clear_topic_permissions(
-        &self,
-        user: &str,
-        vhost: &str,
-        exchange: Option<&str>,
-    ) -> Result<Vec<AuthChange>, AuthError> {
-        let mut users = self.write();
-        let entry = users.get_mut(user).ok_or_else(|| AuthError::NoSuchUser(user.to_owned()))?;
-        let Some((vhost, known)) = entry.topics.remove_entry(vhost) else { return Ok(Vec::new()) };
-        let mut kept = Topics::clone(&known);
-        kept.retain(|name, _| exchange.is_some_and(|exchange| &**name != exchange));
-        let gone = known.keys().filter(|name| !kept.contains_key(*name));
-        let changes = gone.map(|name| delete_topic(&entry.user.name, &vhost, name)).collect();
-        if !kept.is_empty() {
-            entry.topics.insert(vhost, Arc::new(kept));
-        }
-        self.changed();
-        Ok(changes)
-    }
-
     /// Takes everyone's permissions in a virtual host away, because it is deleted.
     pub fn forget_vhost(&self, vhost: &str) -> Vec<AuthChange> {
         let mut changes = Vec::new();
@@ -378,22 +314,6 @@ impl Authorities {
         users.values().flat_map(of_one).collect()
     }
 
-    /// All topic permissions by user, virtual host and exchange.
-    pub fn topic_permissions(&self) -> Vec<TopicPermissionRecord> {
-        let mut records = Vec::new();
-        for entry in self.read().values() {
-            for (vhost, topics) in &entry.topics {
-                let of_one = topics.iter();
-                records.extend(
-                    of_one.map(|(exchange, patterns)| {
-                        topic_record(&entry.user.name, vhost, exchange, patterns)
-                    }),
-                );
-            }
-        }
-        records
-    }
-
     /// The user as logged in; `None` when there is no such user (any more).
     pub fn identity(&self, user: &str) -> Option<Arc<Identity>> {
         self.read().get(user).map(|entry| entry.identity.clone())
@@ -433,86 +353,6 @@ impl Authorities {
         }
     }
 
-    /// Answers a login at once where that is possible: the password was verified lately, none is needed, or the
-    /// response is malformed. `None` means that [`Self::authenticate`] must be called.
-    pub fn authenticate_cached(
-        &self,
-        mechanism: &str,
-        response: &[u8],
-        peer_is_loopback: bool,
-    ) -> Option<Result<Arc<Identity>, Refusal>> {
-        match self.login(mechanism, response) {
-            Ok(Login::As(user)) => Some(self.admit(&user, peer_is_loopback)),
-            Ok(Login::With(Credentials { user, password })) => {
-                let stored = self.read().get(user).and_then(|entry| entry.user.password.clone())?;
-                let known = self.verified().contains(user, &stored, password);
-                known.then(|| self.admit(user, peer_is_loopback))
-            }
-            Err(refusal) => Some(Err(refusal)),
-        }
-    }
-
-    /// Answers a login. Verifying a password takes tens of milliseconds of one core: call it on a blocking thread.
-    pub fn authenticate(
-        &self,
-        mechanism: &str,
-        response: &[u8],
-        peer_is_loopback: bool,
-    ) -> Result<Arc<Identity>, Refusal> {
-        match self.login(mechanism, response)? {
-            Login::As(user) => self.admit(&user, peer_is_loopback),
-            Login::With(Credentials { user, password }) => {
-                self.check_password(user, password)?;
-                self.admit(user, peer_is_loopback)
-            }
-        }
-    }
-
-    /// Verifies a password, as `connection.update-secret` and HTTP need it. As slow as a login.
-    pub fn check_password(&self, user: &str, password: &[u8]) -> Result<(), Refusal> {
-        let stored = self.read().get(user).and_then(|entry| entry.user.password.clone());
-        let refusal = || Refusal::InvalidCredentials(user.to_owned());
-        let verified = stored.as_ref().is_some_and(|stored| stored.verify(password));
-        if !verified {
-            if stored.as_ref().is_none_or(PasswordHash::is_fast) || password.is_empty() {
-                password::waste_time(password, self.settings.hash_cost);
-            }
-            return Err(refusal());
-        }
-        // The password may have been changed while the old one was verified.
-        let current = self.read().get(user).and_then(|entry| entry.user.password.clone());
-        match stored {
-            Some(stored) if current.as_ref() == Some(&stored) => {
-                self.verified().insert(user, &stored, password);
-                Ok(())
-            }
-            _ => Err(refusal()),
-        }
-    }
-
-    fn login<'a>(&self, mechanism: &str, response: &'a [u8]) -> Result<Login<'a>, Refusal> {
-        let unknown = || Refusal::UnknownMechanism(mechanism.to_owned());
-        match Mechanism::parse(mechanism).ok_or_else(unknown)? {
-            Mechanism::Plain => {
-                Credentials::from_plain(response).map(Login::With).ok_or(Refusal::MalformedResponse("PLAIN"))
-            }
-            Mechanism::AmqPlain => Credentials::from_amqplain(response)
-                .map(Login::With)
-                .ok_or(Refusal::MalformedResponse("AMQPLAIN")),
-            Mechanism::Anonymous => self.settings.anonymous_user.clone().map(Login::As).ok_or_else(unknown),
-            Mechanism::External => Err(unknown()),
-        }
-    }
-
-    /// The identity of a user whose password needs no more checking.
-    fn admit(&self, user: &str, peer_is_loopback: bool) -> Result<Arc<Identity>, Refusal> {
-        let identity = self.identity(user).ok_or_else(|| Refusal::InvalidCredentials(user.to_owned()))?;
-        if !peer_is_loopback && self.settings.loopback_users.iter().any(|known| known == user) {
-            return Err(Refusal::OnlyLoopback(user.to_owned()));
-        }
-        Ok(identity)
-    }
-
     fn update_user(&self, name: &str, update: impl FnOnce(&mut User)) -> Result<Vec<AuthChange>, AuthError> {
         let mut users = self.write();
         let entry = users.get_mut(name).ok_or_else(|| AuthError::NoSuchUser(name.to_owned()))?;
@@ -540,12 +380,6 @@ impl Authorities {
     }
 }
 
-/// What a mechanism's response asks for.
-enum Login<'a> {
-    As(String),
-    With(Credentials<'a>),
-}
-
 fn permission_record(user: &Name, vhost: &Name, permissions: &Permissions) -> PermissionRecord {
     let pattern = |permission| permissions.pattern(permission).to_owned();
     PermissionRecord {
@@ -554,37 +388,6 @@ fn permission_record(user: &Name, vhost: &Name, permissions: &Permissions) -> Pe
         configure: pattern(errors::Permission::Configure),
         write: pattern(errors::Permission::Write),
         read: pattern(errors::Permission::Read),
-    }
-}
-
-/// Checks two patterns on keys, as [`Authorities::set_topic_permissions`] does.
-///
-/// # Errors
-/// When one is no regular expression.
-pub fn check_topic_patterns(user: &str, vhost: &str, write: &str, read: &str) -> Result<(), InvalidPattern> {
-    TopicPatterns::new(user, vhost, write, read).map(drop)
-}
-
-fn topic_record(
-    user: &Name,
-    vhost: &Name,
-    exchange: &Name,
-    patterns: &TopicPatterns,
-) -> TopicPermissionRecord {
-    TopicPermissionRecord {
-        user: user.clone(),
-        vhost: vhost.clone(),
-        exchange: exchange.clone(),
-        write: patterns.write.text.clone(),
-        read: patterns.read.text.clone(),
-    }
-}
-
-fn delete_topic(user: &Name, vhost: &Name, exchange: &Name) -> AuthChange {
-    AuthChange::DeleteTopicPermissions {
-        user: user.clone(),
-        vhost: vhost.clone(),
-        exchange: exchange.clone(),
     }
 }
 

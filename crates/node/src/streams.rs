@@ -25,7 +25,7 @@ use crate::broker::Broker;
 use crate::declare::QueueDeclaration;
 use crate::deliver;
 use crate::queue_handle::{Machine, QueueHandle};
-use crate::residency::{self, FailedRead};
+use crate::residency::{self, FailedRead, WRITE_BYTES};
 use crate::vhost::VirtualHost;
 use crate::waker::ConsumerWaker;
 
@@ -42,10 +42,7 @@ const KEEP_BYTES_TIGHT: usize = 64 << 10;
 /// What is in no segment yet, from which on publishers wait for the disk.
 const PACED_BYTES: usize = 16 << 20;
 
-/// Written per turn, so that many queues take turns.
-const WRITE_BYTES: usize = 2 << 20;
-
-/// Blocks read per turn, for the same reason.
+/// Blocks read per turn, so that many queues take turns.
 const READS_PER_TURN: usize = 16;
 
 /// How often the age of messages is looked at.
@@ -221,24 +218,15 @@ pub(crate) fn must_pace(stream: &Stream<Location, ConsumerWaker>) -> bool {
 
 /// Writes a stream's excess to segments.
 pub(crate) fn spill(queue: &QueueHandle, segments: &SegmentStore, over_budget: impl Fn() -> bool) {
-    loop {
+    let plan = |machine: &mut Machine| {
         let mut writes = Vec::new();
-        {
-            let keep = if over_budget() { KEEP_BYTES_TIGHT } else { KEEP_BYTES };
-            let mut state = queue.lock();
-            if let Some(stream) = state.machine.stream() {
-                stream.plan_spill(keep, WRITE_BYTES, &mut writes);
-            }
-            if writes.is_empty() {
-                return residency::end_spill(&mut state);
-            }
+        let keep = if over_budget() { KEEP_BYTES_TIGHT } else { KEEP_BYTES };
+        if let Some(stream) = machine.stream() {
+            stream.plan_spill(keep, WRITE_BYTES, &mut writes);
         }
-        if let Err(problem) = write(queue, segments, writes) {
-            // The messages stay in memory; publishers are held back by the memory watermark.
-            error!(queue = %queue.definition.name, %problem, "cannot write messages to a segment");
-            return residency::end_spill(&mut queue.lock());
-        }
-    }
+        writes
+    };
+    residency::in_turns(queue, plan, |writes| write(queue, segments, writes));
 }
 
 fn write(queue: &QueueHandle, segments: &SegmentStore, writes: Vec<ToStore>) -> Result<(), StorageError> {

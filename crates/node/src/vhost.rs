@@ -148,10 +148,15 @@ impl VirtualHost {
         message: Publication<'_>,
     ) -> Result<Found, ReplyError> {
         self.route_and(exchange, key, Some(header), extra_keys, draw, |result| {
-            if !result.histories().is_empty() && !header.headers().is_some_and(says_no_store) {
-                self.histories().keep(result.histories(), message);
-            }
+            self.keep_history(result, header, message);
         })
+    }
+
+    /// Keeps a message where exchanges on its way have a history.
+    fn keep_history(&self, result: &RouteResult, header: HeaderView<'_>, message: Publication<'_>) {
+        if !result.histories().is_empty() && !header.headers().is_some_and(says_no_store) {
+            self.histories().keep(result.histories(), message);
+        }
     }
 
     fn route_and(
@@ -211,9 +216,7 @@ impl VirtualHost {
         {
             let inner = self.read();
             inner.topology.route_own(exchange, routed, &mut result);
-            if !result.histories().is_empty() && !header.headers().is_some_and(says_no_store) {
-                self.histories().keep(result.histories(), message);
-            }
+            self.keep_history(&result, header, message);
         }
         let is_per_message = result.is_per_message() || !extra_keys.is_empty();
         Found { queues: SmallVec::from_slice(result.queues()), is_per_message, swallowed: false }

@@ -153,11 +153,7 @@ impl<L: Copy, W: Clone> Machine<L, W> {
     ) -> Seq {
         match self {
             Self::Classic(queue) => queue.push_shared_at(level, chunk, persistence, lsn, wakes),
-            Self::Stream(stream) => {
-                let first = stream.next_seq();
-                stream.push_shared(chunk, lsn, wakes);
-                first
-            }
+            Self::Stream(stream) => stream.push_shared(chunk, lsn, wakes),
         }
     }
 
@@ -173,11 +169,7 @@ impl<L: Copy, W: Clone> Machine<L, W> {
     ) -> Seq {
         match self {
             Self::Classic(queue) => queue.push_copied_at(level, records, count, persistence, lsn, wakes),
-            Self::Stream(stream) => {
-                let first = stream.next_seq();
-                stream.push_copied(records, count, lsn, wakes);
-                first
-            }
+            Self::Stream(stream) => stream.push_copied(records, count, lsn, wakes),
         }
     }
 

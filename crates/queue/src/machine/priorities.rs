@@ -163,16 +163,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         lsn: Lsn,
         wakes: &mut Vec<W>,
     ) -> Seq {
-        let first = self.next_seq_at(level);
-        if level == 0 {
-            self.push_shared(chunk, persistence, lsn, wakes);
-        } else {
-            self.make_level(level);
-            self.in_level(level, |queue| queue.push_shared(chunk, persistence, lsn, &mut Vec::new()));
-            self.roster.wake(self.ready, wakes);
-            self.enforce_limits();
-        }
-        first
+        self.push_at(level, wakes, |queue, wakes| queue.push_shared(chunk, persistence, lsn, wakes))
     }
 
     /// Adds records to a level as [`Self::push_copied`] does; the first message's number.
@@ -185,14 +176,16 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         lsn: Lsn,
         wakes: &mut Vec<W>,
     ) -> Seq {
+        self.push_at(level, wakes, |queue, wakes| queue.push_copied(records, count, persistence, lsn, wakes))
+    }
+
+    fn push_at(&mut self, level: u8, wakes: &mut Vec<W>, push: impl FnOnce(&mut Self, &mut Vec<W>)) -> Seq {
         let first = self.next_seq_at(level);
         if level == 0 {
-            self.push_copied(records, count, persistence, lsn, wakes);
+            push(self, wakes);
         } else {
             self.make_level(level);
-            self.in_level(level, |queue| {
-                queue.push_copied(records, count, persistence, lsn, &mut Vec::new());
-            });
+            self.in_level(level, |queue| push(queue, &mut Vec::new()));
             self.roster.wake(self.ready, wakes);
             self.enforce_limits();
         }

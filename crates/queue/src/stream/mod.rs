@@ -184,20 +184,22 @@ impl<L: Copy, W: Clone> Stream<L, W> {
         self.window.memory_bytes()
     }
 
-    /// Adds a chunk whose deltas are `0..count`, by reference.
-    pub fn push_shared(&mut self, chunk: Arc<Chunk>, lsn: Lsn, wakes: &mut Vec<W>) {
+    /// Adds a chunk whose deltas are `0..count`, by reference; the first message's number.
+    pub fn push_shared(&mut self, chunk: Arc<Chunk>, lsn: Lsn, wakes: &mut Vec<W>) -> Seq {
         let (first_seq, bytes) = (self.next_seq(), chunk.bytes().len());
         let first_ms = chunk.record_at(0).map_or(0, |record| record.received_ms());
         self.window.push_shared(chunk, lsn);
         self.arrived(first_seq, bytes, first_ms, wakes);
+        first_seq
     }
 
-    /// Adds a few records by copying them behind those that came before.
-    pub fn push_copied(&mut self, records: &[u8], count: u32, lsn: Lsn, wakes: &mut Vec<W>) {
+    /// Adds a few records by copying them behind those that came before; the first message's number.
+    pub fn push_copied(&mut self, records: &[u8], count: u32, lsn: Lsn, wakes: &mut Vec<W>) -> Seq {
         let first_seq = self.next_seq();
         let first_ms = Record::parse(records).map_or(0, |record| record.received_ms());
         self.window.push_copied(records, count, lsn);
         self.arrived(first_seq, records.len(), first_ms, wakes);
+        first_seq
     }
 
     fn arrived(&mut self, first_seq: Seq, bytes: usize, now_ms: u64, wakes: &mut Vec<W>) {

@@ -103,7 +103,7 @@ impl LogWriter {
                 if left.is_zero() || staging.sync_wanted {
                     break;
                 }
-                staging.writer = Writer::Dozing;
+                staging.writer = Writer::Idle;
                 staging = self.inner.wait_staged_for(staging, left);
                 continue;
             }
@@ -111,7 +111,8 @@ impl LogWriter {
                 break;
             }
             let now = Instant::now();
-            let until = *deadline.get_or_insert(now + self.inner.options.settle_delay);
+            let settle_at = *deadline.get_or_insert(now + self.inner.options.settle_delay);
+            let until = self.sync_at.map_or(settle_at, |sync_at| sync_at.min(settle_at));
             if now >= until {
                 break;
             }

@@ -17,7 +17,7 @@ use posthouse_storage::disk::real::RealDisk;
 use posthouse_storage::engine::{MessageStore, Storage};
 use posthouse_storage::meta::{MetaOp, MetaPos, MetaStore, MetaWaiter};
 use posthouse_storage::segment::SegmentStore;
-use posthouse_storage::wal::Wal;
+use posthouse_storage::wal::{Shortage, Wal};
 use serde_json::Value;
 
 use crate::alarms::Alarms;
@@ -417,10 +417,11 @@ impl Broker {
     /// Sets the alarms by memory use and by what is known of the disk, and tells every session when they change.
     pub fn watch(&self, disk_free_bytes: Option<u64>) {
         let memory = self.memory.bytes() > self.settings.memory_watermark_bytes;
-        let full = self.store.meta().is_disk_full() || self.wal().is_some_and(|wal| wal.is_disk_full());
+        let shortage = self.wal().and_then(|wal| wal.shortage());
+        let full = shortage == Some(Shortage::Disk) || self.store.meta().is_disk_full();
         let disk = full || disk_free_bytes.is_some_and(|free| free < self.settings.disk_free_limit_bytes);
         let before = self.alarms.reason();
-        if self.alarms.set(memory, disk) {
+        if self.alarms.set(memory, disk, shortage == Some(Shortage::Files)) {
             self.tell_alarms(before, disk_free_bytes);
         }
     }

@@ -13,7 +13,7 @@ use posthouse_model::name::Name;
 use posthouse_storage::StorageError;
 use posthouse_storage::engine::{OpenError, Recovered, Storage, StorageOptions};
 use posthouse_storage::meta::{MetaError, MetaOp, MetaStore, MetaTable};
-use posthouse_storage::wal::{WalEvents, WalOptions};
+use posthouse_storage::wal::{Shortage, WalEvents, WalOptions};
 use tracing::{error, info, warn};
 
 use crate::admin::AdminError;
@@ -331,8 +331,11 @@ impl WalEvents for Events {
         (self.on_fatal)(&error.to_string());
     }
 
-    fn disk_full(&self, full: bool) {
-        warn!(full, "the log's disk is full, or has room again");
+    fn shortage(&self, of: Option<Shortage>) {
+        match of {
+            Some(shortage) => warn!("the log waits: {shortage}"),
+            None => warn!("the log need not wait any more"),
+        }
         if let Some(broker) = self.broker() {
             broker.watch(broker.store().free_space());
         }

@@ -78,7 +78,7 @@ fn checkpoint_helps(messages: &MessageStore, disk_alarm: bool) -> bool {
     messages.wal().checkpoint_wanted().is_some()
         || dead_files >= DEAD_FILES_MAX
         || (dead_files > 0 && disk_alarm)
-        || (messages.wal().is_disk_full() && messages.wal().could_release())
+        || (messages.wal().shortage().is_some() && messages.wal().could_release())
 }
 
 /// Starts the thread that rewrites spill files of which little is live; it ends with the broker.

@@ -62,9 +62,11 @@ impl LogWriter {
 
     /// Writes until the log is closed or an error stops it for good.
     pub(super) fn run(mut self) {
-        let result = self.write_all();
-        if let Err(error) = result {
-            self.inner.stop(error);
+        match self.write_all() {
+            Ok(()) => {}
+            // Another thread's error, which was told, or what is missing for closing in good order: no failure of the disk.
+            Err(StorageError::Stopped { reason }) => _ = self.inner.end(reason),
+            Err(error) => self.inner.stop(error),
         }
     }
 

@@ -154,12 +154,13 @@ fn run(
         Keep::InDirectory { undefined_queues, .. } => undefined_queues,
     };
     let was_clean = recovered.clean;
-    restore::restore(&broker, recovered, undefined_queues)?;
+    let queues = restore::restore(&broker, recovered, undefined_queues)?;
     if let Store::Log(storage) = broker.store()
         && was_clean
     {
         storage.messages.begin().map_err(OpenError::from)?;
     }
+    restore::put_in_force(&broker, queues);
     match &options.definitions {
         Some(document) => import(&broker, document)?,
         None => first_start(&broker, &options.default_user, hashing)?,

@@ -212,6 +212,7 @@ impl MessageStore {
         recovered.replayed_records = replay.records;
         recovered.clean = was_clean && replay.records == 0;
         recovered.next_queue_id = replay.next_queue_id();
+        recovered.deleted = replay.deleted();
         recovered.queues = replay.finish(recovered.clean);
         recovered.damages.append(&mut replay.damages);
         recovered.damages.extend(report.damage.iter().map(wal::Damage::error));

@@ -34,6 +34,7 @@ use crate::residency::Residency;
 use crate::timers::Timers;
 use crate::vhost::VirtualHost;
 use crate::waker::SessionWaker;
+use crate::workers::Workers;
 
 /// Queue identities are reserved in the metadata store by so many.
 const QUEUE_ID_STEP: u64 = 1024;
@@ -97,6 +98,7 @@ pub struct Broker {
     residency: Option<Residency>,
     dead_letters: DeadLetters,
     timers: Timers,
+    workers: Workers,
     authorities: Arc<Authorities>,
     vhosts: RwLock<HashMap<Name, Arc<VirtualHost>, foldhash::quality::RandomState>>,
     connections: Connections,
@@ -142,6 +144,7 @@ impl Broker {
             residency,
             dead_letters,
             timers: Timers::default(),
+            workers: Workers::default(),
             authorities,
             vhosts: RwLock::default(),
             connections: Connections::default(),
@@ -214,6 +217,10 @@ impl Broker {
 
     pub(crate) fn timers(&self) -> &Timers {
         &self.timers
+    }
+
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// An identity for a new consumer.

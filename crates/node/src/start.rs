@@ -181,11 +181,21 @@ fn run(
     Ok(broker)
 }
 
-/// Stops a broker whose connections are gone: everything that must survive is on disk when this returns.
+/// Stops a broker whose connections are gone: everything that must survive is on disk when this returns. A disk that is
+/// full is not waited for.
 ///
 /// # Errors
 /// When the last checkpoint cannot be written; what was confirmed is kept all the same.
 pub fn stop(broker: &Broker) -> Result<(), OpenError> {
+    // Whatever changes queues by itself ends first: nothing may follow the last checkpoint, or be lost with it.
+    broker.workers().stop(|| {
+        broker.timers().close();
+        broker.residency().inspect(|residency| residency.close());
+    });
+    broker.events().stop();
+    if let Some(wal) = broker.wal() {
+        wal.begin_close();
+    }
     broker.dead_letters().stop();
     match broker.store() {
         Store::Memory(_) => Ok(()),

@@ -1,6 +1,7 @@
 //! The node on a simulated disk: messages are published, taken and settled through its own functions while the disk
 //! fails at each of its operations in turn, and then the power. What was synced must be back, and nothing else.
 
+mod stopping;
 mod streams;
 mod unfinished;
 

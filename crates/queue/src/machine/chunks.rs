@@ -11,6 +11,7 @@ use posthouse_model::ids::Seq;
 
 use super::details::{Details, Wanted};
 pub use super::held::{Held, Persistence, Residence};
+use super::looks::Looks;
 use super::ranges::SeqRanges;
 use super::times::NEVER_MS;
 use super::unique::Values;
@@ -186,6 +187,22 @@ impl<L: Copy> Chunks<L> {
         held.details = details;
         self.details_bytes += bytes_of(held.details.as_deref());
         self.unsurveyed += usize::from(held.lacks(held.wanted(wants_bodies)));
+    }
+
+    /// Takes what is known of when to look at a chunk's messages, where times of single ones are.
+    pub(super) fn take_looks(&mut self, index: usize) -> Option<Looks> {
+        let details = self.held.get_mut(index)?.details.as_deref_mut().filter(|own| own.has_times())?;
+        let looks = std::mem::take(details.looks_mut());
+        self.details_bytes -= looks.memory_bytes();
+        Some(looks)
+    }
+
+    /// Keeps it.
+    pub(super) fn set_looks(&mut self, index: usize, looks: Looks) {
+        if let Some(details) = self.held.get_mut(index).and_then(|held| held.details.as_deref_mut()) {
+            self.details_bytes += looks.memory_bytes();
+            *details.looks_mut() = looks;
+        }
     }
 
     /// Forgets what is known of a chunk's messages and is not wanted.

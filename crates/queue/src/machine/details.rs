@@ -10,6 +10,7 @@ use posthouse_model::props::HeaderView;
 use posthouse_model::record::{FLAG_EXPIRES, Record};
 
 use super::expiry::GRACE_MS;
+use super::looks::Looks;
 use super::times::{Time, Times};
 
 /// What is to be kept.
@@ -37,6 +38,8 @@ pub struct Details {
     body_sums: Vec<u32>,
     deadlines: Times,
     received: Times,
+    /// Where times of single messages are known: when to look at which of them.
+    looks: Looks,
 }
 
 impl Details {
@@ -89,7 +92,11 @@ impl Details {
     /// Bytes of memory it takes.
     pub fn memory_bytes(&self) -> usize {
         let bodies = self.body_sums.capacity() * size_of::<u32>();
-        size_of::<Self>() + bodies + self.deadlines.memory_bytes() + self.received.memory_bytes()
+        size_of::<Self>()
+            + bodies
+            + self.deadlines.memory_bytes()
+            + self.received.memory_bytes()
+            + self.looks.memory_bytes()
     }
 
     /// Bytes of the bodies of `from..=to`.
@@ -115,6 +122,16 @@ impl Details {
     /// Whether it is known when messages expire by themselves.
     pub(super) fn has_deadlines(&self) -> bool {
         !self.deadlines.is_empty()
+    }
+
+    /// Whether any times of single messages are known.
+    pub(super) fn has_times(&self) -> bool {
+        !self.deadlines.is_empty() || !self.received.is_empty()
+    }
+
+    /// When to look at which messages.
+    pub(super) fn looks_mut(&mut self) -> &mut Looks {
+        &mut self.looks
     }
 
     /// When the first of `from..=to` expires by itself: [`super::times::NEVER_MS`] when none of them does.

@@ -67,12 +67,6 @@ struct Rest {
     spares: bool,
 }
 
-/// What of a chunk has expired, as deltas, and when the next one does.
-struct Found {
-    expired: Vec<(u32, u32)>,
-    next_ms: u64,
-}
-
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// When something may expire next, in milliseconds since the Unix epoch: [`NEVER_MS`] when nothing will.
     #[inline]
@@ -137,23 +131,25 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// Looks at one chunk; whether it may have messages that are spared.
     fn expire_in_chunk(&mut self, index: usize, now_ms: u64, grace_ms: u64) -> bool {
         self.learn_received(index, now_ms, grace_ms);
+        let looks = self.chunks.take_looks(index);
         let Some(held) = self.chunks.get(index) else { return false };
         let ttl_ms = self.settings.message_ttl_ms;
         let has_deadlines = held.details.as_ref().is_some_and(|details| details.has_deadlines());
         let spares = grace_ms > 0 && (has_deadlines || ttl_ms.is_some_and(|ttl_ms| ttl_ms < GRACE_MS));
-        let (first, end) = (held.first_seq, held.end_seq());
-        let mut found = Found { expired: Vec::new(), next_ms: NEVER_MS };
-        for (from, to) in self.returned.within(first, end - 1) {
-            let rule = Rule { now_ms, ttl_ms, grace_ms: 0 };
-            look_at(held, (from - first) as u32, (to - first) as u32, rule, &mut found);
-        }
-        let mut from = (self.cursor.clamp(first, end) - first) as u32;
-        while let Some((live, to)) = held.next_live(from) {
-            look_at(held, live, to, Rule { now_ms, ttl_ms, grace_ms }, &mut found);
-            from = to + 1;
-        }
-        self.chunks.set_due(index, found.next_ms);
-        for (from, to) in found.expired {
+        let (first, last) = (held.first_seq, held.span - 1);
+        let rule = Rule { now_ms, ttl_ms, grace_ms };
+        let mut expired = Vec::new();
+        let next_ms = match looks.map(|looks| looks.of(held.span)) {
+            None => self.look_within(held, 0, last, rule, &mut expired),
+            Some(mut looks) => {
+                let look = |from, to| self.look_within(held, from, to, rule, &mut expired);
+                let next_ms = looks.look(held.span, now_ms, look);
+                self.chunks.set_looks(index, looks);
+                next_ms
+            }
+        };
+        self.chunks.set_due(index, next_ms);
+        for (from, to) in expired {
             let (from, to) = (first + Seq::from(from), first + Seq::from(to));
             self.returned.take_within(from, to);
             self.ready -= to - from + 1;
@@ -162,6 +158,32 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         self.pass_over_departed();
         spares
+    }
+
+    /// Looks at `from..=to` of a chunk and appends what has expired; when the next one of them does.
+    fn look_within(
+        &self,
+        held: &Held<L>,
+        from: u32,
+        to: u32,
+        rule: Rule,
+        expired: &mut Vec<(u32, u32)>,
+    ) -> u64 {
+        let first = held.first_seq;
+        let (from_seq, to_seq) = (first + Seq::from(from), first + Seq::from(to));
+        let mut next_ms = NEVER_MS;
+        // Nobody is spared who was handed out before.
+        let strict = Rule { grace_ms: 0, ..rule };
+        for (from, to) in self.returned.within(from_seq, to_seq) {
+            let due_ms = look_at(held, (from - first) as u32, (to - first) as u32, strict, expired);
+            next_ms = next_ms.min(due_ms);
+        }
+        let mut next = (self.cursor.clamp(from_seq, to_seq + 1) - first) as u32;
+        while let Some((live, end)) = held.next_live(next).filter(|&(live, _)| live <= to) {
+            next_ms = next_ms.min(look_at(held, live, end.min(to), rule, expired));
+            next = end.min(to) + 1;
+        }
+        next_ms
     }
 
     /// Moves the cursor on when all that is left of its chunk is handed out: it needs not be read then.
@@ -210,6 +232,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     pub(super) fn note_chunk_due(&mut self, index: usize) {
         if let Some(held) = self.chunks.get(index) {
             let due_ms = self.due_of(held);
+            self.chunks.take_looks(index);
             self.chunks.note_due(index, due_ms);
         }
     }
@@ -220,6 +243,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let (from, to) = ((first - held.first_seq) as u32, (last - held.first_seq) as u32);
         let own_ms = held.details.as_ref().map_or(NEVER_MS, |own| own.earliest_deadline_ms(from, to));
         let due_ms = self.due_by_queue_ms(held.received).min(own_ms);
+        if let Some(mut looks) = self.chunks.take_looks(index) {
+            looks.note(from, to, due_ms);
+            self.chunks.set_looks(index, looks);
+        }
         self.chunks.note_due(index, due_ms);
     }
 
@@ -229,6 +256,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         for index in 0..self.chunks.len() {
             let Some(held) = self.chunks.get(index) else { break };
             let due_ms = self.due_of(held);
+            self.chunks.take_looks(index);
             self.chunks.set_due(index, due_ms);
         }
     }
@@ -246,27 +274,36 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 }
 
-/// Looks at `from..=to` of a chunk, which are ready and of the kind that the rule is for.
-fn look_at<L>(held: &Held<L>, from: u32, to: u32, rule: Rule, found: &mut Found) {
+/// Looks at `from..=to` of a chunk, which are ready and of the kind that the rule is for, and appends what has expired;
+/// when the next one does.
+fn look_at<L>(held: &Held<L>, from: u32, to: u32, rule: Rule, expired: &mut Vec<(u32, u32)>) -> u64 {
     let first_ms = rule.by_queue_ms(held.received.first_ms);
     if rule.by_queue_ms(held.received.last_ms) <= rule.now_ms {
-        return found.expired.push((from, to));
+        add(expired, from, to);
+        return NEVER_MS;
     }
+    let mut next_ms = NEVER_MS;
     if first_ms > rule.now_ms {
-        found.next_ms = found.next_ms.min(first_ms);
+        next_ms = first_ms;
         if !held.details.as_ref().is_some_and(|details| details.has_deadlines()) {
-            return;
+            return next_ms;
         }
     }
     for delta in from..=to {
         let due_ms = rule.due_ms(held, delta);
         if due_ms > rule.now_ms {
-            found.next_ms = found.next_ms.min(due_ms);
-            continue;
+            next_ms = next_ms.min(due_ms);
+        } else {
+            add(expired, delta, delta);
         }
-        match found.expired.last_mut() {
-            Some(run) if run.1 + 1 == delta => run.1 = delta,
-            _ => found.expired.push((delta, delta)),
-        }
+    }
+    next_ms
+}
+
+/// Appends a run, or lets the last one go on with it.
+fn add(runs: &mut Vec<(u32, u32)>, from: u32, to: u32) {
+    match runs.last_mut() {
+        Some(last) if last.1 + 1 == from => last.1 = to,
+        _ => runs.push((from, to)),
     }
 }

@@ -23,6 +23,7 @@ mod held;
 pub mod leaving;
 mod level_set;
 mod limits;
+mod looks;
 mod priorities;
 pub mod ranges;
 pub mod residency;

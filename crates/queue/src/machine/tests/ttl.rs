@@ -225,6 +225,33 @@ fn the_work_of_one_call_is_bounded() {
 }
 
 #[test]
+fn a_large_chunk_whose_messages_go_one_by_one_is_exact() {
+    const MESSAGES: u64 = 500;
+    let mut queue = TestQueue::default();
+    // Due in an order of their own, 7 ms apart.
+    let due = |seq: Seq| 100 + (seq * 211 % MESSAGES) * 7;
+    let own: Vec<Option<u64>> = (0..MESSAGES).map(|seq| Some(due(seq))).collect();
+    publish(&mut queue, START_MS, &own);
+    let mut out = take_any(&mut queue, 100);
+    let mut ready: Vec<Seq> = (100..MESSAGES).collect();
+    for ms in (90..100 + MESSAGES * 7).step_by(3) {
+        if ms % 10 == 0
+            && let Some(seq) = out.pop()
+        {
+            queue.requeue(seq, seq, &mut Vec::new());
+            ready.push(seq);
+        }
+        let (mut gone, stays): (Vec<Seq>, Vec<Seq>) = ready.into_iter().partition(|&seq| due(seq) <= ms);
+        gone.sort_unstable();
+        assert_eq!(expired(&mut queue, START_MS + ms), gone, "after {ms} ms");
+        let next = stays.iter().map(|&seq| START_MS + due(seq)).min().unwrap_or(NEVER_MS);
+        assert!(queue.next_due_ms() <= next && queue.next_due_ms() > START_MS + ms);
+        ready = stays;
+    }
+    assert_eq!((queue.ready(), queue.unacked()), (0, 0));
+}
+
+#[test]
 fn every_priority_expires() {
     let mut queue = with_ttl(500);
     for (level, at_ms, own) in [(0, 1_000, None), (7, 1_100, None), (3, 1_200, Some(50))] {

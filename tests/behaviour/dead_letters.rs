@@ -30,7 +30,7 @@ fn exclusive(peer: &mut Peer, base: &str) -> String {
 
 /// The next message of a queue, waited for.
 #[track_caller]
-fn arrives(peer: &mut Peer, queue: &str) -> Received {
+pub(super) fn arrives(peer: &mut Peer, queue: &str) -> Received {
     let patience = Instant::now() + TIMEOUT;
     loop {
         if let Some(message) = peer.get(1, queue, true) {
@@ -41,7 +41,7 @@ fn arrives(peer: &mut Peer, queue: &str) -> Received {
 }
 
 /// Takes the next message and does not want it.
-fn nack(peer: &mut Peer, queue: &str) {
+pub(super) fn nack(peer: &mut Peer, queue: &str) {
     let got = peer.get(1, queue, false).expect("a message to reject");
     peer.send(1, &Method::BasicNack { delivery_tag: got.tag, multiple: false, requeue: false });
 }
@@ -87,7 +87,7 @@ fn leaving(broker: &Broker, queue: &str) -> u64 {
 }
 
 #[track_caller]
-fn await_leaving(broker: &Broker, queue: &str, expected: u64) {
+pub(super) fn await_leaving(broker: &Broker, queue: &str, expected: u64) {
     let patience = Instant::now() + TIMEOUT;
     while leaving(broker, queue) != expected {
         assert!(Instant::now() < patience, "{} leave, not {expected}", leaving(broker, queue));

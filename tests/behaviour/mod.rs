@@ -16,6 +16,7 @@ mod exchange_types;
 mod fairness;
 mod firehose;
 mod framing;
+mod full_targets;
 mod handshake;
 mod heartbeats;
 mod identity;

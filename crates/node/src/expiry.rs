@@ -12,7 +12,6 @@ use crate::broker::Broker;
 use crate::clock::{now_ms, uptime_ms};
 use crate::deliver::{log_departed, take_departed};
 use crate::queue_handle::{Machine, QueueGuard, QueueHandle, QueueState};
-use crate::workers::Stopping;
 use crate::{dead_letters, residency};
 
 /// How long the timers' thread rests while the log has too much to write.
@@ -103,8 +102,8 @@ fn set_timer(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, 
     }
 }
 
-/// Does what is due in a queue. `due_ms` is the time of the timer that is gone by this. A stop ends it early.
-pub(crate) fn look_after(broker: &Broker, queue: &Arc<QueueHandle>, due_ms: u64, stopping: &Stopping) {
+/// Does what is due in a queue. `due_ms` is the time of the timer that is gone by this.
+pub(crate) fn look_after(broker: &Broker, queue: &Arc<QueueHandle>, due_ms: u64) {
     {
         let mut state = queue.lock();
         if state.timer_ms == due_ms {
@@ -124,10 +123,7 @@ pub(crate) fn look_after(broker: &Broker, queue: &Arc<QueueHandle>, due_ms: u64,
             break;
         }
         while broker.is_congested() {
-            // A full disk may hold the log up for ever.
-            if !stopping.rest(CONGESTED_PAUSE) {
-                return;
-            }
+            std::thread::sleep(CONGESTED_PAUSE);
         }
     }
     let is_over = {

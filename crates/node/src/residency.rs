@@ -43,12 +43,9 @@ const PACED_MAX_BYTES: usize = 64 << 20;
 /// Asks the two threads for work.
 #[derive(Debug)]
 pub struct Residency {
-    spill: Asking,
-    load: Asking,
+    spill: std::sync::Mutex<Sender<Arc<QueueHandle>>>,
+    load: std::sync::Mutex<Sender<Arc<QueueHandle>>>,
 }
-
-/// To one of the threads; nowhere when the broker is being stopped.
-type Asking = std::sync::Mutex<Option<Sender<Arc<QueueHandle>>>>;
 
 /// The receiving ends, for the threads.
 #[derive(Debug)]
@@ -61,38 +58,29 @@ impl Residency {
     /// The two queues of work.
     pub fn new() -> (Self, Work) {
         let ((spill, spill_work), (load, load_work)) = (channel(), channel());
-        let residency = Self { spill: Asking::new(Some(spill)), load: Asking::new(Some(load)) };
+        let residency = Self { spill: std::sync::Mutex::new(spill), load: std::sync::Mutex::new(load) };
         (residency, Work { spill: spill_work, load: load_work })
     }
 
     /// Has a queue's excess written to segments.
     fn spill(&self, queue: &Arc<QueueHandle>) {
-        ask(&self.spill, queue);
+        // The thread ends only with the broker.
+        let _ = self.spill.lock().unwrap_or_else(PoisonError::into_inner).send(queue.clone());
     }
 
     /// Has a queue's next chunks read from segments.
     fn load(&self, queue: &Arc<QueueHandle>) {
-        ask(&self.load, queue);
-    }
-
-    /// Nothing is to be written or read any more: wakes the threads, which end.
-    pub(crate) fn close(&self) {
-        for asking in [&self.spill, &self.load] {
-            asking.lock().unwrap_or_else(PoisonError::into_inner).take();
-        }
-    }
-}
-
-fn ask(asking: &Asking, queue: &Arc<QueueHandle>) {
-    if let Some(sender) = &*asking.lock().unwrap_or_else(PoisonError::into_inner) {
-        // The thread ends with the broker, or when it was told to.
-        let _ = sender.send(queue.clone());
+        let _ = self.load.lock().unwrap_or_else(PoisonError::into_inner).send(queue.clone());
     }
 }
 
 /// Called after messages arrived, under the queue's lock: starts a spill when the queue has too much in memory;
-/// whether its publishers should pause.
+/// whether its publishers should pause, for that or because what they drop cannot be moved as fast.
 pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, now_ms: u64) -> bool {
+    has_too_much(broker, queue, state, now_ms) || state.machine.has_too_many_drops()
+}
+
+fn has_too_much(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, now_ms: u64) -> bool {
     let over_budget = is_over_budget(broker);
     let machine = match &mut state.machine {
         Machine::Classic(machine) => machine,
@@ -120,8 +108,12 @@ pub fn after_push(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueSt
 
 /// Whether publishers to the queue are waiting now.
 pub fn is_paced(state: &mut QueueState) -> bool {
-    let may_wait = !state.waiting.is_empty() && (state.drain.fast || state.spilling);
-    may_wait && state.machine.classic().is_some_and(|machine| machine.waiting_bytes() >= PACED_BYTES)
+    if state.waiting.is_empty() {
+        return false;
+    }
+    let may_wait = state.drain.fast || state.spilling;
+    state.machine.has_too_many_drops()
+        || may_wait && state.machine.classic().is_some_and(|machine| machine.waiting_bytes() >= PACED_BYTES)
 }
 
 /// Whether a publisher that was told to pause has to wait on: consumers are busy making room, or the disk is.
@@ -230,29 +222,23 @@ pub fn survey(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState)
     }
 }
 
-/// Starts the two threads.
+/// Starts the two threads; they end when the broker is dropped.
 pub fn start(work: Work, broker: &Arc<Broker>, segments: Arc<SegmentStore>) -> std::io::Result<()> {
     let Work { spill, load } = work;
     let store = segments.clone();
     let (memory, budget) = (broker.memory().clone(), broker.settings().memory_budget_bytes);
-    broker.workers().spawn("spill", move |stopping| {
+    std::thread::Builder::new().name("spill".into()).spawn(move || {
         while let Ok(queue) = spill.recv() {
-            if stopping.is_told() {
-                return;
-            }
             write::spill_queue(&queue, &store, || memory.bytes() > budget);
         }
     })?;
-    let weak = Arc::downgrade(broker);
-    broker.workers().spawn("load", move |stopping| {
+    let broker = Arc::downgrade(broker);
+    std::thread::Builder::new().name("load".into()).spawn(move || {
         let mut busy = VecDeque::new();
         while let Some(queue) = read::next_to_load(&load, &mut busy) {
-            if stopping.is_told() {
-                return;
-            }
-            let again = read::load_queue(&queue, &segments, stopping);
-            let Some(broker) = weak.upgrade() else { return };
-            read::survey_queue(&broker, &queue, &segments, stopping);
+            let again = read::load_queue(&queue, &segments);
+            let Some(broker) = broker.upgrade() else { return };
+            read::survey_queue(&broker, &queue, &segments);
             // What was read may be due, now or some time.
             drop(expiry::lock_current(&broker, &queue));
             if again {
@@ -268,7 +254,7 @@ fn end_spill(state: &mut QueueState) {
     let_publishers_go_on(state);
 }
 
-fn let_publishers_go_on(state: &mut QueueState) {
+pub(crate) fn let_publishers_go_on(state: &mut QueueState) {
     for waiting in state.waiting.drain(..) {
         waiting.room();
     }

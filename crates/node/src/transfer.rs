@@ -4,6 +4,7 @@
 //! staging lock, with one record that says both. Its source settles it once that record is on disk: a checkpoint, which
 //! has the states of queues without the log's end, then never knows the one half only.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
@@ -11,10 +12,11 @@ use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 use posthouse_model::priorities::Levels;
 use posthouse_model::props::has_expiration;
-use posthouse_model::record::{FLAG_EXPIRES, FLAG_PERSISTENT};
+use posthouse_model::record::{FLAG_EXPIRES, FLAG_PERSISTENT, Record};
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::departures::Reason;
 use posthouse_queue::machine::leaving::Run;
+use posthouse_queue::machine::leaving::stalled::{Line, Obstacle};
 use posthouse_storage::wal::{Payload, Stage};
 use smallvec::SmallVec;
 
@@ -69,7 +71,7 @@ pub(crate) struct Moving<'a> {
 }
 
 /// Consecutive messages of one level for the same levels of the same queues.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Group {
     from_level: u8,
     targets: SmallVec<[(Arc<QueueHandle>, u8); 1]>,
@@ -82,8 +84,8 @@ struct Group {
 /// What is known of a transfer's messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
-    /// They have left their queue already, and stall there if they have nowhere to go.
-    Leaving,
+    /// They have left their queue already, were taken from this line there, and stall if they cannot go on.
+    Leaving(Line),
     /// They were ready a moment ago; those that still are leave as they are moved. The others, and those that have nowhere
     /// to go, stay as they are.
     Ready,
@@ -96,8 +98,14 @@ pub(crate) enum Mode {
 pub(crate) struct Done {
     /// Messages that entered their targets.
     pub(crate) moved: u64,
-    /// Messages that did not.
+    /// Messages that did not, and stay.
     pub(crate) stalled: u64,
+    /// Messages that did not, and are done with.
+    pub(crate) dropped: u64,
+    /// Those of them for which there was no room to stay.
+    pub(crate) excess: u64,
+    /// Some of them stand behind the queue again that they stood behind.
+    pub(crate) blocked: bool,
     /// The position up to which the log must be on disk before the source settles what was moved
     /// ([`posthouse_queue::machine::Queue::finish_moves`]); 0 when it has done so already.
     pub(crate) until: Lsn,
@@ -109,8 +117,12 @@ pub(crate) struct Transfer<'a> {
     broker: &'a Broker,
     source: &'a Arc<QueueHandle>,
     mode: Mode,
-    groups: Vec<Group>,
-    stalled: Vec<(Seq, Seq, Option<Reason>)>,
+    groups: VecDeque<Group>,
+    /// Queues that what goes to them must not enter now: for some they have no room, and others must not overtake those.
+    full: BTreeSet<QueueId>,
+    stalled: Vec<(Run, Obstacle)>,
+    /// How many stay that had not left.
+    stayed: u64,
     dropped: Vec<(Seq, Seq)>,
     now_ms: u64,
     wakes: Vec<ConsumerWaker>,
@@ -119,12 +131,22 @@ pub(crate) struct Transfer<'a> {
 impl<'a> Transfer<'a> {
     /// An empty one at that time, in milliseconds since the Unix epoch.
     pub(crate) fn new(broker: &'a Broker, source: &'a Arc<QueueHandle>, mode: Mode, now_ms: u64) -> Self {
-        let (groups, stalled, dropped, wakes) = Default::default();
-        Self { broker, source, mode, groups, stalled, dropped, now_ms, wakes }
+        let mut full = BTreeSet::new();
+        if let Mode::Leaving(from) = mode
+            && let Some(machine) = source.lock().machine.classic()
+        {
+            full.extend(machine.stand_behind().filter(|&queue| Line::Behind(queue) != from));
+        }
+        let (groups, stalled, stayed, dropped, wakes) = Default::default();
+        Self { broker, source, mode, groups, full, stalled, stayed, dropped, now_ms, wakes }
     }
 
     /// Adds a message that goes to `targets`, of which there is at least one.
     pub(crate) fn add(&mut self, targets: &Targets, message: Moving<'_>) {
+        if let Some(full) = targets.iter().find(|target| self.full.contains(&target.queue.id)) {
+            let obstacle = Obstacle::Full(full.queue.id);
+            return self.stay(message.seq, message.seq, message.reason, obstacle);
+        }
         let persistent = message.flags & FLAG_PERSISTENT != 0;
         let from_level = level_of(message.seq);
         let fits = |group: &Group| {
@@ -136,58 +158,61 @@ impl<'a> Transfer<'a> {
                     Arc::ptr_eq(queue, &target.queue) && *level == target.level(message.header)
                 })
         };
-        if !self.groups.last().is_some_and(fits) {
+        if !self.groups.back().is_some_and(fits) {
             let (builder, ranges) = Default::default();
             let targets =
                 targets.iter().map(|target| (target.queue.clone(), target.level(message.header))).collect();
             let reason = message.reason;
-            self.groups.push(Group { from_level, targets, persistent, reason, builder, ranges });
+            self.groups.push_back(Group { from_level, targets, persistent, reason, builder, ranges });
         }
-        let Some(group) = self.groups.last_mut() else { return };
+        let Some(group) = self.groups.back_mut() else { return };
         let Moving { seq, flags, route, header, body, .. } = message;
         let expires = if has_expiration(header) { FLAG_EXPIRES } else { 0 };
         group.builder.push(flags & !FLAG_EXPIRES | expires, self.now_ms, route, header, body.len(), body);
-        match group.ranges.last_mut() {
-            Some(last) if last.1 + 1 == seq => last.1 = seq,
-            _ => group.ranges.push((seq, seq)),
+        join(&mut group.ranges, seq, seq);
+    }
+
+    /// Adds messages that cannot go on now, and stay.
+    pub(crate) fn stall(&mut self, run: Run, obstacle: Obstacle) {
+        match self.stalled.last_mut() {
+            Some((last, before)) if last.is_before(run) && *before == obstacle => last.last = run.last,
+            _ => self.stalled.push((run, obstacle)),
         }
     }
 
-    /// Adds messages that have nowhere to go now, and stay.
-    pub(crate) fn stall(&mut self, run: Run) {
-        self.stalled.push((run.first, run.last, Some(run.reason)));
+    /// The same; those without a reason had not left, and are where they were.
+    fn stay(&mut self, first: Seq, last: Seq, reason: Option<Reason>, obstacle: Obstacle) {
+        match reason {
+            Some(reason) => self.stall(Run { first, last, reason }, obstacle),
+            None => self.stayed += last - first + 1,
+        }
     }
 
     /// Adds messages that have nowhere to go, and are done with.
     pub(crate) fn drop_run(&mut self, run: Run) {
-        match self.dropped.last_mut() {
-            Some(last) if last.1 + 1 == run.first => last.1 = run.last,
-            _ => self.dropped.push((run.first, run.last)),
-        }
+        join(&mut self.dropped, run.first, run.last);
     }
 
     /// Carries it out.
     pub(crate) fn commit(mut self) -> Done {
         let broker = self.broker;
-        let mut groups = std::mem::take(&mut self.groups);
         let mut done = Done::default();
         {
             let mut stage = broker.wal().map(|wal| wal.stage());
-            for group in &mut groups {
-                let until = self.hand_over(group, stage.as_mut());
+            while let Some(mut group) = self.groups.pop_front() {
+                let until = self.hand_over(&mut group, stage.as_mut());
                 done.until = done.until.max(until);
                 done.moved += count(&group.ranges);
             }
+            let dropped = count(&self.dropped);
+            self.settle_stalled();
+            done.dropped = count(&self.dropped);
+            done.stalled = self.stayed + self.stalled.iter().map(|(run, _)| run.count()).sum::<u64>();
+            done.excess = done.dropped - dropped;
+            let stands = |&(_, obstacle): &(Run, Obstacle)| self.mode == Mode::Leaving(obstacle.line());
+            done.blocked = self.stalled.iter().any(stands);
+            done.stalled -= done.excess;
             self.settle_dropped(stage.as_mut());
-        }
-        done.stalled = self.stalled.iter().map(|(first, last, _)| last - first + 1).sum();
-        if let Some(machine) = self.source.lock().machine.classic() {
-            for (first, last, reason) in self.stalled.drain(..) {
-                // Those that had not left are where they were.
-                if let Some(reason) = reason {
-                    machine.stalled(Run { first, last, reason });
-                }
-            }
         }
         // Nobody is woken while the staging lock is held.
         deliver::wake_all(&mut self.wakes);
@@ -197,8 +222,7 @@ impl<'a> Transfer<'a> {
 
     /// Moves a group, as far as all of its queues have room; the rest stalls.
     fn hand_over(&mut self, group: &mut Group, mut stage: Option<&mut Stage<'_>>) -> Lsn {
-        let room = self.room(group);
-        cut(group, room, &mut self.stalled);
+        self.make_fit(group);
         if self.mode == Mode::Ready {
             self.claim(group);
         }
@@ -294,36 +318,74 @@ impl<'a> Transfer<'a> {
         if count(&claimed) == count(&group.ranges) {
             return;
         }
-        let mut builder = ChunkBuilder::default();
-        let mut rest = group.builder.bytes();
-        let seqs = group.ranges.iter().flat_map(|&(first, last)| first..=last);
-        for (seq, record) in seqs.zip(Records::new(group.builder.bytes())) {
-            let (bytes, after) = rest.split_at(record.len());
-            if claimed.iter().any(|&(first, last)| (first..=last).contains(&seq)) {
-                builder.append_records(bytes);
-            }
-            rest = after;
-        }
-        group.ranges = claimed;
-        group.builder = builder;
+        // Both are in order.
+        let mut claimed = claimed.into_iter().peekable();
+        group.retain(|seq, _| {
+            while claimed.next_if(|&(_, last)| last < seq).is_some() {}
+            claimed.peek().is_some_and(|&(first, _)| first <= seq)
+        });
     }
 
-    /// How many of a group's messages, from the first on, have room in all of its queues.
-    fn room(&self, group: &Group) -> u32 {
-        let (mut room, mut refused) = (group.builder.count(), Vec::new());
+    /// Takes those out of a group for which one of its queues has no room, and those that would overtake them.
+    fn make_fit(&mut self, group: &mut Group) {
+        let full = group.targets.iter().find(|(queue, _)| self.full.contains(&queue.id));
+        if let Some(obstacle) = full.map(|(queue, _)| Obstacle::Full(queue.id)) {
+            return self.take_out(group, obstacle, |_, _| true);
+        }
         let mut any = false;
-        for (queue, _) in &group.targets {
+        for at in 0..group.targets.len() {
+            let queue = group.targets[at].0.clone();
+            let mut refused = Vec::new();
             let state = queue.lock();
             if state.deleted {
                 continue;
             }
             any = true;
             state.machine.refuse(group.builder.bytes(), group.builder.count(), &mut refused);
-            room = room.min(refused.first().copied().unwrap_or(room));
+            if refused.is_empty() {
+                continue;
+            }
+            // It must not hold up the others for ever.
+            let is_too_large =
+                |record: &Record<'_>| state.machine.is_too_small_for(record.body().len() as u64);
+            self.take_out(group, Obstacle::NoPlace, |_, record| is_too_large(record));
             refused.clear();
+            state.machine.refuse(group.builder.bytes(), group.builder.count(), &mut refused);
+            drop(state);
+            if let Some(&first) = refused.first() {
+                self.full.insert(queue.id);
+                self.take_out(group, Obstacle::Full(queue.id), |position, _| position >= first);
+            }
         }
-        // Where all of them were deleted a moment ago it is routed again.
-        if any { room } else { 0 }
+        if !any {
+            // All of them were deleted a moment ago: it is routed again.
+            self.take_out(group, Obstacle::NoPlace, |_, _| true);
+        }
+    }
+
+    /// Takes messages out of a group, by their position in it, that cannot go on.
+    fn take_out(
+        &mut self,
+        group: &mut Group,
+        obstacle: Obstacle,
+        mut is_one: impl FnMut(u32, &Record<'_>) -> bool,
+    ) {
+        let mut position = 0;
+        let taken = group.retain(|_, record| {
+            position += 1;
+            !is_one(position - 1, record)
+        });
+        for (first, last) in taken {
+            self.stay(first, last, group.reason, obstacle);
+        }
+    }
+
+    /// Puts down at the source which messages cannot go on.
+    fn settle_stalled(&mut self) {
+        let Mode::Leaving(from) = self.mode else { return };
+        if let Some(machine) = self.source.lock().machine.classic() {
+            machine.stall(from, &self.stalled, &mut self.dropped);
+        }
     }
 
     fn settle_dropped(&self, stage: Option<&mut Stage<'_>>) {
@@ -382,26 +444,36 @@ fn count(ranges: &[(Seq, Seq)]) -> u64 {
     ranges.iter().map(|(first, last)| last - first + 1).sum()
 }
 
-/// Cuts a group off after `count` messages; the others are appended to `rest`.
-fn cut(group: &mut Group, count: u32, rest: &mut Vec<(Seq, Seq, Option<Reason>)>) {
-    if count == group.builder.count() {
-        return;
+/// Appends a range, or lets the last one go on with it.
+fn join(ranges: &mut Vec<(Seq, Seq)>, first: Seq, last: Seq) {
+    match ranges.last_mut() {
+        Some(before) if before.1 + 1 == first => before.1 = last,
+        _ => ranges.push((first, last)),
     }
-    let kept: usize =
-        Records::new(group.builder.bytes()).take(count as usize).map(|record| record.len()).sum();
-    let mut builder = ChunkBuilder::default();
-    builder.append_records(&group.builder.bytes()[..kept]);
-    group.builder = builder;
-    let mut left = u64::from(count);
-    for (first, last) in std::mem::take(&mut group.ranges) {
-        let stays = left.min(last - first + 1);
-        if stays > 0 {
-            group.ranges.push((first, first + stays - 1));
+}
+
+impl Group {
+    /// Takes those messages out that are not to be kept, asked for in order; which they were.
+    fn retain(&mut self, mut keep: impl FnMut(Seq, &Record<'_>) -> bool) -> Vec<(Seq, Seq)> {
+        let (mut kept, mut taken) = (Vec::new(), Vec::new());
+        let mut builder = ChunkBuilder::default();
+        let mut rest = self.builder.bytes();
+        let seqs = self.ranges.iter().flat_map(|&(first, last)| first..=last);
+        for (seq, record) in seqs.zip(Records::new(self.builder.bytes())) {
+            let (bytes, after) = rest.split_at(record.len());
+            match keep(seq, &record) {
+                true => {
+                    builder.append_records(bytes);
+                    join(&mut kept, seq, seq);
+                }
+                false => join(&mut taken, seq, seq),
+            }
+            rest = after;
         }
-        if first + stays <= last {
-            rest.push((first + stays, last, group.reason));
+        if !taken.is_empty() {
+            (self.builder, self.ranges) = (builder, kept);
         }
-        left -= stays;
+        taken
     }
 }
 

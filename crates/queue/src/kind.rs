@@ -141,6 +141,22 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         }
     }
 
+    /// Whether no message would be let in now; see [`Queue::is_full`].
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Classic(queue) => queue.is_full(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// Whether a message with so large a body will never be let in; see [`Queue::is_too_small_for`].
+    pub fn is_too_small_for(&self, body_bytes: u64) -> bool {
+        match self {
+            Self::Classic(queue) => queue.is_too_small_for(body_bytes),
+            Self::Stream(_) => false,
+        }
+    }
+
     /// Adds a chunk whose deltas are `0..count`, by reference, to a level; the first message's number. A stream has level 0
     /// only.
     pub fn push_shared(
@@ -321,6 +337,14 @@ impl<L: Copy, W: Clone> Machine<L, W> {
     pub fn has_leaving(&self) -> bool {
         match self {
             Self::Classic(queue) => queue.has_leaving(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// Whether messages are dropped faster than they are moved; see [`Queue::has_too_many_drops`].
+    pub fn has_too_many_drops(&self) -> bool {
+        match self {
+            Self::Classic(queue) => queue.has_too_many_drops(),
             Self::Stream(_) => false,
         }
     }

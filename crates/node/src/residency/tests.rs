@@ -1,5 +1,6 @@
 //! Who makes room, who waits for it, and what a failed read means.
 
+use posthouse_model::name::Name;
 use posthouse_storage::StorageError;
 
 use super::*;
@@ -130,6 +131,38 @@ fn a_clock_set_back_does_not_hold_publishers() {
     while publisher.must_wait(now_ms) {
         now_ms += 100;
         assert!(std::time::Instant::now() < patience, "held back though nobody takes anything");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn publishers_wait_while_what_they_drop_is_moved() {
+    let broker = broker(Keep::InMemory, PLENTY_BYTES);
+    let (grave, queue) = (declare(&broker, "grave"), declare(&broker, "q"));
+    let mut settings = queue.lock().machine.settings().clone();
+    settings.max_length = Some(0);
+    settings.dead_letter_exchange = Name::new("").ok();
+    settings.dead_letter_routing_key = Name::new("grave").ok();
+    crate::deliver::set_settings(&broker, &queue, settings);
+    let mut publisher = Publisher::new(broker.clone(), Arc::default());
+    let slot = publisher.slot(&[queue.id], |_| Some(queue.clone())).unwrap();
+    // One turn may begin before the thread that moves them has to wait.
+    const MESSAGES: u64 = 100_000;
+    let held = grave.lock();
+    let header = [&60u16.to_be_bytes()[..], &[0; 12]].concat();
+    for _ in 0..MESSAGES {
+        publisher.append(slot, false, b"\0\x01q", &header, b"x");
+    }
+    publisher.flush();
+    assert!(publisher.is_pressed() && is_paced(&mut queue.lock()));
+    drop(held);
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while publisher.must_wait(0) {
+        assert!(std::time::Instant::now() < patience, "held back for good");
+        std::thread::yield_now();
+    }
+    while grave.lock().machine.ready() < MESSAGES {
+        assert!(std::time::Instant::now() < patience, "not all of them arrived");
         std::thread::yield_now();
     }
 }

@@ -3,9 +3,10 @@
 //! A message that *leaves* for another queue is settled for everyone who looks at its chunk, and yet kept: until it has
 //! arrived there it is not settled on disk, and its chunk stays. [`Chunks::leave`] and [`Chunks::left`].
 
+mod leaving;
+
 use std::collections::{BTreeSet, VecDeque};
 
-use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
 use posthouse_model::ids::Seq;
 
@@ -56,6 +57,8 @@ pub struct Chunks<L> {
     due: BTreeSet<(u64, Seq)>,
     /// Messages that count as settled and are not: they are on their way to another queue.
     leaving: SeqRanges,
+    /// Bytes of their bodies, as far as they are known.
+    leaving_bytes: u64,
 }
 
 /// The chunks that begin at `from` or later.
@@ -80,6 +83,7 @@ impl<L> Default for Chunks<L> {
             details_bytes: 0,
             due: BTreeSet::new(),
             leaving: SeqRanges::default(),
+            leaving_bytes: 0,
         }
     }
 }
@@ -167,6 +171,7 @@ impl<L: Copy> Chunks<L> {
     pub fn want_bodies(&mut self, wants_bodies: bool) {
         self.wants_bodies = wants_bodies;
         self.unsurveyed = self.held.iter().filter(|held| held.lacks(held.wanted(wants_bodies))).count();
+        self.leaving_bytes = self.leaving_bytes_within(0, Seq::MAX);
     }
 
     /// Says whether it is to be known of a chunk's messages when each was received.
@@ -181,12 +186,14 @@ impl<L: Copy> Chunks<L> {
     /// Sets or removes a chunk's details.
     pub fn set_details(&mut self, index: usize, details: Option<Box<Details>>) {
         let wants_bodies = self.wants_bodies;
+        let leaving_bytes = self.leaving_bytes_of(index);
         let Some(held) = self.held.get_mut(index) else { return };
         self.unsurveyed -= usize::from(held.lacks(held.wanted(wants_bodies)));
         self.details_bytes -= bytes_of(held.details.as_deref());
         held.details = details;
         self.details_bytes += bytes_of(held.details.as_deref());
         self.unsurveyed += usize::from(held.lacks(held.wanted(wants_bodies)));
+        self.leaving_bytes = self.leaving_bytes - leaving_bytes + self.leaving_bytes_of(index);
     }
 
     /// Takes what is known of when to look at a chunk's messages, where times of single ones are.
@@ -333,56 +340,6 @@ impl<L: Copy> Chunks<L> {
         outcome
     }
 
-    /// Lets those of `first..=last` leave that are not settled yet; how many.
-    pub fn leave(&mut self, first: Seq, last: Seq) -> u64 {
-        self.forget_values(first, last);
-        let before = self.leaving.count();
-        let mut index = self.index_at_or_after(first);
-        while let Some(held) = self.held.get_mut(index).filter(|held| held.first_seq <= last) {
-            let mut from = first.saturating_sub(held.first_seq) as u32;
-            let to = (last - held.first_seq).min(Seq::from(held.span - 1)) as u32;
-            while let Some((run, end)) = held.next_live(from).filter(|&(run, _)| run <= to) {
-                let end = end.min(to);
-                self.leaving.insert(held.first_seq + Seq::from(run), held.first_seq + Seq::from(end));
-                held.settle(run, end);
-                from = end + 1;
-            }
-            index += 1;
-        }
-        self.leaving.count() - before
-    }
-
-    /// Those of `first..=last` that were leaving have arrived: they are settled.
-    pub fn left(&mut self, first: Seq, last: Seq) -> Settled {
-        let count = self.leaving.take_within(first, last);
-        self.forget_values(first, last);
-        let mut outcome = Settled { count, persistent: false };
-        let mut index = self.index_at_or_after(first);
-        while let Some(held) = self.held.get(index).filter(|held| held.first_seq <= last) {
-            outcome.persistent |= held.persistence == Persistence::Persistent;
-            if held.live == 0 && !self.leaving.touches(held.first_seq, held.end_seq() - 1) {
-                self.remove(index);
-            } else {
-                index += 1;
-            }
-        }
-        outcome
-    }
-
-    /// Messages that are leaving.
-    pub fn leaving(&self) -> &SeqRanges {
-        &self.leaving
-    }
-
-    /// The messages of a chunk that are settled for good: what a restart must know. None when there are none.
-    pub fn settled_for_good(&self, held: &Held<L>) -> Option<SeqBitmap> {
-        let mut bits = held.settled_bitmap()?;
-        for (first, last) in self.leaving.within(held.first_seq, held.end_seq() - 1) {
-            bits.clear_range((first - held.first_seq) as u32, (last - held.first_seq) as u32 + 1);
-        }
-        (bits.count() > 0).then_some(bits)
-    }
-
     /// Every message below is settled for good; none when there are no chunks.
     pub fn floor(&self) -> Option<Seq> {
         let first = self.held.front()?;
@@ -402,6 +359,7 @@ impl<L: Copy> Chunks<L> {
 
     /// Removes a chunk, dead or lost.
     pub fn remove(&mut self, index: usize) -> Option<Held<L>> {
+        self.leaving_bytes -= self.leaving_bytes_of(index);
         let held = self.held.remove(index)?;
         self.leaving.take_within(held.first_seq, held.end_seq() - 1);
         self.note_memory(held.first_seq, held.residence.memory_bytes(), 0);

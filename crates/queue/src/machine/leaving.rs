@@ -4,6 +4,10 @@
 //! which they left ([`Queue::take_leaving`]), and says of each what has become of it. Only then are they settled, and if
 //! the log has a part in it not before the log has it on disk: a crash finds a message in this queue or in the other.
 //! A restart finds those that had not arrived ready again.
+//!
+//! Those that cannot go on are [stalled], and in nobody's way.
+
+pub mod stalled;
 
 use std::collections::VecDeque;
 
@@ -13,6 +17,10 @@ use posthouse_model::name::Name;
 use super::Queue;
 use super::chunks::{Residence, Settled};
 use super::departures::Reason;
+use stalled::{Line, Stalled};
+
+/// Messages that were dropped for want of room and not tried yet, from which on more of them are held back.
+const DROPS_MAX: u64 = 10_000;
 
 /// Where dead letters go.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +42,18 @@ pub struct Run {
     pub reason: Reason,
 }
 
+impl Run {
+    /// How many numbers it covers.
+    pub fn count(self) -> u64 {
+        self.last - self.first + 1
+    }
+
+    /// Whether another one is its continuation.
+    pub fn is_before(self, next: Self) -> bool {
+        self.last + 1 == next.first && self.reason == next.reason
+    }
+}
+
 /// Messages to be moved, all of one chunk. Valid for as long as the queue's lock is held; later the chunk may have moved
 /// to another segment.
 #[derive(Clone, Debug)]
@@ -51,10 +71,12 @@ pub struct Parcel<L> {
 pub(super) struct Leaving {
     /// Where those of [`Self::waiting`] are to go.
     target: Option<DeadLetterTarget>,
-    /// Still here, in the order in which they left.
+    /// Not tried yet, in the order in which they left.
     waiting: VecDeque<Run>,
-    /// Those that had nowhere to go when it was tried, in that order.
-    stalled: Vec<Run>,
+    /// How many those are.
+    waiting_messages: u64,
+    /// Those that could not go on when it was tried.
+    stalled: Stalled,
     /// Those that are in another queue, until the log has it on disk up to a position.
     moved: VecDeque<(Lsn, Seq, Seq)>,
 }
@@ -69,6 +91,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         let leaving = self.leaving.get_or_insert_default();
         leaving.target = Some(target);
+        leaving.waiting_messages += last - first + 1;
         match leaving.waiting.back_mut() {
             Some(run) if run.last + 1 == first && run.reason == reason => run.last = last,
             _ => leaving.waiting.push_back(Run { first, last, reason }),
@@ -118,18 +141,23 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.returned.take_within(first, last);
             self.ready -= last - first + 1;
             self.ready_bytes -= self.body_bytes(first, last);
+            self.attempts.forget(first, last);
             self.chunks.leave(first, last);
         }
     }
 
-    /// Whether messages wait to be moved.
+    /// Whether messages wait to be moved that were not tried yet.
     pub fn has_leaving(&self) -> bool {
         self.leaving.as_ref().is_some_and(|leaving| !leaving.waiting.is_empty())
     }
 
-    /// Whether messages wait for a place to go to.
-    pub fn has_stalled(&self) -> bool {
-        self.leaving.as_ref().is_some_and(|leaving| !leaving.stalled.is_empty())
+    /// Whether messages are dropped for want of room faster than they are moved, so that those who publish them should
+    /// wait. It passes: what is not tried yet will be.
+    pub fn has_too_many_drops(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| {
+            leaving.waiting_messages > DROPS_MAX
+                && leaving.waiting.back().is_some_and(|newest| newest.reason == Reason::MaxLength)
+        })
     }
 
     /// Messages of all levels that are neither ready nor handed out and not yet settled.
@@ -139,23 +167,21 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// Bytes of their bodies, as far as they are known.
     pub(super) fn leaving_bytes(&self) -> u64 {
-        let of_level = |level: &Self| -> u64 {
-            level.chunks.leaving().iter().map(|(first, last)| level.body_bytes(first, last)).sum()
-        };
-        self.levels().map(of_level).sum()
+        self.levels().map(|level| level.chunks.leaving_bytes()).sum()
     }
 
-    /// Takes the messages that left first, until their chunks' records exceed `most` bytes, where `bytes_of` tells a
-    /// place's size; at least one run, unless there is none. Of each must be said what has become of it:
-    /// [`Self::moved`], [`Self::stalled`] or [`Self::dropped`].
-    pub fn take_leaving(&mut self, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<Parcel<L>> {
+    /// Takes the messages of a line that are first in it, until their chunks' records exceed `most` bytes, where
+    /// `bytes_of` tells a place's size; at least one run, unless there is none. Of each must be said what has become of
+    /// it: [`Self::moved`], [`Self::stall`] or [`Self::dropped`].
+    pub fn take_leaving(&mut self, from: Line, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<Parcel<L>> {
         let Some(mut leaving) = self.leaving.take() else { return Vec::new() };
         let (mut parcels, mut left) = (Vec::new(), most);
-        while let Some(run) = leaving.waiting.pop_front() {
+        while let Some(run) = leaving.pop(from) {
             let line = self.level_of(run.first).map_or(Some(&*self), |level| self.level(level));
             let next = line.and_then(|line| line.take_run(run, &mut left, &bytes_of, &mut parcels));
             if let Some(first) = next {
-                leaving.waiting.push_front(Run { first, ..run });
+                let rest = Run { first, ..run };
+                leaving.push_front(from, rest, self.bytes_of_run(rest));
                 break;
             }
         }
@@ -213,25 +239,6 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
-    /// These, which were taken, have nowhere to go now.
-    pub fn stalled(&mut self, run: Run) {
-        if let Some(leaving) = &mut self.leaving {
-            match leaving.stalled.last_mut() {
-                Some(last) if last.last + 1 == run.first && last.reason == run.reason => last.last = run.last,
-                _ => leaving.stalled.push(run),
-            }
-        }
-    }
-
-    /// Lets [`Self::take_leaving`] give out again what had nowhere to go, before all others.
-    pub fn retry_stalled(&mut self) {
-        if let Some(leaving) = &mut self.leaving {
-            for run in leaving.stalled.drain(..).rev() {
-                leaving.waiting.push_front(run);
-            }
-        }
-    }
-
     /// `first..=last`, which were taken, are done with.
     pub fn dropped(&mut self, first: Seq, last: Seq) -> Settled {
         self.left(first, last)
@@ -242,5 +249,20 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             Some(level) => self.in_level(level, |queue| queue.chunks.left(first, last)),
             None => self.chunks.left(first, last),
         }
+    }
+}
+
+impl Leaving {
+    fn pop(&mut self, line: Line) -> Option<Run> {
+        let Line::New = line else { return self.stalled.pop(line) };
+        let run = self.waiting.pop_front()?;
+        self.waiting_messages -= run.count();
+        Some(run)
+    }
+
+    fn push_front(&mut self, line: Line, run: Run, bytes: u64) {
+        let Line::New = line else { return self.stalled.push_front(line, run, bytes) };
+        self.waiting_messages += run.count();
+        self.waiting.push_front(run);
     }
 }

@@ -20,12 +20,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         let most = self.settings.max_length.unwrap_or(u64::MAX);
         let most_bytes = self.settings.max_length_bytes.unwrap_or(u64::MAX);
-        let (mut ready, mut bytes) = (self.ready, self.ready_bytes);
-        if self.settings.keeps_dead_letters() {
-            // Nothing else would keep those from growing without end.
-            ready += self.leaving();
-            bytes += self.leaving_bytes();
-        }
+        let (mut ready, mut bytes) = self.room_taken();
         let all_fit = ready + u64::from(count) <= most
             // Bodies are a part of the records.
             && bytes.saturating_add(records.len() as u64) <= most_bytes;
@@ -41,6 +36,30 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 refused.push(position);
             }
         }
+    }
+
+    /// Messages that take room in a queue which refuses, and bytes of their bodies: those that are ready, and dead letters
+    /// that stay for want of a place, which nothing else would keep from growing without end.
+    fn room_taken(&self) -> (u64, u64) {
+        let (letters, bytes) = match self.settings.keeps_dead_letters() {
+            true => (self.leaving(), self.leaving_bytes()),
+            false => self.stalled(),
+        };
+        (self.ready + letters, self.ready_bytes + bytes)
+    }
+
+    /// Whether the queue would refuse any message now.
+    pub fn is_full(&self) -> bool {
+        let (messages, bytes) = self.room_taken();
+        self.settings.refuses()
+            && (self.settings.max_length.is_some_and(|most| messages >= most)
+                // An empty body may still fit.
+                || self.settings.max_length_bytes.is_some_and(|most| bytes > most))
+    }
+
+    /// Whether the queue would refuse a message with so large a body even if it were empty.
+    pub fn is_too_small_for(&self, body_bytes: u64) -> bool {
+        self.settings.refuses() && self.settings.max_length_bytes.is_some_and(|most| body_bytes > most)
     }
 
     /// `count` messages that have just arrived, the first one numbered `first`, have no room: they leave.

@@ -84,18 +84,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// Bytes of the bodies of `first..=last`, as far as they are known.
     pub(super) fn body_bytes(&self, first: Seq, last: Seq) -> u64 {
-        if !self.needs_bodies() {
-            return 0;
-        }
-        let (mut index, mut bytes) = (self.chunks.index_at_or_after(first), 0);
-        while let Some(held) = self.chunks.get(index).filter(|held| held.first_seq <= last) {
-            if let Some(details) = &held.details {
-                let from = first.saturating_sub(held.first_seq) as u32;
-                bytes += details.body_bytes(from, (last.min(held.end_seq() - 1) - held.first_seq) as u32);
-            }
-            index += 1;
-        }
-        bytes
+        self.chunks.body_bytes(first, last)
     }
 
     /// Bytes of the bodies of a chunk's ready messages.

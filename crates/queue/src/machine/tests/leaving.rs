@@ -5,7 +5,10 @@ use posthouse_model::queue_settings::{DeadLetterStrategy, Overflow};
 
 use super::super::chunks::Residence;
 use super::super::departures::Reason;
+use posthouse_model::ids::QueueId;
+
 use super::super::leaving::Run as Leaving;
+use super::super::leaving::stalled::{KEPT_BYTES_MIN, KEPT_MIN, Line, Obstacle};
 use super::*;
 
 fn with_dead_letters(max_length: Option<u64>) -> QueueSettings {
@@ -26,7 +29,22 @@ fn take_any(queue: &mut TestQueue, messages: u32) -> Vec<Seq> {
 }
 
 fn leave(queue: &mut TestQueue, most: usize) -> Vec<Leaving> {
-    queue.take_leaving(most, |_| 100).into_iter().map(|parcel| parcel.run).collect()
+    leave_line(queue, Line::New, most)
+}
+
+fn leave_line(queue: &mut TestQueue, line: Line, most: usize) -> Vec<Leaving> {
+    queue.take_leaving(line, most, |_| 100).into_iter().map(|parcel| parcel.run).collect()
+}
+
+const FULL: Obstacle = Obstacle::Full(QueueId(1));
+const BEHIND: Line = Line::Behind(QueueId(1));
+
+/// Takes all from a line and says that none of it can go on; what there is no room to keep.
+fn stall_all(queue: &mut TestQueue, from: Line, obstacle: Obstacle) -> Vec<(Seq, Seq)> {
+    let runs: Vec<_> = leave_line(queue, from, usize::MAX).into_iter().map(|run| (run, obstacle)).collect();
+    let mut excess = Vec::new();
+    queue.stall(from, &runs, &mut excess);
+    excess
 }
 
 fn run(first: Seq, last: Seq, reason: Reason) -> Leaving {
@@ -97,19 +115,169 @@ fn what_was_moved_is_settled_when_the_log_has_it() {
 }
 
 #[test]
-fn those_without_a_place_to_go_are_tried_again_before_the_others() {
+fn those_that_cannot_go_on_are_in_nobodys_way() {
     let mut queue = dead_lettering();
+    push(&mut queue, 9);
+    take_any(&mut queue, 9);
+    queue.reject(0, 3, Reason::Rejected);
+    assert_eq!(stall_all(&mut queue, Line::New, FULL), []);
+    queue.reject(4, 4, Reason::Nacked);
+    queue.reject(5, 5, Reason::Rejected);
+    assert!(queue.has_stalled() && queue.has_in_line(BEHIND) && !queue.has_in_line(Line::Apart));
+    assert_eq!(queue.stand_behind().collect::<Vec<_>>(), [QueueId(1)]);
+    assert_eq!(leave(&mut queue, usize::MAX), [run(4, 4, Reason::Nacked), run(5, 5, Reason::Rejected)]);
+    let mut excess = Vec::new();
+    // One more comes to the line, and one that nobody takes.
+    let stalled = [(run(4, 4, Reason::Nacked), Obstacle::NoPlace), (run(5, 5, Reason::Rejected), FULL)];
+    queue.stall(Line::New, &stalled, &mut excess);
+    let line = leave_line(&mut queue, BEHIND, usize::MAX);
+    assert_eq!(line, [run(0, 3, Reason::Rejected), run(5, 5, Reason::Rejected)]);
+    assert!(!queue.has_in_line(BEHIND) && queue.stand_behind().next().is_none());
+    // The first of them is gone; the others are where they were, in front of what comes later.
+    queue.moved(0, 0, 1);
+    queue.stall(BEHIND, &[(run(1, 3, Reason::Rejected), FULL), (line[1], FULL)], &mut excess);
+    queue.reject(6, 6, Reason::Rejected);
+    stall_all(&mut queue, Line::New, FULL);
+    let line = leave_line(&mut queue, BEHIND, usize::MAX);
+    assert_eq!(line, [run(1, 3, Reason::Rejected), run(5, 6, Reason::Rejected)]);
+    assert_eq!(queue.messages_apart(), 1);
+    assert_eq!(leave_line(&mut queue, Line::Apart, 1), [run(4, 4, Reason::Nacked)]);
+    assert_eq!((excess, queue.dropped(1, 6).count), (vec![], 6));
+    assert_eq!(recovered(&mut queue), [0, 7, 8]);
+}
+
+#[test]
+fn one_pass_tries_each_that_stands_apart_once() {
+    let mut queue = dead_lettering();
+    push(&mut queue, 3);
+    take_any(&mut queue, 3);
+    for seq in [0, 2] {
+        queue.reject(seq, seq, Reason::Rejected);
+    }
+    stall_all(&mut queue, Line::New, Obstacle::NoPlace);
+    for expected in [0, 2, 0] {
+        let runs = leave_line(&mut queue, Line::Apart, 1);
+        assert_eq!(expand(&runs), [expected]);
+        queue.stall(Line::Apart, &[(runs[0], Obstacle::NoPlace)], &mut Vec::new());
+    }
+}
+
+/// A queue with so many messages that left and could not go on; what there was no room to keep.
+fn overfull(settings: QueueSettings, count: u32) -> (TestQueue, Vec<(Seq, Seq)>) {
+    let mut queue = TestQueue::default();
+    queue.set_settings(settings);
+    push(&mut queue, count);
+    let excess = stall_all(&mut queue, Line::New, FULL);
+    (queue, excess)
+}
+
+#[test]
+fn a_queue_that_drops_keeps_as_many_dead_letters_as_its_limit_allows() {
+    let (mut queue, excess) = overfull(with_dead_letters(Some(2_000)), 4_500);
+    assert_eq!(excess, [(2_000, 2_499)]);
+    queue.dropped(2_000, 2_499);
+    assert_eq!((queue.ready(), queue.leaving()), (2_000, 2_000));
+    // Those that are tried again stay whatever comes.
+    assert_eq!(stall_all(&mut queue, BEHIND, FULL), []);
+    push(&mut queue, 1);
+    assert_eq!(stall_all(&mut queue, Line::New, FULL), [(2_500, 2_500)]);
+    queue.dropped(2_500, 2_500);
+    // As soon as some are gone there is room for others.
+    assert_eq!(leave_line(&mut queue, BEHIND, usize::MAX).len(), 1);
+    queue.moved(0, 9, 1);
+    queue.stall(BEHIND, &[(run(10, 1_999, Reason::MaxLength), FULL)], &mut Vec::new());
+    push(&mut queue, 11);
+    assert_eq!(stall_all(&mut queue, Line::New, FULL), [(2_511, 2_511)]);
+    // A small limit does not mean that there is no patience at all.
+    let (_, excess) = overfull(with_dead_letters(Some(0)), KEPT_MIN as u32 + 1);
+    assert_eq!(excess, [(KEPT_MIN, KEPT_MIN)]);
+    // What cannot be read now is another matter.
+    let (mut queue, _) = overfull(with_dead_letters(Some(0)), KEPT_MIN as u32);
+    push(&mut queue, 1);
+    assert_eq!(stall_all(&mut queue, Line::New, Obstacle::Unreadable), []);
+    // Without a limit there is none for them.
+    let (mut queue, _) = overfull(with_dead_letters(None), 3_000);
+    take_any(&mut queue, 3_000);
+    queue.reject(0, 2_999, Reason::Rejected);
+    assert_eq!(stall_all(&mut queue, Line::New, FULL), []);
+}
+
+#[test]
+fn a_limit_in_bytes_bounds_dead_letters_that_wait() {
+    const BODY: u64 = 8;
+    let settings = QueueSettings { max_length_bytes: Some(BODY), ..with_dead_letters(None) };
+    let (mut queue, excess) = overfull(settings, (KEPT_BYTES_MIN / BODY) as u32 + 1);
+    assert_eq!((excess, queue.leaving_bytes()), (vec![], KEPT_BYTES_MIN));
+    push(&mut queue, 1);
+    assert_eq!(stall_all(&mut queue, Line::New, FULL).len(), 1);
+}
+
+#[test]
+fn in_a_queue_that_refuses_those_that_wait_take_room() {
+    for overflow in [Overflow::RejectPublish, Overflow::RejectPublishDlx] {
+        let settings = QueueSettings { overflow, max_length_bytes: Some(40), ..with_dead_letters(Some(4)) };
+        let mut queue = TestQueue::default();
+        queue.set_settings(settings);
+        push(&mut queue, 3);
+        take_any(&mut queue, 2);
+        queue.reject(0, 1, Reason::Rejected);
+        let mut refused = Vec::new();
+        queue.refuse(chunk(3, 4).bytes(), 4, &mut refused);
+        assert_eq!(refused, [3], "those that have only just left do not count");
+        assert_eq!(stall_all(&mut queue, Line::New, FULL), []);
+        refused.clear();
+        queue.refuse(chunk(3, 4).bytes(), 4, &mut refused);
+        assert_eq!((refused, queue.is_full()), (vec![1, 2, 3], false));
+        push(&mut queue, 1);
+        assert!(queue.is_full());
+        assert!(queue.is_too_small_for(41) && !queue.is_too_small_for(40));
+    }
+}
+
+#[test]
+fn what_was_refused_is_not_kept_beyond_the_limit() {
+    let settings = QueueSettings { overflow: Overflow::RejectPublishDlx, ..with_dead_letters(Some(1)) };
+    let mut queue = TestQueue::default();
+    queue.set_settings(settings);
+    let count = KEPT_MIN as u32 + 5;
+    push(&mut queue, count);
+    queue.turn_away(1, count - 1);
+    assert_eq!(stall_all(&mut queue, Line::New, FULL), [(KEPT_MIN + 1, KEPT_MIN + 4)]);
+    take_any(&mut queue, 1);
+    queue.reject(0, 0, Reason::Rejected);
+    assert_eq!(stall_all(&mut queue, Line::New, FULL), [], "nobody was told of that one");
+}
+
+#[test]
+fn drops_that_are_not_moved_as_fast_hold_publishers_back() {
+    let mut queue = TestQueue::default();
+    queue.set_settings(with_dead_letters(Some(0)));
+    push(&mut queue, 10_000);
+    assert!(!queue.has_too_many_drops());
+    push(&mut queue, 1);
+    assert!(queue.has_too_many_drops());
+    leave(&mut queue, 1);
+    assert!(!queue.has_too_many_drops());
+    let mut queue = dead_lettering();
+    push(&mut queue, 20_000);
+    take_any(&mut queue, 20_000);
+    queue.reject(0, 19_999, Reason::Rejected);
+    assert!(!queue.has_too_many_drops(), "publishers are not to blame");
+}
+
+#[test]
+fn what_is_claimed_is_not_remembered_to_have_come_back() {
+    let mut queue = TestQueue::default();
+    queue.set_settings(QueueSettings { delivery_limit: Some(5), ..QueueSettings::default() });
     push(&mut queue, 4);
     take_any(&mut queue, 4);
-    queue.reject(0, 1, Reason::Rejected);
-    leave(&mut queue, usize::MAX);
-    queue.stalled(run(0, 1, Reason::Rejected));
-    queue.reject(2, 2, Reason::Nacked);
-    assert!(queue.has_stalled());
-    queue.retry_stalled();
-    assert_eq!(leave(&mut queue, usize::MAX), [run(0, 1, Reason::Rejected), run(2, 2, Reason::Nacked)]);
-    assert_eq!(queue.dropped(0, 1).count, 2);
-    assert_eq!(recovered(&mut queue), [2, 3]);
+    queue.requeue(0, 3, &mut Vec::new());
+    let mut claimed = Vec::new();
+    queue.claim(1, 2, &mut claimed);
+    queue.moved(1, 2, 1);
+    queue.finish_moves(1);
+    let known: Vec<(Seq, Seq)> = queue.attempts().map(|range| (range.first, range.last)).collect();
+    assert_eq!((claimed, known), (vec![(1, 2)], vec![(0, 0), (3, 3)]));
 }
 
 #[test]
@@ -148,7 +316,7 @@ fn those_that_are_too_many_leave_and_need_not_be_read_for_others() {
     push(&mut queue, 2);
     assert_eq!((queue.ready(), queue.leaving()), (2, 2));
     assert_eq!(take_any(&mut queue, 9), [2, 3]);
-    let parcels = queue.take_leaving(usize::MAX, |_| 1);
+    let parcels = queue.take_leaving(Line::New, usize::MAX, |_| 1);
     assert!(matches!(parcels[0].residence, Residence::Stored(0)), "{parcels:?}");
     queue.set_settings(QueueSettings::default());
     assert_eq!(queue.dead_letter_target().unwrap().exchange, Name::new("dlx").unwrap());
@@ -226,8 +394,8 @@ enum Step {
     Spill,
     Leave(usize),
     Moved(u64),
-    Stalled,
-    Retry,
+    Stalled(u64),
+    Retry(u64, usize),
     Dropped,
     Claim(Seq, Seq, u64),
     Finish(u64),
@@ -244,8 +412,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Spill),
         4 => (1usize..3000).prop_map(Step::Leave),
         3 => (1u64..9).prop_map(Step::Moved),
-        2 => Just(Step::Stalled),
-        1 => Just(Step::Retry),
+        2 => (0u64..3).prop_map(Step::Stalled),
+        2 => ((0u64..3), (1usize..3000)).prop_map(|(line, most)| Step::Retry(line, most)),
         1 => Just(Step::Dropped),
         2 => ((0u64..300), (0u64..20), (1u64..9)).prop_map(|(first, more, log)| Step::Claim(first, more, log)),
         2 => (1u64..9).prop_map(Step::Finish),
@@ -258,8 +426,10 @@ struct Plain {
     ready: Vec<Seq>,
     unacked: Vec<Seq>,
     waiting: Vec<Seq>,
-    in_hand: Vec<Seq>,
-    stalled: Vec<Seq>,
+    /// The numbers in the mover's hands, and the lines they come from.
+    in_hand: Vec<(Line, Seq)>,
+    /// By line, the first one being that of those which stand apart.
+    stalled: [Vec<Seq>; 3],
     moved: Vec<(u64, Seq)>,
     log: u64,
     max_length: usize,
@@ -273,10 +443,12 @@ impl Plain {
 
     fn unsettled(&self) -> Vec<Seq> {
         let moved = self.moved.iter().map(|&(_, seq)| seq);
-        let mut all: Vec<Seq> = [&self.ready, &self.unacked, &self.waiting, &self.in_hand, &self.stalled]
+        let mut all: Vec<Seq> = [&self.ready, &self.unacked, &self.waiting]
             .into_iter()
+            .chain(&self.stalled)
             .flatten()
             .copied()
+            .chain(self.in_hand.iter().map(|&(_, seq)| seq))
             .chain(moved)
             .collect();
         all.sort_unstable();
@@ -289,7 +461,13 @@ fn expand(runs: &[Leaving]) -> Vec<Seq> {
 }
 
 /// Does a step to both; the runs that the mover has in its hands are the queue's side of `in_hand`.
-fn act(step: &Step, queue: &mut TestQueue, plain: &mut Plain, hand: &mut Vec<Leaving>, disk: &mut Disk) {
+fn act(
+    step: &Step,
+    queue: &mut TestQueue,
+    plain: &mut Plain,
+    hand: &mut Vec<(Line, Leaving)>,
+    disk: &mut Disk,
+) {
     match *step {
         Step::Push(count, shared) => {
             let first = queue.next_seq();
@@ -354,23 +532,29 @@ fn act(step: &Step, queue: &mut TestQueue, plain: &mut Plain, hand: &mut Vec<Lea
             let taken = expand(&runs);
             assert_eq!(taken, plain.waiting.drain(..taken.len()).collect::<Vec<_>>());
             assert!(!taken.is_empty() || plain.waiting.is_empty());
-            plain.in_hand.extend(taken);
-            hand.extend(runs);
+            plain.in_hand.extend(taken.into_iter().map(|seq| (Line::New, seq)));
+            hand.extend(runs.into_iter().map(|run| (Line::New, run)));
         }
         Step::Moved(bytes) if !hand.is_empty() => {
-            let run = hand.remove(0);
+            let (_, run) = hand.remove(0);
             plain.log += bytes;
             queue.moved(run.first, run.last, plain.log);
             let moved = plain.in_hand.drain(..(run.last - run.first + 1) as usize);
-            plain.moved.extend(moved.map(|seq| (plain.log, seq)));
+            plain.moved.extend(moved.map(|(_, seq)| (plain.log, seq)));
         }
-        Step::Stalled if !hand.is_empty() => {
-            let run = hand.remove(0);
-            queue.stalled(run);
-            plain.stalled.extend(plain.in_hand.drain(..(run.last - run.first + 1) as usize));
+        Step::Stalled(line) if !hand.is_empty() => {
+            let (from, run) = hand.remove(0);
+            let obstacle = if line == 0 { Obstacle::NoPlace } else { Obstacle::Full(QueueId(line)) };
+            let mut excess = Vec::new();
+            queue.stall(from, &[(run, obstacle)], &mut excess);
+            assert_eq!(excess, [], "that few are kept");
+            let stalled: Vec<Seq> = plain.in_hand.drain(..run.count() as usize).map(|(_, seq)| seq).collect();
+            let at =
+                if line != 0 && obstacle.line() == from { 0 } else { plain.stalled[line as usize].len() };
+            plain.stalled[line as usize].splice(at..at, stalled);
         }
         Step::Dropped if !hand.is_empty() => {
-            let run = hand.remove(0);
+            let (_, run) = hand.remove(0);
             assert_eq!(queue.dropped(run.first, run.last).count, run.last - run.first + 1);
             plain.in_hand.drain(..(run.last - run.first + 1) as usize);
         }
@@ -388,11 +572,15 @@ fn act(step: &Step, queue: &mut TestQueue, plain: &mut Plain, hand: &mut Vec<Lea
             }
             plain.moved.extend(expected.into_iter().map(|seq| (plain.log, seq)));
         }
-        Step::Moved(_) | Step::Stalled | Step::Dropped => {}
-        Step::Retry => {
-            queue.retry_stalled();
-            plain.stalled.append(&mut plain.waiting);
-            std::mem::swap(&mut plain.stalled, &mut plain.waiting);
+        Step::Moved(_) | Step::Stalled(_) | Step::Dropped => {}
+        Step::Retry(number, most) => {
+            let line = if number == 0 { Line::Apart } else { Line::Behind(QueueId(number)) };
+            let runs = leave_line(queue, line, most);
+            let (taken, stalled) = (expand(&runs), &mut plain.stalled[number as usize]);
+            assert_eq!(taken, stalled.drain(..taken.len()).collect::<Vec<_>>());
+            assert_eq!(queue.has_in_line(line), !stalled.is_empty());
+            plain.in_hand.extend(taken.into_iter().map(|seq| (line, seq)));
+            hand.extend(runs.into_iter().map(|run| (line, run)));
         }
         Step::Finish(back) => {
             let durable = plain.log.saturating_sub(back);
@@ -409,7 +597,8 @@ proptest! {
         steps in prop::collection::vec(step(), 1..100),
     ) {
         let (mut queue, mut plain) = (TestQueue::default(), Plain { max_length, ..Plain::default() });
-        queue.set_settings(with_dead_letters(Some(max_length as u64)));
+        let max_length_bytes = Some(u64::MAX);
+        queue.set_settings(QueueSettings { max_length_bytes, ..with_dead_letters(Some(max_length as u64)) });
         let (mut hand, mut disk) = (Vec::new(), Disk::default());
         for step in &steps {
             act(step, &mut queue, &mut plain, &mut hand, &mut disk);
@@ -418,6 +607,9 @@ proptest! {
             let unsettled = plain.unsettled();
             let leaving = unsettled.len() - plain.ready.len() - plain.unacked.len();
             prop_assert_eq!(queue.leaving() as usize, leaving);
+            prop_assert_eq!(queue.leaving_bytes() as usize, 8 * leaving);
+            let stalled = plain.stalled.iter().map(Vec::len).sum::<usize>() as u64;
+            prop_assert_eq!(queue.stalled(), (stalled, 8 * stalled));
             prop_assert_eq!(recovered(&mut queue), unsettled);
             prop_assert!(!queue.has_departed());
         }

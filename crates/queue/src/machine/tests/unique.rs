@@ -5,6 +5,7 @@ use posthouse_model::name::Name;
 use posthouse_model::props::Properties;
 
 use super::super::departures::Reason;
+use super::super::leaving::stalled::Line;
 use super::*;
 
 fn unique_queue() -> TestQueue {
@@ -91,7 +92,7 @@ fn a_dead_letters_value_is_free_when_it_leaves() {
     // It may come back to this very queue.
     push_values(&mut queue, true, &[text("a"), text("b")]);
     assert_eq!((queue.leaving(), queue.ready(), queue.departure_counts().duplicate), (1, 2, 2));
-    queue.take_leaving(usize::MAX, |_| 0);
+    queue.take_leaving(Line::New, usize::MAX, |_| 0);
     queue.moved(0, 0, 7);
     queue.finish_moves(7);
     push_values(&mut queue, true, &[text("a")]);

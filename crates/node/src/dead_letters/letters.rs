@@ -1,0 +1,194 @@
+//! What becomes of messages that leave a queue: the letters they make, and where those go.
+
+use std::sync::Arc;
+
+use posthouse_model::chunk::Chunk;
+use posthouse_model::deaths::{self, Death};
+use posthouse_model::props::HeaderView;
+use posthouse_model::raw_table::RawValue;
+use posthouse_model::record::{FLAG_DEATHS, FLAG_PERSISTENT, FLAG_REDELIVERED, Record};
+use posthouse_queue::machine::departures::Reason;
+use posthouse_queue::machine::leaving::stalled::{Line, Obstacle};
+use posthouse_queue::machine::leaving::{DeadLetterTarget, Parcel, Run};
+use posthouse_storage::segment::Location;
+
+use super::reading::Reading;
+use crate::broker::Broker;
+use crate::clock::now_ms;
+use crate::draws::Draws;
+use crate::history::Publication;
+use crate::queue_handle::QueueHandle;
+use crate::residency;
+use crate::transfer::{Done, Mode, Moving, Target, Targets, Transfer};
+use crate::vhost::VirtualHost;
+
+/// Moves the messages that are first in a line of a queue, up to `most` bytes of records; what came of it, and how many it
+/// looked at.
+pub(super) fn move_some(
+    broker: &Arc<Broker>,
+    vhost: &VirtualHost,
+    queue: &Arc<QueueHandle>,
+    (from, most): (Line, usize),
+    draws: &mut Draws,
+) -> (Done, u64) {
+    let (parcels, target, keeps) = {
+        let mut state = queue.lock();
+        let had_too_many = state.machine.has_too_many_drops();
+        let Some(machine) = state.machine.classic() else { return Default::default() };
+        let Some(target) = machine.dead_letter_target() else { return Default::default() };
+        let parcels = machine.take_leaving(from, most, |location: Location| location.len as usize);
+        let keeps = machine.settings().keeps_dead_letters();
+        if had_too_many && !machine.has_too_many_drops() {
+            residency::let_publishers_go_on(&mut state);
+        }
+        (parcels, target, keeps)
+    };
+    let now_ms = now_ms();
+    let mut letters = Letters {
+        vhost,
+        queue: &queue.definition.name,
+        target,
+        keeps,
+        seconds: now_ms / 1000,
+        draws,
+        transfer: Transfer::new(broker, queue, Mode::Leaving(from), now_ms),
+        known: None,
+    };
+    let mut reading = Reading::default();
+    let mut count = 0;
+    for parcel in parcels {
+        count += parcel.run.count();
+        match reading.chunk_of(&parcel, || super::reading::read(broker, queue, &parcel)) {
+            Some(chunk) => letters.add_all(&parcel, &chunk),
+            None => letters.transfer.stall(parcel.run, Obstacle::Unreadable),
+        }
+    }
+    (letters.transfer.commit(), count)
+}
+
+/// Makes dead letters of one queue's messages.
+struct Letters<'a> {
+    vhost: &'a VirtualHost,
+    queue: &'a str,
+    target: DeadLetterTarget,
+    keeps: bool,
+    seconds: u64,
+    draws: &'a mut Draws,
+    transfer: Transfer<'a>,
+    /// The last route that other messages may share.
+    known: Option<Route>,
+}
+
+/// Where messages with a key go.
+struct Route {
+    epoch: u64,
+    key: Vec<u8>,
+    targets: Targets,
+}
+
+impl Letters<'_> {
+    fn add_all(&mut self, parcel: &Parcel<Location>, chunk: &Chunk) {
+        let run = parcel.run;
+        let first = (run.first - parcel.first_seq) as u32;
+        let Some(mut place) = chunk.find(first) else { return };
+        while let Some(record) = chunk.record_at(place.offset) {
+            let seq = parcel.first_seq + u64::from(record.delta());
+            if seq > run.last {
+                break;
+            }
+            self.add(&record, Run { first: seq, last: seq, ..run });
+            place.offset += record.len() as u32;
+        }
+    }
+
+    fn add(&mut self, record: &Record<'_>, run: Run) {
+        // What was stored was checked when it came.
+        let Ok(header) = HeaderView::parse(record.header()) else { return self.transfer.drop_run(run) };
+        let (exchange, routing_key) = record.exchange_and_key();
+        let death = Death {
+            queue: self.queue,
+            reason: run.reason.name(),
+            exchange,
+            routing_key,
+            seconds: self.seconds,
+        };
+        let new_key = self.target.routing_key.clone();
+        let header = deaths::after_death(header, record.has_deaths(), &death, new_key.is_some());
+        let key = new_key.as_ref().map_or(routing_key, |key| key.as_bytes());
+        let Ok(view) = HeaderView::parse(&header) else { return self.transfer.drop_run(run) };
+        let mut route = Vec::with_capacity(2 + self.target.exchange.len() + key.len());
+        for text in [self.target.exchange.as_bytes(), key] {
+            route.push(text.len() as u8);
+            route.extend_from_slice(text);
+        }
+        let mut flags = record.flags() & FLAG_PERSISTENT | FLAG_DEATHS;
+        if run.reason.marks_redelivered() {
+            flags |= FLAG_REDELIVERED;
+        }
+        let body = record.body();
+        let is_persistent = record.persistent();
+        if new_key.is_none() {
+            // Dead once more, it goes by them again.
+            for hidden in record.hidden_keys() {
+                route.push(hidden.len() as u8);
+                route.extend_from_slice(hidden);
+            }
+        }
+        let publication = Publication { route: &route, is_persistent, header: &header, body };
+        let extra_keys = if new_key.is_some() { Vec::new() } else { extra_keys(view, record) };
+        let mut targets = self.route(key, &extra_keys, view, publication);
+        let found = targets.len();
+        if !matches!(run.reason, Reason::Rejected | Reason::Nacked) {
+            targets.retain(|target| !deaths::is_cycle(view, &target.queue.definition.name));
+        }
+        match (targets.is_empty(), found) {
+            (false, _) => {
+                let (seq, reason) = (run.first, Some(run.reason));
+                let moving = Moving { seq, reason, flags, route: &route, header: &header, body };
+                self.transfer.add(&targets, moving)
+            }
+            (true, 0) if self.keeps => self.transfer.stall(run, Obstacle::NoPlace),
+            (true, _) => self.transfer.drop_run(run),
+        }
+    }
+
+    fn route(
+        &mut self,
+        key: &[u8],
+        extra_keys: &[String],
+        header: HeaderView<'_>,
+        publication: Publication<'_>,
+    ) -> Targets {
+        let epoch = self.vhost.epoch();
+        if let Some(known) = &self.known
+            && known.epoch == epoch
+            && known.key == key
+            && extra_keys.is_empty()
+        {
+            return known.targets.clone();
+        }
+        let key_text = String::from_utf8_lossy(key);
+        let exchange = &self.target.exchange;
+        let draw = self.draws.next_draw();
+        let found = self.vhost.route_dead_letter(exchange, &key_text, header, extra_keys, draw, publication);
+        let queues = found.queues.iter().filter_map(|&queue| self.vhost.queue_by_id(queue));
+        let targets: Targets = queues.map(Target::new).collect();
+        if !found.is_per_message {
+            self.known = Some(Route { epoch, key: key.to_vec(), targets: targets.clone() });
+        }
+        targets
+    }
+}
+
+/// The keys of the `CC` header, and those that a `BCC` header had.
+fn extra_keys(header: HeaderView<'_>, record: &Record<'_>) -> Vec<String> {
+    let mut keys: Vec<String> =
+        record.hidden_keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
+    if let Some(RawValue::Array(more)) = header.headers().and_then(|table| table.get(b"CC")) {
+        keys.extend(more.iter().filter_map(|key| match key {
+            RawValue::LongStr(key) => Some(String::from_utf8_lossy(key).into_owned()),
+            _ => None,
+        }));
+    }
+    keys
+}

@@ -81,7 +81,7 @@ def retries_with_back_off():
 
 
 def revoked_tasks_do_not_run():
-    inspect = app.control.inspect([WORKER])
+    inspect = app.control.inspect([WORKER], timeout=PATIENCE)
     unwanted = uuid()
     app.control.revoke([unwanted])
     checks.until(lambda: unwanted in inspect.revoked()[WORKER], "the worker knows", PATIENCE)
@@ -102,24 +102,25 @@ def raises(error, result):
 
 
 def remote_control():
-    inspect = app.control.inspect([WORKER])
+    inspect = app.control.inspect([WORKER], timeout=PATIENCE)
     checks.equal(inspect.ping(), {WORKER: {"ok": "pong"}}, "ping")
     checks.true("application.add" in inspect.registered()[WORKER], "registered tasks")
     [queue] = inspect.active_queues()[WORKER]
     checks.equal(queue["name"], os.environ["CELERY_QUEUE"], "active queues")
     processes = lambda: len(inspect.stats()[WORKER]["pool"]["processes"])  # noqa: E731
     checks.equal(processes(), 2, "processes in the pool")
-    app.control.pool_grow(1, destination=[WORKER], reply=True)
+    app.control.pool_grow(1, destination=[WORKER], reply=True, timeout=PATIENCE)
     checks.until(lambda: processes() == 3, "the pool grows", PATIENCE)
-    app.control.pool_shrink(1, destination=[WORKER], reply=True)
+    app.control.pool_shrink(1, destination=[WORKER], reply=True, timeout=PATIENCE)
     checks.until(lambda: processes() == 2, "the pool shrinks", PATIENCE)
-    [answer] = app.control.rate_limit("application.add", "1000/s", destination=[WORKER], reply=True)
+    [answer] = app.control.rate_limit("application.add", "1000/s", destination=[WORKER], reply=True, timeout=PATIENCE)
     checks.equal(answer, {WORKER: {"ok": "new rate limit set successfully"}}, "rate limit")
     other = checks.name("another")
-    app.control.add_consumer(other, exchange=other, routing_key=other, destination=[WORKER], reply=True)
+    app.control.add_consumer(other, exchange=other, routing_key=other, destination=[WORKER], reply=True, timeout=PATIENCE)
     checks.equal(add.apply_async((1, 2), queue=other).get(timeout=PATIENCE), 3, "a queue added at run time")
-    app.control.cancel_consumer(other, destination=[WORKER], reply=True)
-    checks.equal(len(inspect.active_queues()[WORKER]), 1, "the queue is cancelled")
+    app.control.cancel_consumer(other, destination=[WORKER], reply=True, timeout=PATIENCE)
+    # The worker answers before it cancels.
+    checks.until(lambda: len(inspect.active_queues()[WORKER]) == 1, "the queue is cancelled", PATIENCE)
     with app.connection_for_write() as connection:
         connection.default_channel.queue_delete(other)
 

@@ -41,7 +41,7 @@ fn publishers_wait_until_the_log_may_open_its_next_file() {
     let mut peer = publisher(&broker);
     let before = broker.process().limit_open_files(3);
     let sending = publish(&peer, 100);
-    expect_method!(peer, 0, Method::ConnectionBlocked { reason: "low on disk" });
+    expect_method!(peer, 0, Method::ConnectionBlocked { reason: "low on file descriptors" });
     broker.process().limit_open_files(before);
     expect_method!(peer, 0, Method::ConnectionUnblocked {});
     peer.confirmed_up_to(1, 100);

@@ -6,8 +6,9 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
 use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::field::{FieldTable, FieldValue};
@@ -97,6 +98,14 @@ struct Event {
     at_ms: u64,
 }
 
+/// What the thread is told.
+#[derive(Debug)]
+enum Told {
+    Event(Event),
+    /// The broker stops.
+    Stop,
+}
+
 /// Takes events in.
 #[derive(Debug)]
 pub struct Events {
@@ -105,7 +114,8 @@ pub struct Events {
     /// Whether anything is bound to it.
     is_bound: AtomicBool,
     /// To the thread; absent until the broker has started.
-    sender: OnceLock<SyncSender<Event>>,
+    sender: OnceLock<SyncSender<Told>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     lost: AtomicU64,
 }
 
@@ -119,7 +129,7 @@ impl Events {
     /// Events that go to a virtual host, if it exists.
     pub(crate) fn new(vhost: Option<Name>) -> Self {
         let (is_bound, sender, lost) = (AtomicBool::new(false), OnceLock::new(), AtomicU64::new(0));
-        Self { vhost, is_bound, sender, lost }
+        Self { vhost, is_bound, sender, thread: Mutex::default(), lost }
     }
 
     /// Whether they go to this virtual host.
@@ -149,10 +159,24 @@ impl Events {
         let fields = fields(Fields::default())
             .text("user_who_performed_action", actor.as_deref().unwrap_or(NOBODY))
             .number("timestamp_in_ms", at_ms);
-        if sender.try_send(Event { key, headers: FieldTable(fields.0), at_ms }).is_err() {
+        let event = Event { key, headers: FieldTable(fields.0), at_ms };
+        if sender.try_send(Told::Event(event)).is_err() {
             let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
             if lost.is_power_of_two() {
                 tracing::warn!(lost, "events are lost: more happen than can be published");
+            }
+        }
+    }
+
+    /// Publishes what has happened until now, and ends the thread.
+    pub(crate) fn stop(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(sender), Some(thread)) = (self.sender.get(), thread) {
+            // From here on nothing is wanted, and what happens is not lost but over.
+            self.set_bound(false);
+            let _ = sender.send(Told::Stop);
+            if thread.join().is_err() {
+                tracing::error!("the thread that publishes events has panicked");
             }
         }
     }
@@ -259,23 +283,26 @@ pub(crate) fn start(broker: &Arc<Broker>) -> std::io::Result<()> {
     let Some(vhost) = events.vhost.clone() else { return Ok(()) };
     let (sender, receiver) = sync_channel(WAITING_MAX);
     let weak = Arc::downgrade(broker);
-    std::thread::Builder::new().name("events".into()).spawn(move || {
-        while let Some(batch) = next_batch(&receiver) {
+    let thread = std::thread::Builder::new().name("events".into()).spawn(move || {
+        let mut goes_on = true;
+        while goes_on && let Ok(first) = receiver.recv() {
+            let mut batch = Vec::new();
+            for told in std::iter::once(first).chain(receiver.try_iter().take(BATCH_MAX - 1)) {
+                match told {
+                    Told::Event(event) => batch.push(event),
+                    Told::Stop => goes_on = false,
+                }
+            }
             let Some(broker) = weak.upgrade() else { return };
             if let Ok(vhost) = broker.vhost(&vhost) {
                 publish(&broker, &vhost, &batch);
             }
         }
     })?;
+    *events.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
     // Nobody has set it before.
     let _ = events.sender.set(sender);
     Ok(())
-}
-
-/// Waits for an event and takes what else is there; none when the broker is gone.
-fn next_batch(receiver: &Receiver<Event>) -> Option<Vec<Event>> {
-    let first = receiver.recv().ok()?;
-    Some(std::iter::once(first).chain(receiver.try_iter().take(BATCH_MAX - 1)).collect())
 }
 
 fn publish(broker: &Arc<Broker>, vhost: &VirtualHost, events: &[Event]) {

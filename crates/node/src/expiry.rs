@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::clock::{now_ms, uptime_ms};
 use crate::deliver::{log_departed, take_departed};
 use crate::queue_handle::{Machine, QueueGuard, QueueHandle, QueueState};
+use crate::workers::Stopping;
 use crate::{dead_letters, residency};
 
 /// How long the timers' thread rests while the log has too much to write.
@@ -102,8 +103,8 @@ fn set_timer(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, 
     }
 }
 
-/// Does what is due in a queue. `due_ms` is the time of the timer that is gone by this.
-pub(crate) fn look_after(broker: &Broker, queue: &Arc<QueueHandle>, due_ms: u64) {
+/// Does what is due in a queue. `due_ms` is the time of the timer that is gone by this. A stop ends it early.
+pub(crate) fn look_after(broker: &Broker, queue: &Arc<QueueHandle>, due_ms: u64, stopping: &Stopping) {
     {
         let mut state = queue.lock();
         if state.timer_ms == due_ms {
@@ -123,7 +124,10 @@ pub(crate) fn look_after(broker: &Broker, queue: &Arc<QueueHandle>, due_ms: u64)
             break;
         }
         while broker.is_congested() {
-            std::thread::sleep(CONGESTED_PAUSE);
+            // A full disk may hold the log up for ever.
+            if !stopping.rest(CONGESTED_PAUSE) {
+                return;
+            }
         }
     }
     let is_over = {

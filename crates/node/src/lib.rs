@@ -37,6 +37,7 @@ mod transfer;
 mod unique;
 pub mod vhost;
 pub mod waker;
+mod workers;
 
 /// What this node is called where RabbitMQ's formats want the name of a node.
 pub const NODE_NAME: &str = "posthouse@localhost";

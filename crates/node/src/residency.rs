@@ -43,9 +43,12 @@ const PACED_MAX_BYTES: usize = 64 << 20;
 /// Asks the two threads for work.
 #[derive(Debug)]
 pub struct Residency {
-    spill: std::sync::Mutex<Sender<Arc<QueueHandle>>>,
-    load: std::sync::Mutex<Sender<Arc<QueueHandle>>>,
+    spill: Asking,
+    load: Asking,
 }
+
+/// To one of the threads; nowhere when the broker is being stopped.
+type Asking = std::sync::Mutex<Option<Sender<Arc<QueueHandle>>>>;
 
 /// The receiving ends, for the threads.
 #[derive(Debug)]
@@ -58,19 +61,32 @@ impl Residency {
     /// The two queues of work.
     pub fn new() -> (Self, Work) {
         let ((spill, spill_work), (load, load_work)) = (channel(), channel());
-        let residency = Self { spill: std::sync::Mutex::new(spill), load: std::sync::Mutex::new(load) };
+        let residency = Self { spill: Asking::new(Some(spill)), load: Asking::new(Some(load)) };
         (residency, Work { spill: spill_work, load: load_work })
     }
 
     /// Has a queue's excess written to segments.
     fn spill(&self, queue: &Arc<QueueHandle>) {
-        // The thread ends only with the broker.
-        let _ = self.spill.lock().unwrap_or_else(PoisonError::into_inner).send(queue.clone());
+        ask(&self.spill, queue);
     }
 
     /// Has a queue's next chunks read from segments.
     fn load(&self, queue: &Arc<QueueHandle>) {
-        let _ = self.load.lock().unwrap_or_else(PoisonError::into_inner).send(queue.clone());
+        ask(&self.load, queue);
+    }
+
+    /// Nothing is to be written or read any more: wakes the threads, which end.
+    pub(crate) fn close(&self) {
+        for asking in [&self.spill, &self.load] {
+            asking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+}
+
+fn ask(asking: &Asking, queue: &Arc<QueueHandle>) {
+    if let Some(sender) = &*asking.lock().unwrap_or_else(PoisonError::into_inner) {
+        // The thread ends with the broker, or when it was told to.
+        let _ = sender.send(queue.clone());
     }
 }
 
@@ -222,23 +238,29 @@ pub fn survey(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState)
     }
 }
 
-/// Starts the two threads; they end when the broker is dropped.
+/// Starts the two threads.
 pub fn start(work: Work, broker: &Arc<Broker>, segments: Arc<SegmentStore>) -> std::io::Result<()> {
     let Work { spill, load } = work;
     let store = segments.clone();
     let (memory, budget) = (broker.memory().clone(), broker.settings().memory_budget_bytes);
-    std::thread::Builder::new().name("spill".into()).spawn(move || {
+    broker.workers().spawn("spill", move |stopping| {
         while let Ok(queue) = spill.recv() {
+            if stopping.is_told() {
+                return;
+            }
             write::spill_queue(&queue, &store, || memory.bytes() > budget);
         }
     })?;
-    let broker = Arc::downgrade(broker);
-    std::thread::Builder::new().name("load".into()).spawn(move || {
+    let weak = Arc::downgrade(broker);
+    broker.workers().spawn("load", move |stopping| {
         let mut busy = VecDeque::new();
         while let Some(queue) = read::next_to_load(&load, &mut busy) {
-            let again = read::load_queue(&queue, &segments);
-            let Some(broker) = broker.upgrade() else { return };
-            read::survey_queue(&broker, &queue, &segments);
+            if stopping.is_told() {
+                return;
+            }
+            let again = read::load_queue(&queue, &segments, stopping);
+            let Some(broker) = weak.upgrade() else { return };
+            read::survey_queue(&broker, &queue, &segments, stopping);
             // What was read may be due, now or some time.
             drop(expiry::lock_current(&broker, &queue));
             if again {

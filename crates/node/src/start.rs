@@ -13,7 +13,7 @@ use posthouse_model::name::Name;
 use posthouse_storage::StorageError;
 use posthouse_storage::engine::{OpenError, Recovered, Storage, StorageOptions};
 use posthouse_storage::meta::{MetaError, MetaOp, MetaStore, MetaTable};
-use posthouse_storage::wal::{WalEvents, WalOptions};
+use posthouse_storage::wal::{Shortage, WalEvents, WalOptions};
 use tracing::{error, info, warn};
 
 use crate::admin::AdminError;
@@ -154,12 +154,13 @@ fn run(
         Keep::InDirectory { undefined_queues, .. } => undefined_queues,
     };
     let was_clean = recovered.clean;
-    restore::restore(&broker, recovered, undefined_queues)?;
+    let queues = restore::restore(&broker, recovered, undefined_queues)?;
     if let Store::Log(storage) = broker.store()
         && was_clean
     {
         storage.messages.begin().map_err(OpenError::from)?;
     }
+    restore::put_in_force(&broker, queues);
     match &options.definitions {
         Some(document) => import(&broker, document)?,
         None => first_start(&broker, &options.default_user, hashing)?,
@@ -180,11 +181,21 @@ fn run(
     Ok(broker)
 }
 
-/// Stops a broker whose connections are gone: everything that must survive is on disk when this returns.
+/// Stops a broker whose connections are gone: everything that must survive is on disk when this returns. A disk that is
+/// full is not waited for.
 ///
 /// # Errors
 /// When the last checkpoint cannot be written; what was confirmed is kept all the same.
 pub fn stop(broker: &Broker) -> Result<(), OpenError> {
+    // Whatever changes queues by itself ends first: nothing may follow the last checkpoint, or be lost with it.
+    broker.workers().stop(|| {
+        broker.timers().close();
+        broker.residency().inspect(|residency| residency.close());
+    });
+    broker.events().stop();
+    if let Some(wal) = broker.wal() {
+        wal.begin_close();
+    }
     broker.dead_letters().stop();
     match broker.store() {
         Store::Memory(_) => Ok(()),
@@ -331,8 +342,11 @@ impl WalEvents for Events {
         (self.on_fatal)(&error.to_string());
     }
 
-    fn disk_full(&self, full: bool) {
-        warn!(full, "the log's disk is full, or has room again");
+    fn shortage(&self, of: Option<Shortage>) {
+        match of {
+            Some(shortage) => warn!("the log waits: {shortage}"),
+            None => warn!("the log need not wait any more"),
+        }
         if let Some(broker) = self.broker() {
             broker.watch(broker.store().free_space());
         }

@@ -28,6 +28,7 @@ use crate::queue_handle::{Machine, QueueHandle};
 use crate::residency::{self, FailedRead, WRITE_BYTES};
 use crate::vhost::VirtualHost;
 use crate::waker::ConsumerWaker;
+use crate::workers::Stopping;
 
 /// Memory of a stream's newest messages from which on the older of them are written to segments.
 const SPILL_BYTES: usize = 8 << 20;
@@ -297,7 +298,7 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
 }
 
 /// Reads some of what readers of a stream wait for; whether there is more to read.
-pub(crate) fn load(queue: &QueueHandle, segments: &SegmentStore) -> bool {
+pub(crate) fn load(queue: &QueueHandle, segments: &SegmentStore, stopping: &Stopping) -> bool {
     let mut wakes = Vec::new();
     for _ in 0..READS_PER_TURN {
         let read = {
@@ -309,10 +310,10 @@ pub(crate) fn load(queue: &QueueHandle, segments: &SegmentStore) -> bool {
         if let Some(read) = read
             && carry_out(queue, segments, read, &mut wakes) == Err(FailedRead::TryAgain)
         {
-            std::thread::sleep(residency::READ_AGAIN_AFTER);
+            stopping.rest(residency::READ_AGAIN_AFTER);
         }
         deliver::wake_all(&mut wakes);
-        if read.is_none() {
+        if read.is_none() || stopping.is_told() {
             return false;
         }
     }

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Queues looked at in one go.
 const QUEUES_AT_ONCE: usize = 1024;
 
-/// The set. Its thread ends when it is dropped.
+/// The set. Its thread ends when it is dropped, or closed.
 #[derive(Debug, Default)]
 pub struct Timers(Arc<Shared>);
 
@@ -62,10 +62,17 @@ impl Timers {
     }
 }
 
-impl Drop for Timers {
-    fn drop(&mut self) {
+impl Timers {
+    /// From now on nothing is due any more.
+    pub(crate) fn close(&self) {
         self.0.lock().closed = true;
         self.0.earlier.notify_one();
+    }
+}
+
+impl Drop for Timers {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -114,20 +121,24 @@ impl Entries {
 
 /// Starts the thread.
 pub(crate) fn start(broker: &Arc<Broker>) -> std::io::Result<()> {
-    let (shared, broker) = (broker.timers().0.clone(), Arc::downgrade(broker));
-    let run = move || {
+    let (shared, weak) = (broker.timers().0.clone(), Arc::downgrade(broker));
+    broker.workers().spawn("expiry", move |stopping| {
         while let Some(due) = shared.wait() {
-            let Some(broker) = broker.upgrade() else { return };
+            let Some(broker) = weak.upgrade() else { return };
             for (due_ms, queue) in due {
+                if stopping.is_told() {
+                    return;
+                }
                 if let Some(queue) = queue.upgrade() {
-                    expiry::look_after(&broker, &queue, due_ms);
+                    expiry::look_after(&broker, &queue, due_ms, stopping);
                 }
             }
             drop(broker);
-            std::thread::sleep(PAUSE);
+            if !stopping.rest(PAUSE) {
+                return;
+            }
         }
-    };
-    std::thread::Builder::new().name("expiry".into()).spawn(run).map(drop)
+    })
 }
 
 #[cfg(test)]

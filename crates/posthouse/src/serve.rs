@@ -80,8 +80,16 @@ fn run(runtime: &Runtime, settings: &Settings, files: Option<u64>) -> Result<(),
             () = stop_requested(control.as_ref()) => {}
         }
         tracing::info!("stopping; a second signal ends the process at once");
+        let stopped = async {
+            let commands = async {
+                if let Some(control) = &control {
+                    control.stop(STOP_PATIENCE).await;
+                }
+            };
+            tokio::join!(server.stop(STOP_PATIENCE), commands)
+        };
         tokio::select! {
-            () = server.stop(STOP_PATIENCE) => {}
+            _ = stopped => {}
             () = stop.wait() => std::process::exit(i32::from(cli::STATE)),
         }
         drop(control);

@@ -14,6 +14,7 @@ use super::{release, survey};
 use crate::broker::Broker;
 use crate::queue_handle::QueueHandle;
 use crate::waker::ConsumerWaker;
+use crate::workers::Stopping;
 use crate::{deliver, expiry, streams};
 
 /// Read ahead of the cursor.
@@ -33,17 +34,22 @@ pub(super) fn next_to_load(
 }
 
 /// Reads what a queue needs; whether it is to have another turn.
-pub(super) fn load_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
+pub(super) fn load_queue(queue: &Arc<QueueHandle>, segments: &SegmentStore, stopping: &Stopping) -> bool {
     if queue.is_stream {
-        return streams::load(queue, segments);
+        return streams::load(queue, segments, stopping);
     }
     // A chunk that was rewritten to another segment meanwhile is looked for again.
-    while load_planned(queue, segments) {}
+    while load_planned(queue, segments, stopping) && !stopping.is_told() {}
     false
 }
 
 /// Reads some chunks whose details the queue does not know, and has the next ones read in a later turn.
-pub(super) fn survey_queue(broker: &Broker, queue: &Arc<QueueHandle>, segments: &SegmentStore) {
+pub(super) fn survey_queue(
+    broker: &Broker,
+    queue: &Arc<QueueHandle>,
+    segments: &SegmentStore,
+    stopping: &Stopping,
+) {
     let bytes_of = |location: Location| location.len as usize;
     let plan = queue.lock().machine.classic().map(|machine| machine.plan_survey(READ_AHEAD_BYTES, bytes_of));
     let Some(plan) = plan.filter(|plan| !plan.is_empty()) else { return };
@@ -69,7 +75,7 @@ pub(super) fn survey_queue(broker: &Broker, queue: &Arc<QueueHandle>, segments: 
         deliver::log_departed(broker, queue, &departed);
     }
     if refused {
-        std::thread::sleep(READ_AGAIN_AFTER);
+        stopping.rest(READ_AGAIN_AFTER);
     }
     survey(broker, queue, &mut queue.lock());
 }
@@ -87,7 +93,7 @@ pub(crate) fn give_up(
 }
 
 /// Reads what the queue needs next; whether that must be repeated.
-fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
+fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore, stopping: &Stopping) -> bool {
     let (plan, told) = {
         let mut state = queue.lock();
         state.loading = false;
@@ -127,7 +133,7 @@ fn load_planned(queue: &Arc<QueueHandle>, segments: &SegmentStore) -> bool {
         }
     }
     if refused {
-        std::thread::sleep(READ_AGAIN_AFTER);
+        stopping.rest(READ_AGAIN_AFTER);
     }
     again || refused
 }

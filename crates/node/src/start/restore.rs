@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use posthouse_auth::users::{AuthChange, PermissionRecord, TopicPermissionRecord, User};
 use posthouse_model::args::QueueKind;
+use posthouse_model::attempts::AttemptRange;
 use posthouse_model::errors::Resource;
 use posthouse_model::ids::QueueId;
 use posthouse_model::limits::VhostLimits;
@@ -25,12 +26,21 @@ use crate::records::{self, RecordError};
 use crate::vhost::{Inner, VirtualHost};
 use crate::{deliver, owner, policies, streams, unique};
 
-/// Gives a new broker what a data directory has: definitions, and the queues with their messages.
+/// A queue as it was found.
+pub(super) struct Restored {
+    queue: Arc<QueueHandle>,
+    settings: QueueSettings,
+    attempts: Vec<AttemptRange>,
+}
+
+/// Gives a new broker what a data directory has: definitions, and the queues with their messages. Nothing in the
+/// directory is changed before everything was read and belongs together. The queues are as they were; what their
+/// settings ask for, [`put_in_force`] does.
 pub(super) fn restore(
     broker: &Arc<Broker>,
-    recovered: Recovered,
+    mut recovered: Recovered,
     undefined_queues: UndefinedQueues,
-) -> Result<(), StartError> {
+) -> Result<Vec<Restored>, StartError> {
     let meta = broker.store().meta();
     for (key, value) in meta.scan(MetaTable::Vhosts)? {
         let (name, metadata) = records::read_vhost(&key, &value)?;
@@ -39,58 +49,9 @@ pub(super) fn restore(
         vhost.change(|inner| inner.metadata = metadata);
         broker.insert_vhost(Arc::new(vhost));
     }
-    for (_, value) in meta.scan(MetaTable::Users)? {
-        broker.authorities().restore(AuthChange::PutUser(User::decode(&value)?))?;
-    }
-    for (_, value) in meta.scan(MetaTable::Permissions)? {
-        broker.authorities().restore(AuthChange::PutPermissions(PermissionRecord::decode(&value)?))?;
-    }
-    for (_, value) in meta.scan(MetaTable::TopicPermissions)? {
-        let record = TopicPermissionRecord::decode(&value)?;
-        broker.authorities().restore(AuthChange::PutTopicPermissions(record))?;
-    }
+    restore_users(broker)?;
     restore_parameters(broker)?;
-    let mut found: HashMap<QueueId, Vec<RecoveredQueue>, foldhash::fast::RandomState> = HashMap::default();
-    for level in recovered.queues {
-        found.entry(level.id.without_level()).or_default().push(level);
-    }
-    let mut messages = 0;
-    for (key, value) in meta.scan(MetaTable::Queues)? {
-        let (id, definition) = records::read_queue(&key, &value)?;
-        let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
-        let kind = kind(&definition)?;
-        let declared = QueueSettings::of_declared(&definition.arguments);
-        let object = policies::object(kind);
-        let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
-        let settings = policies::effective_settings(declared, applied.as_deref());
-        let mut found = found.remove(&id).unwrap_or_default();
-        let attempts: Vec<_> =
-            found.iter_mut().flat_map(|level| std::mem::take(&mut level.attempts)).collect();
-        let machine = machine(broker, kind, &definition, settings.clone(), found)?;
-        messages += machine.ready();
-        let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
-        queue.lock().policy = applied;
-        vhost.change(|inner| {
-            inner.topology.add_queue(queue.definition.name.clone(), id, true);
-            inner.queues.insert(id, queue.clone());
-        });
-        let is_unique = settings.unique;
-        deliver::set_settings(broker, &queue, settings);
-        if let Some(machine) = queue.lock().machine.classic() {
-            machine.restore_attempts(attempts);
-        }
-        if is_unique {
-            unique::learn(broker, &queue);
-        }
-    }
-    if let Store::Log(storage) = broker.store() {
-        orphans::give_up(
-            storage,
-            found.into_values().flatten().collect(),
-            recovered.clean,
-            undefined_queues,
-        )?;
-    }
+    let queues = restore_queues(broker, &mut recovered, undefined_queues)?;
     for (key, value) in meta.scan(MetaTable::Exchanges)? {
         let (vhost, change) = records::read_exchange(&key, &value)?;
         restore_topology(broker, &vhost, &change);
@@ -107,11 +68,100 @@ pub(super) fn restore(
     match broker.store() {
         Store::Log(_) if recovered.new => info!("nothing was kept here before"),
         Store::Log(_) => {
+            let messages: u64 = queues.iter().map(|restored| restored.queue.lock().machine.ready()).sum();
             info!(messages, replayed = recovered.replayed_records, clean = recovered.clean, "recovered");
         }
         Store::Memory(_) => {}
     }
+    Ok(queues)
+}
+
+/// Has restored queues do what their settings ask for: messages may leave at once, for which there are records in the
+/// log.
+pub(super) fn put_in_force(broker: &Arc<Broker>, queues: Vec<Restored>) {
+    for Restored { queue, settings, attempts } in queues {
+        let is_unique = settings.unique;
+        deliver::set_settings(broker, &queue, settings);
+        if let Some(machine) = queue.lock().machine.classic() {
+            machine.restore_attempts(attempts);
+        }
+        if is_unique {
+            unique::learn(broker, &queue);
+        }
+    }
+}
+
+fn restore_users(broker: &Broker) -> Result<(), StartError> {
+    let (meta, authorities) = (broker.store().meta(), broker.authorities());
+    for (_, value) in meta.scan(MetaTable::Users)? {
+        authorities.restore(AuthChange::PutUser(User::decode(&value)?))?;
+    }
+    for (_, value) in meta.scan(MetaTable::Permissions)? {
+        authorities.restore(AuthChange::PutPermissions(PermissionRecord::decode(&value)?))?;
+    }
+    for (_, value) in meta.scan(MetaTable::TopicPermissions)? {
+        authorities.restore(AuthChange::PutTopicPermissions(TopicPermissionRecord::decode(&value)?))?;
+    }
     Ok(())
+}
+
+/// Makes the queues with their messages, and gives up what belongs to none of them.
+fn restore_queues(
+    broker: &Arc<Broker>,
+    recovered: &mut Recovered,
+    undefined_queues: UndefinedQueues,
+) -> Result<Vec<Restored>, StartError> {
+    let mut found: HashMap<QueueId, Vec<RecoveredQueue>, foldhash::fast::RandomState> = HashMap::default();
+    for level in std::mem::take(&mut recovered.queues) {
+        found.entry(level.id.without_level()).or_default().push(level);
+    }
+    let mut queues = Vec::new();
+    for (key, value) in broker.store().meta().scan(MetaTable::Queues)? {
+        let (id, definition) = records::read_queue(&key, &value)?;
+        let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
+        let (id, levels) = match recovered.deleted.contains(&id) {
+            true => (not_deleted(broker, id, &definition), Vec::new()),
+            false => (id, found.remove(&id).unwrap_or_default()),
+        };
+        queues.push(restore_queue(broker, &vhost, id, definition, levels)?);
+    }
+    if let Store::Log(storage) = broker.store() {
+        let orphans = found.into_values().flatten().collect();
+        orphans::give_up(storage, orphans, recovered.clean, undefined_queues)?;
+    }
+    Ok(queues)
+}
+
+/// A queue whose deletion the log has and the definitions have not. Nobody was told that it is gone, so it stays, without
+/// its messages. What the log has of its former identity is over, whatever follows: it gets another one.
+fn not_deleted(broker: &Broker, former: QueueId, definition: &QueueDefinition) -> QueueId {
+    let id = broker.next_queue_id();
+    warn!(%former, %id, queue = %definition.name, vhost = %definition.vhost, "its deletion was not completed: it is empty");
+    broker.keep(vec![records::put_queue(id, definition)]);
+    id
+}
+
+fn restore_queue(
+    broker: &Arc<Broker>,
+    vhost: &VirtualHost,
+    id: QueueId,
+    definition: QueueDefinition,
+    mut levels: Vec<RecoveredQueue>,
+) -> Result<Restored, StartError> {
+    let kind = kind(&definition)?;
+    let declared = QueueSettings::of_declared(&definition.arguments);
+    let object = policies::object(kind);
+    let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
+    let settings = policies::effective_settings(declared, applied.as_deref());
+    let attempts = levels.iter_mut().flat_map(|level| std::mem::take(&mut level.attempts)).collect();
+    let machine = machine(broker, kind, &definition, settings.clone(), levels)?;
+    let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
+    queue.lock().policy = applied;
+    vhost.change(|inner| {
+        inner.topology.add_queue(queue.definition.name.clone(), id, true);
+        inner.queues.insert(id, queue.clone());
+    });
+    Ok(Restored { queue, settings, attempts })
 }
 
 /// Reads limits and policies back, before the queues that they are for.

@@ -1,12 +1,15 @@
 //! The node on a simulated disk: messages are published, taken and settled through its own functions while the disk
 //! fails at each of its operations in turn, and then the power. What was synced must be back, and nothing else.
 
+mod stopping;
 mod streams;
+mod unfinished;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::props::Properties;
 use posthouse_storage::datadir::DataDir;
 use posthouse_storage::disk::sim::{Fault, Op, SimDisk};
@@ -56,6 +59,13 @@ fn options() -> StartOptions {
 impl Node {
     /// Opens what is on `disk`, with these definitions.
     fn open(disk: &SimDisk, definitions: &[MetaOp]) -> Self {
+        let node = Self::start(disk, definitions).unwrap();
+        QUEUES.iter().for_each(|name| drop(node.declare(name, &[])));
+        node
+    }
+
+    /// As [`Self::open`], without declaring anything.
+    fn start(disk: &SimDisk, definitions: &[MetaOp]) -> Result<Self, StartError> {
         let dir = tempfile::tempdir().unwrap();
         let meta = MetaStore::in_memory();
         meta.apply(definitions.to_vec());
@@ -75,14 +85,34 @@ impl Node {
         assert!(recovered.damages.is_empty(), "{:?}", recovered.damages);
         let data_dir = DataDir::open(&dir.path().join("data")).unwrap();
         let store = Store::Log(Box::new(Storage::of_parts(data_dir, meta, messages)));
-        let broker = run(options(), store, recovered, None, &events).unwrap();
-        let vhost = broker.vhost("/").unwrap();
-        for name in QUEUES {
-            let declaration =
-                QueueDeclaration { name: name.into(), durable: true, ..QueueDeclaration::default() };
-            broker.declare_queue(&vhost, declaration, 0).unwrap();
-        }
-        Self { broker, waker: Arc::default(), _dir: dir }
+        let broker = run(options(), store, recovered, None, &events)?;
+        Ok(Self { broker, waker: Arc::default(), _dir: dir })
+    }
+
+    /// Declares a durable queue.
+    fn declare(&self, name: &str, arguments: &[(&str, u32)]) -> Arc<QueueHandle> {
+        let entry = |&(name, number): &(&str, u32)| (name.to_owned(), FieldValue::I64(number.into()));
+        let arguments = FieldTable(arguments.iter().map(entry).collect());
+        let name = name.to_owned();
+        let declaration = QueueDeclaration { name, durable: true, arguments, ..QueueDeclaration::default() };
+        self.broker.declare_queue(&self.broker.vhost("/").unwrap(), declaration, 0).unwrap().queue
+    }
+
+    /// Publishes persistent messages, and has them on disk.
+    fn publish(&self, queue: &Arc<QueueHandle>, numbers: std::ops::Range<u64>) {
+        let mut publisher = Publisher::new(self.broker.clone(), self.waker.clone());
+        let slot = publisher.slot(&[queue.id], |_| Some(queue.clone())).unwrap();
+        let mut header = Vec::new();
+        Properties { delivery_mode: Some(2), ..Properties::default() }.encode(BODY_BYTES as u64, &mut header);
+        publisher.received_ms = crate::clock::now_ms();
+        numbers.for_each(|number| publisher.append(slot, true, b"\0\0", &header, &body(number)));
+        publisher.flush();
+        assert!(self.sync());
+    }
+
+    /// Takes all that is ready.
+    fn get_all(&self, queue: &Arc<QueueHandle>) -> Vec<u64> {
+        std::iter::from_fn(|| self.get(queue)).map(|(_, number)| number).collect()
     }
 
     /// Everything that the metadata store has, to be put into the next one.
@@ -276,7 +306,7 @@ fn consumers_make_room_on_a_full_disk() {
     let patience = Instant::now() + Duration::from_secs(30);
     for _ in 0..2 {
         let mut published = 0;
-        while !wal.is_disk_full() {
+        while wal.shortage() != Some(Shortage::Disk) {
             assert!(Instant::now() < patience, "not full after {published}");
             (0..BATCH).for_each(|_| publisher.append(slot, true, b"\0\0", &header, &body(published)));
             publisher.flush();
@@ -285,7 +315,7 @@ fn consumers_make_room_on_a_full_disk() {
         while let Some((seq, _)) = node.get(&queue) {
             deliver::settle(&node.broker, &queue, &[(seq, seq)]);
         }
-        while wal.is_disk_full() {
+        while wal.shortage().is_some() {
             assert!(Instant::now() < patience, "it stays full though everything was consumed");
             std::thread::yield_now();
         }

@@ -26,7 +26,8 @@ const REWRITE_LOOK: Duration = Duration::from_secs(5);
 /// How often watermarks are looked at.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
 
-/// Starts the thread that makes checkpoints; it ends with the broker.
+/// Starts the thread that makes checkpoints; it ends with the broker. An orderly stop need not wait for it: it makes none
+/// after the last one.
 pub(super) fn start_checkpoints(
     broker: &Arc<Broker>,
     work: Option<Receiver<()>>,
@@ -78,19 +79,21 @@ fn checkpoint_helps(messages: &MessageStore, disk_alarm: bool) -> bool {
     messages.wal().checkpoint_wanted().is_some()
         || dead_files >= DEAD_FILES_MAX
         || (dead_files > 0 && disk_alarm)
-        || (messages.wal().is_disk_full() && messages.wal().could_release())
+        || (messages.wal().shortage().is_some() && messages.wal().could_release())
 }
 
-/// Starts the thread that rewrites spill files of which little is live; it ends with the broker.
+/// Starts the thread that rewrites spill files of which little is live.
 pub(super) fn start_rewriting(broker: &Arc<Broker>) -> Result<(), StartError> {
-    let broker = Arc::downgrade(broker);
-    std::thread::Builder::new().name("rewrite".into()).spawn(move || {
+    let weak = Arc::downgrade(broker);
+    broker.workers().spawn("rewrite", move |stopping| {
         let mut survey = SpillSurvey::default();
-        while let Some(broker) = broker.upgrade() {
+        while let Some(broker) = weak.upgrade() {
             let Store::Log(storage) = broker.store() else { return };
             rewrite_spill(&broker, &storage.messages, &mut survey);
             drop(broker);
-            std::thread::sleep(REWRITE_LOOK);
+            if !stopping.rest(REWRITE_LOOK) {
+                return;
+            }
         }
     })?;
     Ok(())
@@ -108,13 +111,13 @@ fn rewrite_spill(broker: &Broker, messages: &MessageStore, survey: &mut SpillSur
     }
 }
 
-/// Starts the thread that looks at the watermarks; it ends with the broker.
+/// Starts the thread that looks at the watermarks.
 pub(super) fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
-    let broker = Arc::downgrade(broker);
-    std::thread::Builder::new().name("watch".into()).spawn(move || {
+    let weak = Arc::downgrade(broker);
+    broker.workers().spawn("watch", move |stopping| {
         let mut retained = Instant::now();
         let mut stored = StoredBytes::default();
-        while let Some(broker) = broker.upgrade() {
+        while let Some(broker) = weak.upgrade() {
             broker.watch(broker.store().free_space());
             residency::relieve(&broker);
             broker.deadlines().look();
@@ -124,7 +127,9 @@ pub(super) fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
                 streams::retain_all(&broker);
             }
             drop(broker);
-            std::thread::sleep(WATCH_PERIOD);
+            if !stopping.rest(WATCH_PERIOD) {
+                return;
+            }
         }
     })?;
     Ok(())

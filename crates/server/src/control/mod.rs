@@ -31,7 +31,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use commands::{Command, Failure, Outcome};
 
@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) changing: Mutex<()>,
     stop: Notify,
     places: Semaphore,
+    /// One for each command that is being carried out; closed when the broker stops.
+    running: Semaphore,
 }
 
 /// The control socket of a running broker; dropping it removes the socket.
@@ -90,6 +92,7 @@ impl Control {
             changing: Mutex::new(()),
             stop: Notify::new(),
             places: Semaphore::new(MAX_CONNECTIONS),
+            running: Semaphore::new(MAX_CONNECTIONS),
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { shared, path: path.to_owned(), task })
@@ -98,6 +101,16 @@ impl Control {
     /// Waits until somebody asks the broker to stop. Cancel-safe.
     pub async fn stop_requested(&self) {
         self.shared.stop.notified().await;
+    }
+
+    /// Takes no commands any more, and waits until those that came before are carried out, `patience` at most.
+    pub async fn stop(&self, patience: Duration) {
+        self.task.abort();
+        let all = self.shared.running.acquire_many(MAX_CONNECTIONS as u32);
+        if tokio::time::timeout(patience, all).await.is_err() {
+            warn!("a command of the operator was not carried out in time");
+        }
+        self.shared.running.close();
     }
 }
 
@@ -211,6 +224,9 @@ async fn read_payload(input: &mut (impl AsyncRead + Unpin), bytes: usize) -> io:
 }
 
 async fn answer(command: Command, payload: Vec<u8>, shared: &Arc<Shared>) -> Result<Outcome, Failure> {
+    let Ok(_running) = shared.running.acquire().await else {
+        return Err(Failure::state("the broker is stopping"));
+    };
     let shared = shared.clone();
     // Passwords are hashed and definitions waited for.
     let done = tokio::task::spawn_blocking(move || commands::run(&shared, command, &payload)).await;

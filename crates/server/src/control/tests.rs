@@ -35,6 +35,29 @@ fn listen(path: &Path) -> io::Result<Control> {
     Control::listen(broker(), path, facts)
 }
 
+#[tokio::test]
+async fn a_stop_waits_for_what_is_carried_out_and_refuses_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let control = listen(&path).unwrap();
+    let mut peer = Peer::connect(&path).await;
+    assert!(peer.ask(r#"{"v":1,"command":"list_queues"}"#).await["ok"].is_array());
+    let running = control.shared.running.acquire().await.unwrap();
+    {
+        let stop = control.stop(Duration::from_secs(20));
+        tokio::pin!(stop);
+        tokio::select! {
+            biased;
+            () = &mut stop => panic!("a command is still being carried out"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(running);
+        stop.await;
+    }
+    let refused = json!({"v": 1, "error": "the broker is stopping", "kind": "state"});
+    assert_eq!(peer.ask(r#"{"v":1,"command":"list_queues"}"#).await, refused);
+}
+
 struct Peer(BufReader<UnixStream>);
 
 impl Peer {

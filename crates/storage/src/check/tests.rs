@@ -17,7 +17,7 @@ impl WalEvents for NoEvents {
     fn fatal(&self, error: &StorageError) {
         panic!("{error}");
     }
-    fn disk_full(&self, _: bool) {}
+    fn shortage(&self, _: Option<crate::wal::Shortage>) {}
     fn checkpoint_wanted(&self, _: Lsn) {}
     fn drained(&self) {}
 }

@@ -146,12 +146,17 @@ impl Storage {
     }
 
     /// An orderly stop: the metadata flushed, a clean checkpoint, the log closed. The owner has stopped: nothing is
-    /// staged any more. In this order, so that a clean checkpoint never has a queue that the metadata does not.
+    /// staged any more. In this order, so that a clean checkpoint never has a queue that the metadata does not. A disk
+    /// that is full is not waited for.
     ///
     /// # Errors
     /// When any of it fails; what was durable stays so.
     pub fn close(&self, owner: &dyn QueueOwner) -> Result<CheckpointReport, OpenError> {
-        self.meta.close()?;
+        if let Err(error) = self.meta.close() {
+            // What is staged is written as far as it can be; the next start finds a log that was not closed cleanly.
+            self.messages.wal.close()?;
+            return Err(error.into());
+        }
         Ok(self.messages.close(owner)?)
     }
 }
@@ -207,6 +212,7 @@ impl MessageStore {
         recovered.replayed_records = replay.records;
         recovered.clean = was_clean && replay.records == 0;
         recovered.next_queue_id = replay.next_queue_id();
+        recovered.deleted = replay.deleted();
         recovered.queues = replay.finish(recovered.clean);
         recovered.damages.append(&mut replay.damages);
         recovered.damages.extend(report.damage.iter().map(wal::Damage::error));
@@ -246,13 +252,18 @@ impl MessageStore {
         }
     }
 
-    /// Waits for a running cycle, writes a clean checkpoint and closes the log.
+    /// Waits for a running cycle, writes a clean checkpoint and closes the log. A disk that is full is not waited for:
+    /// see [`Wal::begin_close`].
     ///
     /// # Errors
     /// When any of it fails; what was durable stays so.
     pub fn close(&self, owner: &dyn QueueOwner) -> Result<CheckpointReport, StorageError> {
-        let report = self.checkpoint(owner, true)?;
-        self.wal.close()?;
+        self.wal.begin_close();
+        let written = self.checkpoint(owner, true);
+        // Without a checkpoint, too: what is in the log is in good order then.
+        let closed = self.wal.close();
+        let report = written?;
+        closed?;
         Ok(report)
     }
 }

@@ -1,5 +1,6 @@
 //! What storage hands to the owner of the queues at start.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use posthouse_model::attempts::AttemptRange;
@@ -20,6 +21,10 @@ pub struct Recovered {
     /// Above the identity, its level left out, of every queue that the checkpoint or the log names, deleted ones included. A queue with
     /// one of these would be given, or denied, another one's messages when the log is replayed again.
     pub next_queue_id: u64,
+    /// The queues, levels left out, of which the log says that they are deleted, whatever it says of them after that. When
+    /// the metadata still knows one, because its deletion was not kept there before a crash or because it is an older
+    /// copy, the queue must go on under another identity: messages that it gets would be taken for a deleted one's.
+    pub deleted: HashSet<QueueId>,
     /// Nothing was ever kept here.
     pub new: bool,
     /// The last stop was orderly: nothing happened after the checkpoint.

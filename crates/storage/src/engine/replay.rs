@@ -124,6 +124,11 @@ impl<'a> Replay<'a> {
         named.map(|id| id.without_level().0 + 1).max().unwrap_or(0)
     }
 
+    /// Queues that were deleted, levels left out.
+    pub(super) fn deleted(&self) -> HashSet<QueueId> {
+        self.deleted.iter().filter(|&&id| id != NO_QUEUE).map(|id| id.without_level()).collect()
+    }
+
     /// The recovered queues. `clean` says that nothing happened after the checkpoint.
     pub(crate) fn finish(&mut self, clean: bool) -> Vec<RecoveredQueue> {
         let segments = self.segments;

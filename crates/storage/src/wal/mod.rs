@@ -13,6 +13,7 @@ mod replay;
 mod report;
 mod ring;
 mod scan;
+mod shortage;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use format::{Attempted, Enqueue, LogRecord, Ranges};
 pub use replay::verify;
 pub use report::{Damage, DamageKind, ReplayReport, TornTail};
 pub(crate) use scan::{LogCensus, census};
+pub use shortage::Shortage;
 pub use stage::{Payload, Stage};
 pub use waiters::LogWaiter;
 
@@ -127,9 +129,9 @@ pub trait WalEvents: Send + Sync {
     /// Writing or syncing failed: the log has stopped for good and nothing more becomes durable. Called once.
     fn fatal(&self, error: &StorageError);
 
-    /// The disk became full, or has room again. Meanwhile what is staged still goes into the files made ahead:
-    /// block publishers, let settlements pass.
-    fn disk_full(&self, full: bool);
+    /// The log is short of something, or of nothing any more. Meanwhile what is staged still goes into the files made
+    /// ahead: block publishers, let settlements pass.
+    fn shortage(&self, of: Option<Shortage>);
 
     /// More than half of the ring waits to be released: migrate what is live below `up_to`, checkpoint, release.
     /// Called anew with each file filled.
@@ -159,7 +161,6 @@ struct Inner {
     lazy: AtomicBool,
     ring: Mutex<Ring>,
     ring_changed: Condvar,
-    disk_full: AtomicBool,
     over_limit: AtomicBool,
     /// Someone saw the log congested and wants to know when it is not.
     congested: AtomicBool,
@@ -274,9 +275,9 @@ impl Wal {
         self.inner.over(1)
     }
 
-    /// Whether there was no room for another log file at the last try.
-    pub fn is_disk_full(&self) -> bool {
-        self.inner.disk_full.load(Ordering::Acquire)
+    /// What there was too little of for another log file, or for writing into one, at the last try.
+    pub fn shortage(&self) -> Option<Shortage> {
+        lock(&self.inner.ring).shortage()
     }
 
     /// The position up to which to migrate and checkpoint, when more than half of the ring waits for it.
@@ -299,17 +300,20 @@ impl Wal {
         lock(&self.inner.ring).total_bytes
     }
 
+    /// [`Self::close`] follows. From here on a disk that stays full is not waited for any more: after a few tries,
+    /// [`WalOptions::retry`] apart, the log stops, and what is not durable is given up. Nobody was told that it is.
+    pub fn begin_close(&self) {
+        lock(&self.inner.ring).closing = true;
+        self.inner.ring_changed.notify_all();
+    }
+
     /// Writes and syncs everything staged, marks the log closed in good order and ends its threads. Records staged
     /// later are dropped.
     ///
     /// # Errors
     /// The log stopped before everything was durable.
     pub fn close(&self) -> Result<(), StorageError> {
-        {
-            let mut ring = lock(&self.inner.ring);
-            ring.closing = true;
-            self.inner.ring_changed.notify_all();
-        }
+        self.begin_close();
         {
             let mut staging = lock(&self.inner.staging);
             staging.closing = true;
@@ -378,7 +382,6 @@ impl Inner {
             lazy: AtomicBool::new(false),
             ring: Mutex::new(ring),
             ring_changed: Condvar::new(),
-            disk_full: AtomicBool::new(false),
             over_limit: AtomicBool::new(false),
             congested: AtomicBool::new(false),
             stopped: AtomicBool::new(false),

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use posthouse_model::ids::Lsn;
 
 use super::format::{BATCH_ALIGN, FIRST_BATCH_AT, FileHeader, HEADER_COPY_AT, batch_file_bytes};
+use super::shortage::{Shortage, Shortages};
 use super::{Inner, lock};
 use crate::disk::{Disk, DiskFile};
 use crate::error::StorageError;
@@ -57,9 +58,8 @@ pub(super) struct Ring {
     pub(super) total_bytes: u64,
     /// The length of the file that the writer thread waits for.
     need: Option<u64>,
-    no_room_for_file: bool,
-    no_room_for_write: bool,
-    /// The log is being closed: no files ahead of need any more.
+    shortages: Shortages,
+    /// The log is being closed: no files ahead of need any more, and no waiting for long for those that are needed.
     pub(super) closing: bool,
     /// The writer thread has ended.
     pub(super) done: bool,
@@ -194,8 +194,9 @@ impl LogFile {
 }
 
 impl Ring {
-    fn is_full(&self) -> bool {
-        self.no_room_for_file || self.no_room_for_write
+    /// What keeps the log from going on, or soon will.
+    pub(super) fn shortage(&self) -> Option<Shortage> {
+        self.shortages.now()
     }
 
     /// The sealed files are more than half of the ring: where the newest quarter of them starts.
@@ -252,9 +253,7 @@ impl Inner {
                 self.ring_changed.notify_all();
                 return Ok(file);
             }
-            if ring.closing && ring.is_full() {
-                return Err(StorageError::Stopped { reason: "the disk is full while closing".into() });
-            }
+            ring.shortages.give_up()?;
             if ring.need != Some(bytes) {
                 ring.need = Some(bytes);
                 self.ring_changed.notify_all();
@@ -290,17 +289,15 @@ impl Inner {
 
     /// Notes that a write found no room, waits a little, and returns for another try.
     pub(super) fn wait_for_room(&self) -> Result<(), StorageError> {
-        self.set_no_room(|ring| ring.no_room_for_write = true);
+        self.change_shortages(|ring| ring.shortages.no_write(ring.closing));
         let ring = lock(&self.ring);
-        if ring.closing {
-            return Err(StorageError::Stopped { reason: "the disk is full while closing".into() });
-        }
+        ring.shortages.give_up()?;
         drop(self.wait_ring_for(ring, self.options.retry));
         self.check_running()
     }
 
     pub(super) fn found_room(&self) {
-        self.set_no_room(|ring| ring.no_room_for_write = false);
+        self.change_shortages(|ring| ring.shortages.wrote());
     }
 
     /// The keeper's thread.
@@ -349,20 +346,23 @@ impl Inner {
         };
         match made {
             Ok((file, new_bytes)) => {
-                self.set_no_room(|ring| {
+                self.change_shortages(|ring| {
                     ring.total_bytes += new_bytes;
                     self.note_total(ring);
                     ring.ready.push_back(file);
-                    ring.no_room_for_file &= ring.ready.len() < self.options.reserve_files;
+                    if ring.ready.len() >= self.options.reserve_files {
+                        ring.shortages.enough_files();
+                    }
                 });
                 self.ring_changed.notify_all();
                 Ok(())
             }
-            Err(error) if error.may_pass() => {
-                if !lock(&self.ring).is_full() {
+            Err(error) => {
+                let Some(shortage) = Shortage::of(&error) else { return Err(error) };
+                if lock(&self.ring).shortage().is_none() {
                     tracing::warn!(%error, "cannot make another log file now");
                 }
-                self.set_no_room(|ring| ring.no_room_for_file = true);
+                self.change_shortages(|ring| ring.shortages.no_file(shortage, ring.closing));
                 self.ring_changed.notify_all();
                 let ring = lock(&self.ring);
                 // A released file needs no room: look at once.
@@ -371,7 +371,6 @@ impl Inner {
                 }
                 Ok(())
             }
-            Err(error) => Err(error),
         }
     }
 
@@ -386,15 +385,14 @@ impl Inner {
         self.check_drained();
     }
 
-    fn set_no_room(&self, change: impl FnOnce(&mut Ring)) {
+    fn change_shortages(&self, change: impl FnOnce(&mut Ring)) {
         let mut ring = lock(&self.ring);
-        let before = ring.is_full();
+        let before = ring.shortage();
         change(&mut ring);
-        let after = ring.is_full();
-        self.disk_full.store(after, Ordering::Release);
+        let after = ring.shortage();
         drop(ring);
         if before != after {
-            self.events.disk_full(after);
+            self.events.shortage(after);
         }
     }
 

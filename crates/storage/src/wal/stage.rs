@@ -148,9 +148,9 @@ fn shared_of(parts: &[SharedPart], cursor: Cursor, length: usize) -> Option<&Sha
 pub(super) enum Writer {
     /// Will look at the buffer by itself.
     Awake,
-    /// Sleeps until anything is staged.
+    /// Sleeps until anything is staged, or what was written has been left unsynced for long enough.
     Idle,
-    /// Sleeps until something urgent is staged, or what was left to be written or synced has waited long enough.
+    /// Sleeps until something urgent is staged, or what is staged has waited for long enough.
     Dozing,
 }
 
@@ -207,7 +207,7 @@ impl Staging {
     pub(super) fn must_wake(&mut self) -> bool {
         let wake = match self.writer {
             Writer::Awake => false,
-            Writer::Idle => !self.buffer.is_empty() || self.closing,
+            Writer::Idle => !self.buffer.is_empty() || self.closing || self.sync_wanted,
             Writer::Dozing => self.is_urgent(),
         };
         if wake {

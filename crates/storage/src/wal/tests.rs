@@ -28,7 +28,7 @@ const DIR: &str = "/data/wal";
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Fatal(String),
-    DiskFull(bool),
+    Shortage(Option<Shortage>),
     Checkpoint(Lsn),
     Drained,
 }
@@ -51,8 +51,8 @@ impl WalEvents for Recorder {
         self.send(Event::Fatal(error.to_string()));
     }
 
-    fn disk_full(&self, full: bool) {
-        self.send(Event::DiskFull(full));
+    fn shortage(&self, of: Option<Shortage>) {
+        self.send(Event::Shortage(of));
     }
 
     fn checkpoint_wanted(&self, up_to: Lsn) {

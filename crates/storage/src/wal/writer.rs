@@ -62,9 +62,11 @@ impl LogWriter {
 
     /// Writes until the log is closed or an error stops it for good.
     pub(super) fn run(mut self) {
-        let result = self.write_all();
-        if let Err(error) = result {
-            self.inner.stop(error);
+        match self.write_all() {
+            Ok(()) => {}
+            // Another thread's error, which was told, or what is missing for closing in good order: no failure of the disk.
+            Err(StorageError::Stopped { reason }) => _ = self.inner.end(reason),
+            Err(error) => self.inner.stop(error),
         }
     }
 
@@ -103,7 +105,7 @@ impl LogWriter {
                 if left.is_zero() || staging.sync_wanted {
                     break;
                 }
-                staging.writer = Writer::Dozing;
+                staging.writer = Writer::Idle;
                 staging = self.inner.wait_staged_for(staging, left);
                 continue;
             }
@@ -111,7 +113,8 @@ impl LogWriter {
                 break;
             }
             let now = Instant::now();
-            let until = *deadline.get_or_insert(now + self.inner.options.settle_delay);
+            let settle_at = *deadline.get_or_insert(now + self.inner.options.settle_delay);
+            let until = self.sync_at.map_or(settle_at, |sync_at| sync_at.min(settle_at));
             if now >= until {
                 break;
             }

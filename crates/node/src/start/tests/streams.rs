@@ -1,7 +1,6 @@
 //! A stream on a simulated disk: what was synced is there at its number after the power was lost, whatever failed
 //! before, down to where retention says.
 
-use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::props::HeaderView;
 use posthouse_model::stream_args::{StreamConsumerArguments, StreamOffset};
 use posthouse_queue::machine::{Limits, TakeEnd};

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::sim::{Fault, Op, SimDisk};
 use crate::segment::Class;
-use crate::wal::Payload;
+use crate::wal::{Payload, Shortage};
 use owner::Owner;
 use posthouse_model::chunk::ChunkBuilder;
 use posthouse_model::ids::first_of_level;
@@ -20,7 +20,7 @@ const DIR: &str = "/data";
 struct NoEvents;
 impl WalEvents for NoEvents {
     fn fatal(&self, _: &StorageError) {}
-    fn disk_full(&self, _: bool) {}
+    fn shortage(&self, _: Option<Shortage>) {}
     fn checkpoint_wanted(&self, _: posthouse_model::ids::Lsn) {}
     fn drained(&self) {}
 }
@@ -329,6 +329,34 @@ fn a_full_disk_passes() {
     let report = owner.store.checkpoint(&owner, false).unwrap();
     assert!(report.moved_bytes > 0);
     restart(&disk, owner);
+}
+
+/// The log waits for room that does not come: an orderly stop ends all the same, and nothing that was durable is lost.
+#[test]
+fn closing_on_a_full_disk_ends_and_keeps_what_was_durable() {
+    let disk = new_disk(1);
+    let (owner, _) = start(&disk, None);
+    owner.enqueue(&[1], 20, 300, 0);
+    owner.store.wal().sync().unwrap();
+    disk.set_capacity(0);
+    while owner.store.wal().shortage().is_none() {
+        owner.enqueue(&[1], 5, 300, 0);
+        std::thread::yield_now();
+    }
+    // More than what is left of the files that were made ahead.
+    (0..20).for_each(|_| owner.enqueue(&[1], 20, 300, 0));
+    let (told, result) = std::sync::mpsc::channel();
+    let closing = std::thread::spawn(move || {
+        told.send(owner.store.close(&owner)).unwrap();
+        owner
+    });
+    let error = result.recv_timeout(Duration::from_secs(30)).expect("it ends").unwrap_err().to_string();
+    assert_eq!(error, "storage has stopped: the disk is full while closing");
+    let owner = closing.join().unwrap();
+    assert!(owner.store.wal().durable() < owner.store.wal().appended());
+    let (reopened, recovered) = start(&disk.crash(), Some(&owner));
+    assert!(!recovered.clean);
+    owner.check(owner.store.wal().durable(), &reopened);
 }
 
 /// A queue whose messages are in segments and dead, and one whose messages are in the log and live.

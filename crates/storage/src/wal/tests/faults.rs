@@ -110,9 +110,9 @@ fn no_file_descriptor_for_long_is_told_and_passes() {
         enqueue(1, round, 1, 3000).stage(&wal, false);
     }
     wal.sync().unwrap();
-    let told: Vec<_> = events.try_iter().filter(|event| matches!(event, Event::DiskFull(_))).collect();
-    assert_eq!(told[0], Event::DiskFull(true));
-    assert!(disk.count(Op::Create) > 20 && !told.contains(&Event::DiskFull(false)) || told.len() > 1);
+    let told: Vec<_> = events.try_iter().filter(|event| matches!(event, Event::Shortage(_))).collect();
+    assert_eq!(told[0], Event::Shortage(Some(Shortage::Files)), "not the disk");
+    assert!(disk.count(Op::Create) > 20 && !told.contains(&Event::Shortage(None)) || told.len() > 1);
     wal.close().unwrap();
 }
 
@@ -156,14 +156,14 @@ fn a_full_disk_is_told_while_the_reserve_lasts_and_passes() {
         enqueue(1, round, 1, 3000).stage(&wal, false);
         wal.sync().unwrap();
     }
-    assert_eq!(events.recv(), Ok(Event::DiskFull(true)));
+    assert_eq!(events.recv(), Ok(Event::Shortage(Some(Shortage::Disk))));
     for seq in 0..10 {
         Entry::Settle(QueueId(1), vec![(seq, seq)]).stage(&wal, false);
         wal.sync().unwrap();
     }
     disk.set_capacity(u64::MAX);
-    assert_eq!(events.recv(), Ok(Event::DiskFull(false)));
-    assert!(!wal.is_disk_full());
+    assert_eq!(events.recv(), Ok(Event::Shortage(None)));
+    assert_eq!(wal.shortage(), None);
     enqueue(1, rounds, 1, 20_000).stage(&wal, false);
     wal.close().unwrap();
     let (_, report, entries, _) = open(&disk, small(), 0).unwrap();
@@ -195,10 +195,29 @@ fn closing_on_a_full_disk_says_that_not_all_is_durable() {
     for round in 0..40 {
         enqueue(1, round, 1, 3000).stage(&wal, false);
     }
-    assert_eq!(events.recv(), Ok(Event::DiskFull(true)));
+    assert_eq!(events.recv(), Ok(Event::Shortage(Some(Shortage::Disk))));
     let error = wal.close().unwrap_err().to_string();
-    assert_eq!(error, "storage has stopped: storage has stopped: the disk is full while closing");
+    assert_eq!(error, "storage has stopped: the disk is full while closing");
     assert!(wal.durable() < wal.appended());
+    assert!(!events.try_iter().any(|event| matches!(event, Event::Fatal(_))), "no failure of the disk");
+}
+
+/// Connections that are gone leave descriptors: closing does not give up at the first file that cannot be opened.
+#[test]
+fn closing_waits_a_little_for_a_file_descriptor() {
+    let disk = SimDisk::new(1);
+    let (wal, _, _, events) = open(&disk, small(), 0).unwrap();
+    while wal.file_bytes() < 2 * 16 * 1024 {
+        std::thread::yield_now();
+    }
+    wal.begin_close();
+    (1..=2).for_each(|nth| disk.fail(Op::Create, nth, Fault::TooManyFiles));
+    for round in 0..12 {
+        enqueue(1, round, 1, 3000).stage(&wal, false);
+    }
+    wal.close().unwrap();
+    assert_eq!(events.recv(), Ok(Event::Shortage(Some(Shortage::Files))));
+    assert_eq!(wal.durable(), wal.appended());
 }
 
 #[test]

@@ -121,6 +121,25 @@ fn what_need_only_be_written_is_synced_when_somebody_asks_or_later() {
     assert!(wal.durable() > wal.appended() - (9 << 20));
 }
 
+/// Settlements wait for `settle_delay`, whatever else waits to be synced.
+#[test]
+fn a_settlement_is_written_soon_although_something_waits_to_be_synced() {
+    let disk = SimDisk::new(1);
+    let patient = WalOptions { sync_delay: Duration::from_secs(3600), ..small() };
+    let (wal, _, _, _) = open(&disk, patient, 0).unwrap();
+    let (sender, told) = mpsc::channel();
+    let waiter = Arc::new(Count(AtomicUsize::new(0), Mutex::new(sender)));
+    for round in 0..20 {
+        let end = enqueue(1, round, 1, 10).stage_relaxed(&wal);
+        wal.notify_when_written(end, waiter.clone());
+        assert!(told.recv().unwrap() >= end);
+        let end = Entry::Settle(QueueId(1), vec![(round, round)]).stage(&wal, false);
+        wal.notify_when_written(end, waiter.clone());
+        assert!(told.recv_timeout(Duration::from_secs(20)).unwrap() >= end);
+        assert!(wal.durable() < end, "nobody asked for that");
+    }
+}
+
 #[test]
 fn files_are_sealed_asked_for_released_and_used_again() {
     let disk = SimDisk::new(1);

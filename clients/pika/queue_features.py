@@ -101,4 +101,51 @@ def deduplication():
         opened.queue_delete(queue)
 
 
-checks.run(single_active_consumer, consumer_timeout, delivery_limit, deduplication)
+def message_groups():
+    """Orders of many customers, worked off by four consumers at once: each customer's in order, by one at a time."""
+    customers, orders = 20, 15
+    with channel() as publisher, channel() as first, channel() as second, channel() as third, channel() as fourth:
+        queue = checks.name("message-groups")
+        publisher.queue_declare(queue, durable=True, arguments={"x-message-groups": True})
+        busy, done, workers = {}, {}, {}
+
+        def worker(opened):
+            def work(_, method, properties, content):
+                customer = properties.headers["x-message-group"]
+                held = busy.setdefault(customer, set())
+                checks.equal(held - {opened}, set(), f"others that have orders of customer {customer}")
+                held.add(opened)
+                workers.setdefault(opened, set()).add(customer)
+                pending.append((opened, method.delivery_tag, customer, int(content)))
+
+            pending = []
+            opened.basic_qos(prefetch_count=5)
+            opened.basic_consume(queue, work)
+            return pending
+
+        consumers = [first, second, third, fourth]
+        queues = [worker(opened) for opened in consumers]
+        for order in range(orders):
+            for customer in range(customers):
+                properties = pika.BasicProperties(headers={"x-message-group": customer}, delivery_mode=2)
+                publisher.basic_publish("", queue, b"%d" % order, properties)
+
+        def step():
+            for opened, pending in zip(consumers, queues):
+                opened.connection.process_data_events(0.002)
+                while pending:
+                    _, tag, customer, order = pending.pop(0)
+                    done.setdefault(customer, []).append(order)
+                    if all(other != customer for _, _, other, _ in pending):
+                        busy[customer].discard(opened)
+                    opened.basic_ack(tag)
+            return sum(map(len, done.values())) == customers * orders
+
+        checks.until(step, "all orders")
+        checks.equal(done, {customer: list(range(orders)) for customer in range(customers)}, "each customer's orders")
+        checks.equal(len(workers), 4, "consumers that had work")
+        checks.until(lambda: count(publisher, queue) == 0, "an empty queue")
+        publisher.queue_delete(queue)
+
+
+checks.run(single_active_consumer, consumer_timeout, delivery_limit, deduplication, message_groups)

@@ -22,6 +22,7 @@ mod heartbeats;
 mod identity;
 mod length_limits;
 mod limits;
+mod message_groups;
 mod moving_messages;
 mod policies;
 mod prefetch;

@@ -9,6 +9,7 @@ mod file_limit;
 mod kill;
 mod ledger;
 mod length_limits;
+mod message_groups;
 mod missing;
 mod priorities;
 mod restart;

@@ -80,6 +80,8 @@ pub struct QueueSettings {
     pub overflow: Overflow,
     /// `x-message-deduplication`: a message goes when the queue has one with the same `x-deduplication-header`.
     pub unique: bool,
+    /// `x-message-groups`: messages with one `x-message-group` go to one consumer at a time, in order.
+    pub message_groups: bool,
     /// `x-max-age` of a stream: milliseconds a message is kept at least.
     pub max_age_ms: Option<u64>,
     /// `x-stream-max-segment-size-bytes`: bytes of a stream that are given up at once.
@@ -111,12 +113,13 @@ pub struct QueueSettings {
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 16] = [
+pub const SETTINGS: [&str; 17] = [
     "x-message-ttl",
     "x-expires",
     "x-max-length",
     "x-max-length-bytes",
     "x-message-deduplication",
+    "x-message-groups",
     "x-overflow",
     "x-max-priority",
     "x-priority-order",
@@ -262,6 +265,7 @@ impl QueueSettings {
                 FieldValue::Bool(unique) => self.unique = *unique,
                 other => return Err(format!("\"expected bool, got {}\"", other.type_name())),
             },
+            "x-message-groups" => self.message_groups = boolean(value)?,
             "x-max-age" => {
                 let age = parse_interval(long_string(value)?);
                 self.max_age_ms = Some(age.ok_or_else(|| "invalid_max_age".to_owned())?);
@@ -434,6 +438,7 @@ mod tests {
             ("x-overflow", FieldValue::string("nonsense"), "invalid_overflow"),
             ("x-overflow", FieldValue::I32(1), "{unacceptable_type,signedint}"),
             ("x-single-active-consumer", FieldValue::string("true"), "{unacceptable_type,longstr}"),
+            ("x-message-groups", FieldValue::I32(1), "{unacceptable_type,signedint}"),
             ("x-durability", FieldValue::I32(1), "{unacceptable_type,signedint}"),
             ("x-durability", FieldValue::string("no"), "\"expected sync, relaxed or memory, got 'no'\""),
             ("x-max-priority", FieldValue::I32(256), "{max_value_exceeded,256}"),

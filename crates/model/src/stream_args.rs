@@ -8,7 +8,7 @@ use crate::queue_settings::QueueSettings;
 use crate::reply::ReplyError;
 
 /// Arguments that RabbitMQ knows for other queue types only.
-const OF_OTHER_QUEUE_TYPES: [&str; 22] = [
+const OF_OTHER_QUEUE_TYPES: [&str; 23] = [
     "x-consumer-disconnected-timeout",
     "x-consumer-timeout",
     "x-dead-letter-exchange",
@@ -25,6 +25,7 @@ const OF_OTHER_QUEUE_TYPES: [&str; 22] = [
     "x-max-priority",
     "x-member-placement-tag",
     "x-message-deduplication",
+    "x-message-groups",
     "x-message-ttl",
     "x-overflow",
     "x-queue-mode",

@@ -66,11 +66,14 @@ pub fn get(
     let Some(machine) = state.machine.classic() else { return (TakeEnd::Parked, None, 0) };
     let (end, settled) = machine.take_any(limits, no_ack, &mut runs);
     let left = machine.ready();
+    let mut wakes = Vec::new();
+    machine.wake_after_settling(&mut wakes);
     let end = if runs.is_empty() { end } else { TakeEnd::Limit };
     if end == TakeEnd::NeedsLoad {
         state.getting.push(waker.clone());
     }
     after_take(broker, queue, state, end, &runs, no_ack && settled.persistent);
+    wake_all(&mut wakes);
     (end, runs.pop(), left)
 }
 
@@ -215,6 +218,9 @@ pub(crate) fn take_departed(
     state: &mut QueueGuard<'_>,
 ) -> Departed {
     dead_letters::schedule(broker, queue, state);
+    let mut wakes = Vec::new();
+    state.machine.wake_after_settling(&mut wakes);
+    wake_all(&mut wakes);
     let departed = state.machine.take_departed();
     if !departed.ranges.is_empty() {
         residency::after_take(state);
@@ -235,10 +241,11 @@ pub(crate) fn log_departed(broker: &Broker, queue: &QueueHandle, departed: &Depa
 
 /// Drops all ready messages and says how many there were.
 pub fn purge(broker: &Broker, queue: &Arc<QueueHandle>) -> u64 {
-    let mut ranges = Vec::new();
+    let (mut ranges, mut wakes) = (Vec::new(), Vec::new());
     let purged = {
         let mut state = expiry::lock_current(broker, queue);
         let purged = state.machine.classic().map(|machine| machine.purge(&mut ranges)).unwrap_or_default();
+        state.machine.wake_after_settling(&mut wakes);
         residency::after_take(&mut state);
         release_segments(broker, &mut state);
         purged
@@ -248,6 +255,7 @@ pub fn purge(broker: &Broker, queue: &Arc<QueueHandle>) -> u64 {
     {
         wal.stage().settle(queue.id, &ranges);
     }
+    wake_all(&mut wakes);
     purged.count
 }
 

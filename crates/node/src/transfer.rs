@@ -313,8 +313,12 @@ impl<'a> Transfer<'a> {
         let mut state = self.source.lock();
         if let Some(machine) = state.machine.classic() {
             group.ranges.iter().for_each(|&(first, last)| machine.claim(first, last, &mut claimed));
+            // Consumers may go on behind what is gone.
+            let mut wakes = Vec::new();
+            machine.wake_after_settling(&mut wakes);
+            drop(state);
+            deliver::wake_all(&mut wakes);
         }
-        drop(state);
         if count(&claimed) == count(&group.ranges) {
             return;
         }

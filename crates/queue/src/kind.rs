@@ -397,8 +397,7 @@ impl<L: Copy, W: Clone> Machine<L, W> {
 
 /// What was one consumer's turn is now another's.
 fn wake_others<L: Copy, W: Clone>(queue: &mut Queue<L, W>, wakes: &mut Vec<W>) {
-    let ready = queue.ready();
-    if ready > 0 {
-        queue.roster.wake(ready, wakes);
+    if queue.ready() > 0 {
+        queue.wake(wakes);
     }
 }

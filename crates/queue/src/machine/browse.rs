@@ -112,7 +112,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let mut ready = Vec::new();
         let returned = self.returned.within(held.first_seq, held.end_seq() - 1);
         for (first, last) in returned {
-            ready.push(Ready { first, last, redelivered: true });
+            match &self.groups {
+                None => ready.push(Ready { first, last, redelivered: true }),
+                Some(groups) => ready.extend((first..=last).map(|seq| {
+                    let redelivered = !groups.is_passed(seq) || seq < self.redelivered_below;
+                    Ready { first: seq, last: seq, redelivered }
+                })),
+            }
         }
         let settled = held.settled_bitmap();
         let is_settled = |seq: Seq| {

@@ -69,6 +69,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// for good otherwise. How many there were.
     pub(super) fn depart(&mut self, first: Seq, last: Seq, reason: Reason) -> u64 {
         self.attempts.forget(first, last);
+        self.forget_groups(first, last);
         let count = if self.settings.dead_letter_exchange.is_some() {
             self.let_leave(first, last, reason)
         } else {

@@ -138,6 +138,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             }
         }
         for &(first, last) in &claimed[at..] {
+            if let Some(groups) = &mut self.groups {
+                groups.forget(first, last);
+            }
             self.returned.take_within(first, last);
             self.ready -= last - first + 1;
             self.ready_bytes -= self.body_bytes(first, last);

@@ -19,6 +19,9 @@ mod delivery_limit;
 pub mod departures;
 pub mod details;
 pub mod expiry;
+mod group_take;
+mod groups;
+mod header_value;
 mod held;
 pub mod leaving;
 mod level_set;
@@ -45,6 +48,7 @@ use posthouse_model::record::FLAG_EXPIRES;
 use chunks::{Chunks, Held, Persistence, Settled};
 use departures::{Departed, DepartureCounts, Reason};
 use details::{Details, Wanted};
+use groups::Groups;
 use leaving::Leaving;
 use priorities::Levels;
 use ranges::SeqRanges;
@@ -85,6 +89,8 @@ pub struct Queue<L, W> {
     departure_counts: DepartureCounts,
     /// Absent until a message leaves for another queue.
     leaving: Option<Box<Leaving>>,
+    /// Which groups are with whom, in queues with groups.
+    groups: Option<Box<Groups>>,
     round: take::Round,
     levels: Option<Box<Levels<L, W>>>,
     /// Who may consume.
@@ -126,6 +132,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             departed: Departed::default(),
             departure_counts: DepartureCounts::default(),
             leaving: None,
+            groups: None,
             round: take::Round::default(),
             levels: None,
             roster: Roster::default(),
@@ -162,6 +169,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.attempts.clear();
         }
         self.chunks.keep_values(settings.unique);
+        if settings.message_groups != self.groups.is_some() {
+            // It is declared, so nothing was handed out before.
+            self.groups = settings.message_groups.then(Box::default);
+        }
         self.settings = settings;
         self.review_details();
         self.review_levels();
@@ -208,7 +219,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// the attempts of those that came back, and what the levels themselves take.
     pub fn descriptor_bytes(&self) -> usize {
         let above = self.levels.as_ref().map_or(0, |levels| levels.descriptor_bytes());
-        above + self.chunks.descriptor_bytes() + self.attempts.memory_bytes()
+        let groups = self.groups.as_ref().map_or(0, |groups| groups.memory_bytes());
+        above + self.chunks.descriptor_bytes() + self.attempts.memory_bytes() + groups
     }
 
     /// Adds a chunk whose deltas are `0..count`, by reference, to level 0.
@@ -261,6 +273,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     fn settle_line(&mut self, first: Seq, last: Seq) -> Settled {
+        self.forget_groups(first, last);
         let settled = self.chunks.settle(first, last);
         self.unacked -= settled.count;
         self.attempts.forget(first, last);
@@ -293,7 +306,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             None => self.take_back_line(first, last, failed),
         }
         self.roster.note_back(first, last);
-        self.roster.wake(self.ready, wakes);
+        self.wake(wakes);
         self.enforce_limits();
     }
 
@@ -305,6 +318,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             match self.settings.delivery_limit() {
                 None => self.returned.insert(from, to),
                 Some(limit) => self.count_attempt(from, to, failed, limit, &mut spent),
+            }
+            if let Some(groups) = &mut self.groups {
+                groups.give_back(from, to);
             }
             self.unacked -= to - from + 1;
             self.ready += to - from + 1;
@@ -336,6 +352,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         for &(first, last) in &ranges[from..] {
             outcome.add(self.chunks.settle(first, last));
             self.attempts.forget(first, last);
+            if let Some(groups) = &mut self.groups {
+                groups.forget(first, last);
+            }
         }
         self.returned.clear();
         self.cursor = self.next_seq;
@@ -378,7 +397,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.ready += u64::from(count);
         self.ready_bytes += body_bytes;
         self.drop_duplicates();
-        self.roster.wake(self.ready, wakes);
+        self.wake(wakes);
         self.enforce_limits();
     }
 }

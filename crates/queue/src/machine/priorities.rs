@@ -186,7 +186,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         } else {
             self.make_level(level);
             self.in_level(level, |queue| push(queue, &mut Vec::new()));
-            self.roster.wake(self.ready, wakes);
+            self.wake(wakes);
             self.enforce_limits();
         }
         first
@@ -268,11 +268,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         std::mem::swap(&mut self.departed, &mut queue.departed);
         std::mem::swap(&mut self.departure_counts, &mut queue.departure_counts);
         std::mem::swap(&mut self.leaving, &mut queue.leaving);
+        std::mem::swap(&mut self.groups, &mut queue.groups);
         self.chunks.swap_released(&mut queue.chunks);
         let result = act(queue);
         std::mem::swap(&mut self.departed, &mut queue.departed);
         std::mem::swap(&mut self.departure_counts, &mut queue.departure_counts);
         std::mem::swap(&mut self.leaving, &mut queue.leaving);
+        std::mem::swap(&mut self.groups, &mut queue.groups);
         self.chunks.swap_released(&mut queue.chunks);
         let after = Totals::of(queue);
         levels.totals.change(before, after);
@@ -310,7 +312,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// The levels with ready messages in the order in which they are served as things are.
     pub(super) fn serving_order(&mut self) -> impl Iterator<Item = u8> + use<L, W> {
         let mut rest = self.filled_levels();
-        let next = self.next_turn().map(|(level, _)| level);
+        let next = self.next_turn(LevelSet::default()).map(|(level, _)| level);
         if let Some(level) = next {
             rest.set(level, false);
         }
@@ -355,8 +357,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         runs: &mut Vec<Run>,
     ) -> (TakeEnd, Settled) {
         let (from, mut left, mut settled) = (runs.len(), limits, Settled::default());
+        // Levels whose ready messages are all for others.
+        let mut barren = LevelSet::default();
         while left.messages > 0 && (left.bytes > 0 || runs.len() == from) {
-            let Some((level, most)) = self.next_turn() else { return (TakeEnd::Parked, settled) };
+            let Some((level, most)) = self.next_turn(barren) else { return (TakeEnd::Parked, settled) };
             let turn = left.messages.min(most);
             let mut part = Limits { messages: turn, ..left };
             let (end, one) = match level {
@@ -371,16 +375,16 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             left = Limits { messages: left.messages - took, bytes: part.bytes };
             match end {
                 TakeEnd::NeedsLoad => return (end, settled),
-                TakeEnd::Parked if took == 0 => return (end, settled),
+                TakeEnd::Parked if took == 0 => barren.set(level, true),
                 TakeEnd::Parked | TakeEnd::Limit => {}
             }
         }
         (TakeEnd::Limit, settled)
     }
 
-    /// Whose turn it is to hand out messages, and how many at most.
-    fn next_turn(&mut self) -> Option<(u8, u32)> {
-        let filled = self.filled_levels();
+    /// Whose turn it is to hand out messages, but for levels that are `barren`, and how many at most.
+    fn next_turn(&mut self, barren: LevelSet) -> Option<(u8, u32)> {
+        let filled = self.filled_levels().without(barren);
         match (self.settings.priority_order, &mut self.levels) {
             (PriorityOrder::Weighted, Some(levels)) => levels.turns.next(filled),
             _ => Some((filled.highest()?, u32::MAX)),

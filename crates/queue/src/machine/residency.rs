@@ -114,7 +114,15 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// `bytes_of` tells a place's size. They count as being read until [`Self::loaded`] or [`Self::lost`].
     pub fn plan_load(&mut self, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<(Seq, L)> {
         let (mut plan, mut left) = (Vec::new(), most);
-        if self.has_levels() {
+        if let Some(seq) = self.groups.as_mut().and_then(|groups| groups.take_wanted()) {
+            // Of what comes before it there may be any amount that nobody can take now.
+            match self.level_of(seq) {
+                Some(level) => self.in_level(level, |queue| {
+                    queue.plan_load_from(seq, &mut left, &bytes_of, &mut plan);
+                }),
+                None => self.plan_load_from(seq, &mut left, &bytes_of, &mut plan),
+            }
+        } else if self.has_levels() {
             for level in self.serving_order() {
                 match level {
                     0 => self.plan_load_of_line(&mut left, &bytes_of, &mut plan),
@@ -139,6 +147,16 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         plan: &mut Vec<(Seq, L)>,
     ) {
         let next = self.returned.first().map_or(self.cursor, |(first, _)| first);
+        self.plan_load_from(next, left, bytes_of, plan);
+    }
+
+    fn plan_load_from(
+        &mut self,
+        next: Seq,
+        left: &mut usize,
+        bytes_of: &impl Fn(L) -> usize,
+        plan: &mut Vec<(Seq, L)>,
+    ) {
         let mut index = self.chunks.index_at_or_after(next);
         self.evict_before(index);
         while let Some(held) = self.chunks.get(index) {
@@ -146,8 +164,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 break;
             }
             let bytes = match held.residence {
-                // All of it leaves, and whoever moves it reads it.
-                Residence::Stored(_) if held.live == 0 => 0,
+                // All of it leaves, and whoever moves it reads it; or it was handed out.
+                Residence::Stored(_) if held.live == 0 || !self.may_be_taken(held) => 0,
                 Residence::Stored(location) => {
                     plan.push((held.first_seq, location));
                     self.chunks.set_residence(index, Residence::Loading(location));
@@ -161,17 +179,25 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
+    /// Whether a chunk has messages that are ready.
+    fn may_be_taken(&self, held: &Held<L>) -> bool {
+        held.end_seq() > self.cursor || self.returned.touches(held.first_seq, held.end_seq() - 1)
+    }
+
     /// Frees the memory of chunks before `end` that are in a segment: all of them were handed out, and a consumer
     /// that reads a long backlog without settling it must not bring all of it into memory. Goes back as far as the
     /// last call had come.
     fn evict_before(&mut self, end: usize) {
         for index in (0..end).rev() {
-            match self.chunks.get(index).map(|held| &held.residence) {
-                Some(Residence::Both(_, location)) => {
+            let Some(held) = self.chunks.get(index) else { return };
+            match &held.residence {
+                // Passed over, and somebody may be about to take it.
+                _ if self.groups.is_some() && self.may_be_taken(held) => {}
+                Residence::Both(_, location) => {
                     let residence = Residence::Stored(*location);
                     self.chunks.set_residence(index, residence);
                 }
-                Some(Residence::Memory(_)) => {}
+                Residence::Memory(_) => {}
                 _ => return,
             }
         }
@@ -183,6 +209,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     where
         L: PartialEq,
     {
+        if let Some(groups) = &mut self.groups {
+            groups.want(first_seq);
+        }
         if let Some(level) = self.level_of(first_seq) {
             return self.in_level(level, |queue| queue.not_loaded_in_line(first_seq, location));
         }
@@ -219,9 +248,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             Some(level) => self.in_level(level, |queue| queue.loaded_in_line(first_seq, chunk)),
             None => self.loaded_in_line(first_seq, chunk),
         }
-        if self.ready > 0 {
-            self.roster.wake(self.ready, wakes);
-        }
+        self.wake_all_waited_for(wakes);
     }
 
     fn loaded_in_line(&mut self, first_seq: Seq, chunk: Arc<Chunk>) {
@@ -242,9 +269,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             Some(level) => self.in_level(level, |queue| queue.lost_in_line(first_seq)),
             None => self.lost_in_line(first_seq),
         };
-        if self.ready > 0 {
-            self.roster.wake(self.ready, wakes);
-        }
+        self.wake_all_waited_for(wakes);
         lost
     }
 
@@ -257,6 +282,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let handed_out = self.cursor.clamp(first, last + 1) - first;
         let returned = self.returned.take_within(first, last);
         self.attempts.forget(first, last);
+        if let Some(groups) = &mut self.groups {
+            groups.forget(first, last);
+        }
         let settled_before_cursor =
             (0..handed_out as u32).filter(|&delta| held.is_settled(delta)).count() as u64;
         let unacked = handed_out - settled_before_cursor - returned;

@@ -196,6 +196,22 @@ impl<W: Clone> Roster<W> {
         }
     }
 
+    /// Wakes a consumer if it is parked.
+    pub(super) fn wake_one(&mut self, id: ConsumerId, wakes: &mut Vec<W>) {
+        if self.may_take(id) && self.standing(id).is_some_and(|(_, standing)| standing == Standing::Parked) {
+            wakes.extend(self.run(id));
+        }
+    }
+
+    /// Wakes the first parked consumer of the highest priority that has an active one, among those that may be chosen.
+    pub(super) fn wake_any(&mut self, may: impl Fn(ConsumerId) -> bool, wakes: &mut Vec<W>) {
+        let active = self.levels.iter().find(|level| level.running > 0 || !level.parked.is_empty());
+        let chosen = active.and_then(|level| level.parked.iter().copied().find(|&id| may(id)));
+        if let Some(id) = chosen {
+            wakes.extend(self.run(id));
+        }
+    }
+
     fn level_index(&self, priority: i64) -> Option<usize> {
         self.levels.binary_search_by(|level| priority.cmp(&level.priority)).ok()
     }

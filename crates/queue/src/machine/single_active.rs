@@ -162,12 +162,12 @@ impl<W: Clone> Roster<W> {
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// Wakes the consumer to which settled messages made the active one yield, if they did.
+    /// Wakes consumers that may take because of what was settled, or has left: the one to which the active one has
+    /// yielded, or those that may have groups which are free now.
     pub fn wake_after_settling(&mut self, wakes: &mut Vec<W>) {
-        if let Some(single) = &mut self.roster.single
-            && std::mem::take(&mut single.unwoken)
-        {
-            self.roster.wake(self.ready, wakes);
+        let yielded = self.roster.single.as_mut().is_some_and(|single| std::mem::take(&mut single.unwoken));
+        if self.take_freed() || yielded {
+            self.wake(wakes);
         }
     }
 }

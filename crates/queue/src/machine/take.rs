@@ -8,6 +8,7 @@ use posthouse_model::ids::Seq;
 
 use super::Queue;
 use super::chunks::{Held, Settled};
+use super::group_take::Batch;
 use super::roster::{ConsumerId, Standing};
 
 /// Consecutive messages of one chunk.
@@ -68,7 +69,7 @@ pub(super) struct Round {
 
 impl Round {
     /// Begins the next turn; how many messages it may take.
-    fn next_share(&mut self, ready: u64, sharers: usize) -> u32 {
+    pub(super) fn next_share(&mut self, ready: u64, sharers: usize) -> u32 {
         if self.turns == 0 {
             self.share = ready.div_ceil(sharers as u64).clamp(1, TURN_MESSAGES) as u32;
             self.turns = sharers as u32;
@@ -79,9 +80,12 @@ impl Round {
 }
 
 /// How one attempt to extend the taking ended.
-enum Step {
+pub(super) enum Step {
+    /// On to the next.
     Took,
+    /// There is no more.
     Empty,
+    /// More must be read first.
     NeedsLoad,
 }
 
@@ -99,6 +103,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         runs: &mut Vec<Run>,
         wakes: &mut Vec<W>,
     ) -> (TakeEnd, Settled) {
+        if self.groups.is_some() {
+            return self.take_of_groups(consumer, limits, settle, runs, wakes);
+        }
         let sharers = self.roster.sharers(consumer);
         if sharers == 0 || self.ready == 0 {
             self.roster.set(consumer, Standing::Parked);
@@ -108,7 +115,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let share = if sharers == 1 { u32::MAX } else { self.round.next_share(self.ready, sharers) };
         let shared = Limits { messages: limits.messages.min(share), ..limits };
         let from = runs.len();
-        let (end, settled) = self.take_any(shared, settle, runs);
+        let (end, settled) = self.take_lines(shared, settle, runs);
         if !settle {
             self.roster.note_taken(&runs[from..]);
         }
@@ -126,6 +133,17 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// Takes messages for nobody in particular (`basic.get`, drains).
     pub fn take_any(&mut self, limits: Limits, settle: bool, runs: &mut Vec<Run>) -> (TakeEnd, Settled) {
+        self.begin_taking_for_nobody(settle);
+        self.take_lines(limits, settle, runs)
+    }
+
+    /// Takes messages of all levels.
+    pub(super) fn take_lines(
+        &mut self,
+        limits: Limits,
+        settle: bool,
+        runs: &mut Vec<Run>,
+    ) -> (TakeEnd, Settled) {
         if self.has_levels() {
             return self.take_by_level(limits, settle, runs);
         }
@@ -146,7 +164,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             if left.messages == 0 || (left.bytes == 0 && runs.len() > from) {
                 break TakeEnd::Limit;
             }
-            let step = if self.returned.is_empty() {
+            let step = if let Some(groups) = self.groups.take() {
+                self.take_or_pass(groups, &mut Batch { left, runs, from, here })
+            } else if self.returned.is_empty() {
                 self.take_at_cursor(left, runs)
             } else {
                 self.take_returned(left, runs)
@@ -249,7 +269,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// The place of the first message at or after the cursor that is not settled; `None` when the chunk has no
     /// more.
-    fn cursor_place(&self, held: &Held<L>, chunk: &Chunk) -> Option<Place> {
+    pub(super) fn cursor_place(&self, held: &Held<L>, chunk: &Chunk) -> Option<Place> {
         let mut place = match self.cursor_place {
             Some((first_seq, place)) if first_seq == held.first_seq => place,
             _ => {

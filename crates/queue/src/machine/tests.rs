@@ -10,6 +10,7 @@ use super::roster::Standing;
 use super::*;
 
 mod delivery_limit;
+mod groups;
 mod leaving;
 mod limits;
 mod priorities;

@@ -6,20 +6,16 @@
 //! Values are kept as hashes of 128 bits: a message is mistaken for a duplicate once in 10^20 times among a billion.
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use foldhash::quality::FixedState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use posthouse_model::chunk::{Chunk, Records};
-use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::ids::Seq;
-use posthouse_model::props::HeaderView;
-use posthouse_model::raw_table::RawValue;
 use posthouse_model::record::Record;
 
 use super::Queue;
+use super::header_value;
 
 /// The header by which messages are told apart.
 const HEADER: &[u8] = b"x-deduplication-header";
@@ -41,7 +37,7 @@ pub(super) struct Values {
 impl Values {
     /// Notes a message that comes after all others; it is a duplicate if its value is there already.
     fn enter(&mut self, seq: Seq, record: &Record<'_>) {
-        let Some(value) = value_of(record) else { return };
+        let Some(value) = header_value::find(record, HEADER).and_then(header_value::hash) else { return };
         match self.seqs.entry(value) {
             Entry::Occupied(_) => self.duplicates.push(seq),
             Entry::Vacant(entry) => {
@@ -122,26 +118,4 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             values.duplicates = duplicates;
         }
     }
-}
-
-/// What is kept of a message's value; none when it has none.
-fn value_of(record: &Record<'_>) -> Option<u128> {
-    // What is stored was checked when it came.
-    let header = HeaderView::parse(record.header()).ok()?;
-    let value = header.headers()?.get(HEADER)?;
-    match value {
-        RawValue::LongStr(bytes) | RawValue::Bytes(bytes) => Some(hash(0, bytes)),
-        other => {
-            let value = FieldValue::from_raw_value(other).ok()?;
-            let as_number = value.as_int().map(FieldValue::I64);
-            let mut bytes = Vec::new();
-            FieldTable(vec![(String::new(), as_number.unwrap_or(value))]).encode(&mut bytes);
-            Some(hash(1, &bytes))
-        }
-    }
-}
-
-fn hash(kind: u8, bytes: &[u8]) -> u128 {
-    let half = |seed| u128::from(FixedState::with_seed(seed).hash_one((kind, bytes)));
-    half(1) << 64 | half(2)
 }

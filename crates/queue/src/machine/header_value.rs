@@ -1,0 +1,34 @@
+//! Values of headers, told apart by hashes of 128 bits.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+use posthouse_model::field::{FieldTable, FieldValue};
+use posthouse_model::props::HeaderView;
+use posthouse_model::raw_table::RawValue;
+use posthouse_model::record::Record;
+
+/// The value of a message's header of that name; none when it has none.
+pub(super) fn find<'a>(record: &Record<'a>, name: &[u8]) -> Option<RawValue<'a>> {
+    // What is stored was checked when it came.
+    HeaderView::parse(record.header()).ok()?.headers()?.get(name)
+}
+
+/// What is kept of a value. Integers of all widths are compared by value, and with nothing else.
+pub(super) fn hash(value: RawValue<'_>) -> Option<u128> {
+    match value {
+        RawValue::LongStr(bytes) | RawValue::Bytes(bytes) => Some(hash_bytes(0, bytes)),
+        other => {
+            let value = FieldValue::from_raw_value(other).ok()?;
+            let as_number = value.as_int().map(FieldValue::I64);
+            let mut bytes = Vec::new();
+            FieldTable(vec![(String::new(), as_number.unwrap_or(value))]).encode(&mut bytes);
+            Some(hash_bytes(1, &bytes))
+        }
+    }
+}
+
+fn hash_bytes(kind: u8, bytes: &[u8]) -> u128 {
+    let half = |seed| u128::from(FixedState::with_seed(seed).hash_one((kind, bytes)));
+    half(1) << 64 | half(2)
+}

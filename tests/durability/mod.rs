@@ -5,6 +5,7 @@ mod check;
 mod dead_letters;
 mod deduplication;
 mod delivery_limit;
+mod fan_out;
 mod file_limit;
 mod kill;
 mod ledger;

@@ -72,6 +72,15 @@ impl SeqBitmap {
         }
     }
 
+    /// Takes out what is not in another set as well.
+    pub fn retain(&mut self, other: &Self) {
+        let others = other.words.iter().chain(std::iter::repeat(&0));
+        for (word, other) in self.words.iter_mut().zip(others) {
+            *word &= other;
+        }
+        self.set = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// The first number at or after `from` that is not in the set.
     pub fn next_unset(&self, from: u32) -> Option<u32> {
         let mut at = from;
@@ -168,6 +177,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn retains_what_both_sets_have(lens in (0u32..200, 0u32..200), seed in prop::collection::vec(0u32..200, 0..80)) {
+            let (mut some, mut other) = (SeqBitmap::new(lens.0), SeqBitmap::new(lens.1));
+            for (at, number) in seed.into_iter().enumerate() {
+                if at % 3 != 0 { some.set(number); }
+                if at % 3 != 1 { other.set(number); }
+            }
+            let before = some.clone();
+            some.retain(&other);
+            (0..200).for_each(|at| assert_eq!(some.get(at), before.get(at) && other.get(at)));
+            prop_assert_eq!(some.count() as usize, (0..200).filter(|&at| some.get(at)).count());
+        }
+
         #[test]
         fn agrees_with_a_plain_set(
             len in 0u32..300,

@@ -43,6 +43,7 @@ pub struct Chunk {
     bytes: Vec<u8>,
     count: u32,
     flags: u16,
+    fanned_out: bool,
     received: Received,
     /// `(delta, offset)` of every 64th record.
     index: Vec<(u32, u32)>,
@@ -99,6 +100,18 @@ impl Chunk {
     /// When its messages were received.
     pub fn received(&self) -> Received {
         self.received
+    }
+
+    /// The same chunk, which is about to enter so many queues by reference.
+    #[must_use]
+    pub fn for_queues(mut self, queues: usize) -> Self {
+        self.fanned_out = queues > 1;
+        self
+    }
+
+    /// Whether it was made for several queues, so that one copy on disk is enough for all of them.
+    pub fn is_fanned_out(&self) -> bool {
+        self.fanned_out
     }
 
     /// Bytes of memory it holds, its index included.
@@ -276,7 +289,7 @@ impl ChunkBuilder {
     /// The finished chunk.
     pub fn finish(self) -> Chunk {
         let Self { bytes, count, flags, received, index, .. } = self;
-        Chunk { bytes, count, flags, received, index }
+        Chunk { bytes, count, flags, fanned_out: false, received, index }
     }
 
     #[inline]

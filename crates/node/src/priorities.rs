@@ -55,8 +55,8 @@ impl ByLevel {
         self.levels == queue.settings().levels()
     }
 
-    /// Takes a batch apart.
-    pub(crate) fn split(&mut self, records: &[u8]) {
+    /// Takes a batch for so many queues apart.
+    pub(crate) fn split(&mut self, records: &[u8], queues: usize) {
         let mut rest = records;
         for record in Records::new(records) {
             let (bytes, after) = rest.split_at(record.len());
@@ -71,7 +71,7 @@ impl ByLevel {
         for (level, builder) in (0..=u8::MAX).zip(&mut self.builders).rev() {
             let count = builder.count();
             if count > 0 {
-                let shared = (builder.bytes().len() >= SHARE_BYTES_MIN).then(|| finish(builder));
+                let shared = (builder.bytes().len() >= SHARE_BYTES_MIN).then(|| finish(builder, queues));
                 self.parts.push(Part { level, count, shared, logged: Vec::new() });
             }
         }

@@ -96,7 +96,7 @@ impl Slot {
     /// Takes what was gathered apart for queues with priorities.
     fn split(&mut self) {
         for by_level in &mut self.by_level {
-            by_level.split(self.builder.bytes());
+            by_level.split(self.builder.bytes(), self.targets.len());
         }
     }
 

@@ -231,7 +231,10 @@ impl<'a> Transfer<'a> {
             return 0;
         }
         let bytes = group.builder.bytes().len();
-        let chunk = (bytes >= SHARE_BYTES_MIN).then(|| Arc::new(std::mem::take(&mut group.builder).finish()));
+        let queues = group.targets.len();
+        let finish =
+            |builder: &mut ChunkBuilder| Arc::new(std::mem::take(builder).finish().for_queues(queues));
+        let chunk = (bytes >= SHARE_BYTES_MIN).then(|| finish(&mut group.builder));
         let lsn = stage.as_ref().map_or(0, |stage| stage.position());
         let mut logged: SmallVec<[(QueueId, Seq); 4]> = SmallVec::new();
         let mut departed = Vec::new();

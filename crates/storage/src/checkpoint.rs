@@ -3,14 +3,15 @@
 //! `checkpoint-<n>` (n in 16 hexadecimal digits) in the data directory; the newest valid one counts. It is written
 //! to `checkpoint.new`, synced and renamed; then the one before becomes the next `checkpoint.new`, with its space. On a
 //! full disk only a checkpoint makes room, so it must not need any: both files have more than they use, and it is never
-//! given back in between. Little-endian, `v` is a LEB128 varint, version 4:
+//! given back in between. Little-endian, `v` is a LEB128 varint, version 5:
 //!
 //! ```text
 //! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64 |
 //!           length of header, queues and trailer u64 | crc32c of everything before u32 | zero u32
 //! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block... |
 //!           notes v | note... | ranges v | range...
-//! block:    first seq less the end of the block before (of 0 for the first) v | span<<2 + may expire<<1 + has bitmap v |
+//! block:    first seq less the end of the block before (of 0 for the first) v |
+//!           span<<3 + is shared<<2 + may expire<<1 + has bitmap v |
 //!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v |
 //!           received first, ms since the Unix epoch, zigzag difference to the block before v | last less first v | [bitmap, see SeqBitmap]
 //! note:     key length v | key | value length v | value
@@ -22,7 +23,8 @@
 //! Up to version 2 the header had no length and no checksum, the trailer's checksum was of everything before, and the
 //! file ended with it; blocks had no times and no `may expire` bit: `span<<1 + has bitmap`, and after the length the
 //! bitmap. They are read as received at any time, and no message of theirs expires. Version 1 had no notes either. Up to
-//! version 3 there were no ranges, which are what is known of messages that came back.
+//! version 3 there were no ranges, which are what is known of messages that came back. Up to version 4 no block was
+//! shared, and there was no bit for it: `span<<2 + may expire<<1 + has bitmap`.
 //!
 //! An idle queue takes about ten bytes.
 
@@ -41,7 +43,7 @@ use crate::fields::{u16_at, u32_at, u64_at};
 use crate::segment::{Class, Location, SegmentId};
 use crate::varint;
 
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 /// The first version with notes.
 const VERSION_OF_NOTES: u16 = 2;
 /// The first version whose header says how long it is.
@@ -50,6 +52,8 @@ const VERSION_OF_LENGTH: u16 = 3;
 const VERSION_OF_TIMES: u16 = 3;
 /// The first version with ranges of messages that came back.
 const VERSION_OF_ATTEMPTS: u16 = 4;
+/// The first version with shared blocks.
+const VERSION_OF_SHARED: u16 = 5;
 const MAGIC: [u8; 4] = *b"PHCK";
 const END_MAGIC: [u8; 4] = *b"KCHP";
 const HEADER: usize = 40;
@@ -333,7 +337,8 @@ fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
         varint::put(out, block.first_seq - end);
         end = block.first_seq + u64::from(block.span);
         let (expires, has_bitmap) = (u64::from(block.expires), u64::from(block.settled.is_some()));
-        varint::put(out, u64::from(block.span) << 2 | expires << 1 | has_bitmap);
+        let shared = u64::from(block.location.shared);
+        varint::put(out, u64::from(block.span) << 3 | shared << 2 | expires << 1 | has_bitmap);
         varint::put(out, u64::from(block.span.saturating_sub(block.location.records)));
         varint::put(out, varint::zigzag(block.location.file.0.wrapping_sub(file) as i64));
         file = block.location.file.0;
@@ -459,13 +464,19 @@ fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState> {
     // A block takes at least six bytes, so a count beyond that is not worth its memory.
     let mut blocks = Vec::with_capacity(count.min(bytes.len() / 6));
     let has_times = version >= VERSION_OF_TIMES;
+    let flag_bits = match version {
+        VERSION_OF_SHARED.. => 3,
+        VERSION_OF_TIMES.. => 2,
+        _ => 1,
+    };
     let (mut end, mut file, mut first_ms) = (0u64, 0u64, 0u64);
     for _ in 0..count {
         let first_seq = end.checked_add(varint::take(bytes)?)?;
         let span = varint::take(bytes)?;
         let has_bitmap = span & 1 == 1;
         let expires = has_times && span & 2 == 2;
-        let span = u32::try_from(if has_times { span >> 2 } else { span >> 1 }).ok()?;
+        let shared = version >= VERSION_OF_SHARED && span & 4 == 4;
+        let span = u32::try_from(span >> flag_bits).ok()?;
         end = first_seq.checked_add(span.into())?;
         let records = span.checked_sub(u32::try_from(varint::take(bytes)?).ok()?)?;
         file = file.wrapping_add(varint::unzigzag(varint::take(bytes)?) as u64);
@@ -484,7 +495,8 @@ fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState> {
         } else {
             None
         };
-        let location = Location { file: SegmentId(file), class: Class::Durable, offset, len, records };
+        let location =
+            Location { file: SegmentId(file), class: Class::Durable, shared, offset, len, records };
         blocks.push(BlockRef { location, first_seq, span, settled, received, expires });
     }
     let notes = if version < VERSION_OF_NOTES { Vec::new() } else { decode_notes(bytes)? };

@@ -78,8 +78,14 @@ mod tests {
     use super::*;
 
     fn parcel(first_seq: Seq, at: Seq) -> Parcel<Location> {
-        let location =
-            Location { file: SegmentId(1), class: Class::Durable, offset: 0, len: 100, records: 1 };
+        let location = Location {
+            file: SegmentId(1),
+            class: Class::Durable,
+            shared: false,
+            offset: 0,
+            len: 100,
+            records: 1,
+        };
         let run = Run { first: first_seq + at, last: first_seq + at, reason: Reason::Rejected };
         Parcel { run, first_seq, residence: Residence::Stored(location) }
     }

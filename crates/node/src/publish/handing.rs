@@ -42,7 +42,7 @@ impl Handing {
         let lsn = stage.as_ref().map_or(0, |stage| stage.position());
         let count = slot.builder.count();
         let share = slot.builder.bytes().len() >= SHARE_BYTES_MIN && slot.any_plain;
-        let shared = share.then(|| finish(&mut slot.builder));
+        let shared = share.then(|| finish(&mut slot.builder, slot.targets.len()));
         let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
         let mut pressed = None;
         self.targets.clear();
@@ -199,14 +199,14 @@ pub(crate) fn enqueue(
     };
 }
 
-/// Takes the builder's records as a chunk and leaves a builder with room for a little more, but for no more than a
-/// batch: under load the buffers of all chunks are then of the size that is used again.
-pub(crate) fn finish(builder: &mut ChunkBuilder) -> Arc<Chunk> {
+/// Takes the builder's records as a chunk for so many queues and leaves a builder with room for a little more, but for
+/// no more than a batch: under load the buffers of all chunks are then of the size that is used again.
+pub(crate) fn finish(builder: &mut ChunkBuilder, queues: usize) -> Arc<Chunk> {
     let bytes = builder.bytes().len();
     let next = if bytes <= BATCH_BYTES_MAX {
         ChunkBuilder::with_room((bytes + bytes / 8).min(BATCH_BYTES_MAX))
     } else {
         ChunkBuilder::default()
     };
-    Arc::new(std::mem::replace(builder, next).finish())
+    Arc::new(std::mem::replace(builder, next).finish().for_queues(queues))
 }

@@ -27,6 +27,8 @@ const ROUNDS: u64 = 40;
 /// Messages per round and set of queues.
 const BATCH: u64 = 4;
 const BODY_BYTES: usize = 700;
+/// Of one message in a while: queues hold it by reference, and share its block in a segment.
+const LARGE_BODY_BYTES: usize = 17 << 10;
 
 /// A broker whose messages are on a simulated disk, and what must outlive both.
 struct Node {
@@ -78,7 +80,12 @@ impl Node {
             salt_seed: 7,
             ..WalOptions::default()
         };
-        let storage_options = StorageOptions { wal, replay_bytes: 32 << 10, segment_bytes: 64 << 10 };
+        let storage_options = StorageOptions {
+            wal,
+            replay_bytes: 32 << 10,
+            segment_bytes: 64 << 10,
+            ..StorageOptions::default()
+        };
         let disk = Arc::new(disk.clone());
         let (messages, recovered) =
             MessageStore::open(disk, Path::new("/data"), storage_options, events.clone()).unwrap();
@@ -156,16 +163,27 @@ impl Node {
 }
 
 fn body(number: u64) -> Vec<u8> {
+    body_of(number, BODY_BYTES)
+}
+
+fn body_of(number: u64, bytes: usize) -> Vec<u8> {
     let mut body = number.to_string().into_bytes();
-    body.resize(BODY_BYTES, b'.');
+    body.resize(bytes, b'.');
     body
+}
+
+/// The header of a persistent message with that body.
+fn header(body: &[u8]) -> Vec<u8> {
+    let mut header = Vec::new();
+    Properties { delivery_mode: Some(2), ..Properties::default() }.encode(body.len() as u64, &mut header);
+    header
 }
 
 #[track_caller]
 fn number_of(bytes: &[u8]) -> u64 {
     let text = std::str::from_utf8(bytes).unwrap();
     let number = text.trim_end_matches('.').parse().unwrap();
-    assert!(bytes == body(number), "a damaged body: {text}");
+    assert!(bytes == body_of(number, bytes.len()), "a damaged body: {text}");
     number
 }
 
@@ -186,13 +204,13 @@ fn work(node: &Node, ledger: &mut Ledger) {
     let find = |id| handles.iter().find(|queue| queue.id == id).cloned();
     let both = publisher.slot(&[handles[0].id, handles[1].id], find).unwrap();
     let first = publisher.slot(&[handles[0].id], find).unwrap();
-    let mut header = Vec::new();
-    Properties { delivery_mode: Some(2), ..Properties::default() }.encode(BODY_BYTES as u64, &mut header);
-    let mut number = 0;
+    let mut number = 0u64;
     for round in 0..ROUNDS {
         for (slot, queues) in [(both, &QUEUES[..]), (first, &QUEUES[..1])] {
             for _ in 0..BATCH {
-                publisher.append(slot, true, b"\0\0", &header, &body(number));
+                let bytes = if number.is_multiple_of(11) { LARGE_BODY_BYTES } else { BODY_BYTES };
+                let body = body_of(number, bytes);
+                publisher.append(slot, true, b"\0\0", &header(&body), &body);
                 for queue in queues {
                     ledger.insert((queue, number), Known::default());
                 }
@@ -300,15 +318,14 @@ fn consumers_make_room_on_a_full_disk() {
     disk.set_capacity(used + (600 << 10));
     let mut publisher = Publisher::new(node.broker.clone(), node.waker.clone());
     let slot = publisher.slot(&[queue.id], |_| Some(queue.clone())).unwrap();
-    let mut header = Vec::new();
-    Properties { delivery_mode: Some(2), ..Properties::default() }.encode(BODY_BYTES as u64, &mut header);
     let wal = node.broker.wal().unwrap();
     let patience = Instant::now() + Duration::from_secs(30);
     for _ in 0..2 {
         let mut published = 0;
         while wal.shortage() != Some(Shortage::Disk) {
             assert!(Instant::now() < patience, "not full after {published}");
-            (0..BATCH).for_each(|_| publisher.append(slot, true, b"\0\0", &header, &body(published)));
+            let body = body(published);
+            (0..BATCH).for_each(|_| publisher.append(slot, true, b"\0\0", &header(&body), &body));
             publisher.flush();
             published += 1;
         }

@@ -22,16 +22,19 @@ impl WalEvents for NoEvents {
     fn drained(&self) {}
 }
 
-/// One queue with one chunk of ten messages.
-struct OneQueue {
+/// Queues 1 and so on, all of which have one chunk of ten messages.
+struct Queues {
+    count: u64,
     chunk: Arc<Chunk>,
     at: std::sync::Mutex<Option<Location>>,
 }
 
-impl QueueOwner for OneQueue {
+impl QueueOwner for Queues {
     fn collect(&self, _: Lsn, sink: ChunkSink<'_>) -> Result<(), StorageError> {
-        let chunk = Arc::clone(&self.chunk);
-        sink(LiveChunk { queue: QueueId(1), first_seq: 0, chunk, settled: None, summary: Vec::new() })
+        (1..=self.count).map(QueueId).try_for_each(|queue| {
+            let chunk = Arc::clone(&self.chunk);
+            sink(LiveChunk { queue, first_seq: 0, chunk, settled: None, summary: Vec::new() })
+        })
     }
 
     fn relocated(&self, _: QueueId, _: Seq, location: Location) {
@@ -43,23 +46,34 @@ impl QueueOwner for OneQueue {
     fn states(&self, sink: &mut dyn FnMut(QueueState)) {
         let location = self.at.lock().unwrap().unwrap();
         let received = Received::UNKNOWN;
-        let blocks =
-            vec![BlockRef { location, first_seq: 0, span: 10, settled: None, received, expires: false }];
-        let notes = Vec::new();
-        sink(QueueState {
-            id: QueueId(1),
-            next_seq: 10,
-            floor: 0,
-            covered: 10,
-            delivered_below: 0,
-            blocks,
-            notes,
-            attempts: Vec::new(),
-        });
+        for id in (1..=self.count).map(QueueId) {
+            sink(QueueState {
+                id,
+                next_seq: 10,
+                floor: 0,
+                covered: 10,
+                delivered_below: 0,
+                blocks: vec![BlockRef {
+                    location,
+                    first_seq: 0,
+                    span: 10,
+                    settled: None,
+                    received,
+                    expires: false,
+                }],
+                notes: Vec::new(),
+                attempts: Vec::new(),
+            });
+        }
     }
 }
 
+/// A directory with one queue.
 fn fill(dir: &Path, close: bool) -> Storage {
+    fill_queues(dir, close, 1)
+}
+
+fn fill_queues(dir: &Path, close: bool, count: u64) -> Storage {
     let wal = WalOptions { file_bytes: 64 << 10, ..WalOptions::default() };
     let options = StorageOptions { wal, ..StorageOptions::default() };
     let fatal = Arc::new(|text: &str| panic!("{text}"));
@@ -71,9 +85,11 @@ fn fill(dir: &Path, close: bool) -> Storage {
     }]);
     let mut builder = ChunkBuilder::default();
     (0..10).for_each(|_| builder.push(1, 0, b"\0\0", b"h", 100, &[7; 100]));
-    let owner = OneQueue { chunk: Arc::new(builder.finish()), at: std::sync::Mutex::default() };
+    let chunk = Arc::new(builder.finish().for_queues(count as usize));
+    let owner = Queues { count, chunk, at: std::sync::Mutex::default() };
+    let targets: Vec<_> = (1..=count).map(|id| (QueueId(id), 0)).collect();
     let payload = Payload::Shared(Arc::clone(&owner.chunk));
-    storage.messages.wal().stage().enqueue(&[(QueueId(1), 0)], 10, payload);
+    storage.messages.wal().stage().enqueue(&targets, 10, payload);
     if close {
         storage.close(&owner).unwrap();
     } else {
@@ -108,6 +124,27 @@ fn says_what_is_there_and_changes_nothing() {
     assert!(report.clean && report.damages.is_empty(), "{report:?}");
     assert_eq!((report.segment_files, report.dead_bytes()), (1, 24));
     assert_eq!(report.meta.unwrap().entries[MetaTable::Queues as usize], 1);
+}
+
+#[test]
+fn what_queues_share_is_counted_and_found_damaged_once() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(fill_queues(dir.path(), true, 3));
+    let report = check(dir.path()).unwrap();
+    assert_eq!((report.messages(), report.queues.len()), (30, 3));
+    assert_eq!((report.live_bytes + 24, report.dead_bytes()), (report.segment_bytes, 24));
+    assert!(report.damages.is_empty() && report.segment_bytes < 2 * 10 * 130, "{report:?}");
+    let files = snapshot(dir.path());
+    let (path, content) = files.iter().find(|(path, _)| path.extension() == Some("seg".as_ref())).unwrap();
+    let mut wrong = content.clone();
+    wrong[200] ^= 1;
+    fs::write(path, &wrong).unwrap();
+    let report = check(dir.path()).unwrap();
+    assert_eq!(report.damages.len(), 1, "{report:?}");
+    assert!(report.damages[0].contains("block checksum"), "{report:?}");
+    fs::remove_file(path).unwrap();
+    let report = check(dir.path()).unwrap();
+    assert_eq!((report.messages(), report.live_bytes), (0, 0));
 }
 
 #[test]

@@ -26,7 +26,8 @@ fn reload(disk: &SimDisk) -> Result<Loaded, StorageError> {
 }
 
 fn block(file: u64, offset: u32, first_seq: Seq, span: u32, settled: &[u32]) -> BlockRef {
-    let location = Location { file: SegmentId(file), class: Class::Durable, offset, len: 99, records: span };
+    let (file, class, shared) = (SegmentId(file), Class::Durable, file == 3);
+    let location = Location { file, class, shared, offset, len: 99, records: span };
     let settled = (!settled.is_empty()).then(|| {
         let mut bitmap = SeqBitmap::new(span);
         settled.iter().for_each(|at| assert!(bitmap.set(*at)));
@@ -68,6 +69,16 @@ fn sample() -> Checkpoint {
 
 /// What [`pinned`] is as bytes, from the header on to the trailer's checksum.
 const QUEUES: &[u8] = b"\x01\0\0\0\0\0\0\0\
+    \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+    \x64\x54\0\x06\x18\x63\x30\x03\
+    \x0a\x63\0\x03\x88\x27\x63\xe0\x4d\x03\x0c\0\0\0\x81\0\
+    \x01\x02ab\x03xyz\
+    \x02\x65\x02\x01\x02\x01\0\x02\xac\x02\
+    \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\0\
+    \x03\0\0\0\0\0\0\0";
+
+/// The same in version 4.
+const QUEUES_WITHOUT_SHARED: &[u8] = b"\x01\0\0\0\0\0\0\0\
     \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
     \x64\x28\0\x06\x18\x63\x30\x03\
     \x0a\x33\0\x03\x88\x27\x63\xe0\x4d\x03\x0c\0\0\0\x81\0\
@@ -111,10 +122,10 @@ fn pinned() -> Checkpoint {
 }
 
 #[test]
-fn version_4_bytes_are_fixed() {
+fn version_5_bytes_are_fixed() {
     let disk = disk(1);
     save(&disk, &pinned()).unwrap();
-    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], file_of(4, QUEUES));
+    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], file_of(5, QUEUES));
     assert_eq!(reload(&disk).unwrap().checkpoint, Some(pinned()));
 }
 
@@ -133,9 +144,16 @@ fn file_of(version: u8, queues: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// [`pinned`] as far as a version without what came back can say it.
-fn without_attempts() -> Checkpoint {
+/// [`pinned`] as far as a version without shared blocks can say it.
+fn without_shared() -> Checkpoint {
     let mut checkpoint = pinned();
+    checkpoint.queues[1].blocks.iter_mut().for_each(|block| block.location.shared = false);
+    checkpoint
+}
+
+/// The same as far as a version without what came back can.
+fn without_attempts() -> Checkpoint {
+    let mut checkpoint = without_shared();
     checkpoint.queues[1].attempts.clear();
     checkpoint
 }
@@ -150,13 +168,14 @@ fn without_times() -> Checkpoint {
 }
 
 #[test]
-fn versions_1_to_3_are_read() {
+fn versions_1_to_4_are_read() {
     let mut without_notes = without_times();
     without_notes.queues[1].notes.clear();
     for (version, queues, expected) in [
         (1, QUEUES_WITHOUT_NOTES, without_notes),
         (2, QUEUES_WITHOUT_TIMES, without_times()),
         (3, QUEUES_WITHOUT_ATTEMPTS, without_attempts()),
+        (4, QUEUES_WITHOUT_SHARED, without_shared()),
     ] {
         let mut bytes = file_of(version, queues);
         if version < 3 {
@@ -188,9 +207,9 @@ fn an_empty_directory_has_none() {
 fn a_newer_format_is_refused() {
     let disk = disk(1);
     save(&disk, &sample()).unwrap();
-    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 1);
+    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 3);
     let error = reload(&disk).unwrap_err().to_string();
-    assert!(error.contains("format version 5, expected at most 4"), "{error}");
+    assert!(error.contains("format version 6, expected at most 5"), "{error}");
 }
 
 #[test]
@@ -345,6 +364,7 @@ fn any_state() -> impl Strategy<Value = QueueState> {
             let location = Location {
                 file: SegmentId(file),
                 class: Class::Durable,
+                shared: offset & 1 == 1,
                 offset,
                 len: offset / 2,
                 records: offset % (span + 1),
@@ -377,7 +397,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(content in prop::collection::vec(any::<u8>(), 0..200), queues in 0u64..9) {
-        let mut bytes = b"PHCK\x04\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        let mut bytes = b"PHCK\x05\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
         bytes.extend_from_slice(&((HEADER + content.len() + TRAILER) as u64).to_le_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes.resize(HEADER, 0);

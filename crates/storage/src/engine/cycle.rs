@@ -10,7 +10,7 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
 use super::MessageStore;
-use super::rewrite::{Mover, live_bytes};
+use super::rewrite::{LiveBytes, Mover};
 use crate::checkpoint::{self, BlockRef, CheckpointWriter, QueueState};
 use crate::error::StorageError;
 use crate::segment::{Class, Location, SegmentId};
@@ -194,16 +194,14 @@ impl MessageStore {
         report: &mut CheckpointReport,
     ) -> Result<(HashMap<SegmentId, u64>, u64), StorageError> {
         let mut writer = CheckpointWriter::begin(&*self.disk, &self.dir, report.number, report.lsn, clean)?;
-        let mut live = HashMap::new();
+        let mut live = LiveBytes::default();
         let mut result = Ok(());
         owner.states(&mut |state| {
             debug_assert!(
                 state.blocks.last().is_none_or(|b| b.first_seq + u64::from(b.span) <= state.covered),
                 "a block above what is covered: {state:?}"
             );
-            for block in &state.blocks {
-                *live.entry(block.location.file).or_insert(0) += live_bytes(block);
-            }
+            state.blocks.iter().for_each(|block| live.add(block));
             report.queues += 1;
             if result.is_ok() {
                 result = writer.add(&state);
@@ -211,6 +209,6 @@ impl MessageStore {
         });
         result?;
         let bytes = writer.finish(|| self.segments.sync())?;
-        Ok((live, bytes))
+        Ok((live.by_file(), bytes))
     }
 }

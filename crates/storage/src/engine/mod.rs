@@ -31,6 +31,11 @@
 //! of the log (it may know a settle that is not durable yet, or a message); applying its record again changes
 //! nothing. A settle never comes back once the log had it durable, or a checkpoint.
 //!
+//! Several queues may refer to one block. Each queue's state names it like a block of its own, so all of the above holds
+//! for each of them. It is synced like any block that was written before the sync, whoever wrote it; and it is in no
+//! retired file: such a file has no block that anybody refers to, and only a block that somebody refers to gets one more
+//! reference.
+//!
 //! Segments written while the log is replayed are not synced: the log they came from is released only by a
 //! checkpoint, which syncs them.
 
@@ -74,11 +79,19 @@ pub struct StorageOptions {
     pub replay_bytes: usize,
     /// Bytes from which a segment file is closed: some hundred to 1 GiB.
     pub segment_bytes: u32,
+    /// Bytes from which on what the log has for several queues stays one chunk that all of them hold when it is replayed;
+    /// less becomes part of a chunk of each queue.
+    pub shared_bytes: usize,
 }
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        Self { wal: WalOptions::default(), replay_bytes: 64 << 20, segment_bytes: SEGMENT_BYTES }
+        Self {
+            wal: WalOptions::default(),
+            replay_bytes: 64 << 20,
+            segment_bytes: SEGMENT_BYTES,
+            shared_bytes: 16 << 10,
+        }
     }
 }
 
@@ -203,7 +216,7 @@ impl MessageStore {
         let next_id = named.max().map_or(0, |id| id.saturating_add(1));
         presence.check(dir, next_id > 0)?;
         let segments = Arc::new(SegmentStore::open(Arc::clone(&disk), dir, next_id, options.segment_bytes)?);
-        let mut replay = Replay::new(&segments, options.replay_bytes, states);
+        let mut replay = Replay::new(&segments, options.replay_bytes, options.shared_bytes, states);
         segments.delete_orphans()?;
         let (wal, report) =
             Wal::open(Arc::clone(&disk), &dir.join("wal"), options.wal, start, events, &mut |_, record| {

@@ -6,6 +6,8 @@
 //! * `next_seq` is past every number that any record names, also of messages that were never logged (transient
 //!   ones): a number is not used again while a record in the log may still speak of it.
 //! * Attempts only ever grow, and those of settled messages are forgotten.
+//! * A large record of several queues becomes one chunk that all of them hold, as it was when it was published; in the
+//!   budget it counts once per queue, since each of them may be the last to have it.
 //! * Small runs of one queue are merged. When all that is in memory exceeds the budget it goes to segments at once,
 //!   so a log of any size is replayed in the same memory.
 
@@ -14,7 +16,7 @@ use std::sync::Arc;
 
 use posthouse_model::attempts::AttemptMap;
 use posthouse_model::bitmap::SeqBitmap;
-use posthouse_model::chunk::{ChunkBuilder, Records};
+use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::ids::{QueueId, Seq};
 use posthouse_model::record::FLAG_EXPIRES;
 
@@ -36,6 +38,8 @@ pub(crate) struct Replay<'a> {
     segments: &'a SegmentStore,
     /// Bytes of records that may be in memory.
     budget: usize,
+    /// Bytes of a record from which on its queues hold it together.
+    shared_bytes: usize,
     /// Messages are counted, and forgotten instead of written.
     counting: bool,
     in_memory: usize,
@@ -72,17 +76,23 @@ struct Open {
 
 impl<'a> Replay<'a> {
     /// Starts from a checkpoint's states. Blocks that are missing are reported and left out.
-    pub(super) fn new(segments: &'a SegmentStore, budget: usize, states: Vec<QueueState>) -> Self {
+    pub(super) fn new(
+        segments: &'a SegmentStore,
+        budget: usize,
+        shared_bytes: usize,
+        states: Vec<QueueState>,
+    ) -> Self {
         let mut damages = Vec::new();
         let queues =
             states.into_iter().map(|state| (state.id, adopt(segments, state, &mut damages))).collect();
         let deleted = HashSet::new();
-        Self { segments, budget, counting: false, in_memory: 0, queues, deleted, damages, records: 0 }
+        let (counting, in_memory, records) = (false, 0, 0);
+        Self { segments, budget, shared_bytes, counting, in_memory, queues, deleted, damages, records }
     }
 
     /// As [`Self::new`], for a look that writes nothing: the chunks of what it finishes may be without records.
     pub(crate) fn counting(segments: &'a SegmentStore, states: Vec<QueueState>) -> Self {
-        Self { counting: true, ..Self::new(segments, 64 << 20, states) }
+        Self { counting: true, ..Self::new(segments, 64 << 20, usize::MAX, states) }
     }
 
     pub(crate) fn apply(&mut self, record: LogRecord<'_>) -> Result<(), StorageError> {
@@ -163,10 +173,14 @@ impl<'a> Replay<'a> {
     }
 
     fn enqueue(&mut self, enqueue: &Enqueue<'_>) -> Result<(), StorageError> {
+        let shared = self.shared(enqueue);
         for (id, first) in enqueue.targets() {
             let Some(queue) = self.known(id) else { continue };
             let before = queue.memory;
-            queue.enqueue(first, enqueue.count(), enqueue.records());
+            match &shared {
+                Some(chunk) if first >= queue.replayed_to => queue.push_shared(first, chunk),
+                _ => queue.enqueue(first, enqueue.count(), enqueue.records()),
+            }
             let after = queue.memory;
             self.in_memory = (self.in_memory + after).saturating_sub(before);
         }
@@ -180,6 +194,22 @@ impl<'a> Replay<'a> {
             false => {}
         }
         Ok(())
+    }
+
+    /// A record's messages as a chunk for several queues: none when they are few bytes, or when less than two queues need
+    /// all of them.
+    fn shared(&mut self, enqueue: &Enqueue<'_>) -> Option<Arc<Chunk>> {
+        let records = enqueue.records();
+        if records.len() < self.shared_bytes || enqueue.targets().len() < 2 {
+            return None;
+        }
+        let mut in_need = 0;
+        for (id, first) in enqueue.targets() {
+            in_need += usize::from(self.known(id).is_some_and(|queue| first >= queue.replayed_to));
+        }
+        let chunk = Chunk::parse(records.to_vec()).filter(|_| in_need > 1)?;
+        let has_no_holes = chunk.count() == enqueue.count() && chunk.find(enqueue.count()).is_none();
+        has_no_holes.then(|| Arc::new(chunk.for_queues(in_need)))
     }
 
     fn settle(&mut self, queue: QueueId, ranges: Ranges<'_>) {
@@ -319,6 +349,19 @@ impl Queue {
                 self.push(seq, bytes);
             }
         }
+    }
+
+    /// As [`Self::enqueue`], of a chunk that other queues hold, too, and of which no message was there before.
+    fn push_shared(&mut self, first_seq: Seq, chunk: &Arc<Chunk>) {
+        self.close();
+        let span = chunk.count();
+        let end = first_seq.saturating_add(span.into());
+        self.next_seq = self.next_seq.max(end);
+        self.replayed_to = end;
+        self.memory += chunk.bytes().len();
+        let (received, expires) = (chunk.received(), chunk.flags() & FLAG_EXPIRES != 0);
+        let source = Source::Memory(Arc::clone(chunk));
+        self.chunks.push_back(RecoveredChunk { first_seq, span, source, settled: None, received, expires });
     }
 
     fn push(&mut self, seq: Seq, record: &[u8]) {

@@ -4,18 +4,19 @@
 //! Durable files are rewritten after a checkpoint, which knows what is live in each of them. Spill files are looked at
 //! by themselves, now and then. Both are bounded per turn, and no lock is held while anything is copied.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use posthouse_model::bitmap::SeqBitmap;
-use posthouse_model::ids::QueueId;
+use posthouse_model::ids::{QueueId, Seq};
 
 use super::MessageStore;
 use super::cycle::{LiveChunk, QueueOwner};
 use super::recovered::without_settled;
 use crate::checkpoint::BlockRef;
 use crate::error::StorageError;
-use crate::segment::{BlockIn, Class, SegmentId, is_gone};
+use crate::segment::{BlockIn, Class, Location, SegmentId, is_gone};
 
 /// Bytes of chunks that are gathered for one write.
 const BATCH_BYTES: usize = 8 << 20;
@@ -65,9 +66,9 @@ impl MessageStore {
         owner: &dyn QueueOwner,
         survey: &mut SpillSurvey,
     ) -> Result<Rewritten, StorageError> {
-        let mut live = HashMap::new();
-        owner.spilled(&mut |_, block| *live.entry(block.location.file).or_insert(0) += live_bytes(&block));
-        let before = std::mem::replace(&mut survey.0, live);
+        let mut live = LiveBytes::default();
+        owner.spilled(&mut |_, block| live.add(&block));
+        let before = std::mem::replace(&mut survey.0, live.by_file());
         let live = &survey.0;
         let mut files = self.segments.mostly_dead(Class::Spill, live);
         files.retain(|file| live.contains_key(file) && before.get(file) == live.get(file));
@@ -91,11 +92,12 @@ impl MessageStore {
     ) -> Result<Rewritten, StorageError> {
         let mut damages = Vec::new();
         let mut mover = Mover::new(self, owner, class);
-        for (queue, block) in blocks {
+        for Referred { block, queue, others } in by_block(blocks) {
             match self.segments.read_with_summary(&block.location, queue, block.first_seq) {
                 Ok((chunk, summary)) => {
-                    let (first_seq, chunk, settled) = (block.first_seq, Arc::new(chunk), block.settled);
-                    mover.add(LiveChunk { queue, first_seq, chunk, settled, summary })?;
+                    let chunk = Arc::new(chunk.for_queues(1 + others.len()));
+                    let (first_seq, settled) = (block.first_seq, block.settled);
+                    mover.add_for(LiveChunk { queue, first_seq, chunk, settled, summary }, others)?;
                 }
                 // Released meanwhile.
                 Err(error) if is_gone(&error) => {}
@@ -123,10 +125,74 @@ fn for_one_turn(files: Vec<SegmentId>, live: &HashMap<SegmentId, u64>) -> HashSe
 }
 
 /// A block's bytes, less the share of its records that are settled.
-pub(crate) fn live_bytes(block: &BlockRef) -> u64 {
+fn live_bytes(block: &BlockRef) -> u64 {
     let settled = block.settled.as_ref().map_or(0, SeqBitmap::count);
     let (live, records) = (u64::from(block.span.saturating_sub(settled)), u64::from(block.location.records));
     u64::from(block.location.len) * live.min(records) / records.max(1)
+}
+
+/// How many bytes of each file are live, by what queues say of their blocks. What is live in a shared block is what one
+/// of its queues has not settled, so these are kept until all queues were heard.
+#[derive(Default)]
+pub(super) struct LiveBytes {
+    by_file: HashMap<SegmentId, u64>,
+    shared: HashMap<Location, BlockRef>,
+}
+
+impl LiveBytes {
+    pub(super) fn add(&mut self, block: &BlockRef) {
+        if !block.location.shared {
+            *self.by_file.entry(block.location.file).or_insert(0) += live_bytes(block);
+            return;
+        }
+        match self.shared.entry(block.location) {
+            Entry::Occupied(entry) => merge(entry.into_mut(), block.settled.as_ref()),
+            Entry::Vacant(entry) => drop(entry.insert(block.clone())),
+        }
+    }
+
+    pub(super) fn by_file(self) -> HashMap<SegmentId, u64> {
+        let mut by_file = self.by_file;
+        for block in self.shared.values() {
+            *by_file.entry(block.location.file).or_insert(0) += live_bytes(block);
+        }
+        by_file
+    }
+}
+
+/// Another queue has settled these messages of a block: of the block are settled those that all queues have settled.
+fn merge(block: &mut BlockRef, other: Option<&SeqBitmap>) {
+    let both = block.settled.take().zip(other).map(|(mut settled, other)| {
+        settled.retain(other);
+        settled
+    });
+    block.settled = both.filter(|settled| settled.count() > 0);
+}
+
+/// A block to be copied, and who refers to it.
+struct Referred {
+    /// As the first queue names it, but that only those are settled that all queues have settled.
+    block: BlockRef,
+    queue: QueueId,
+    others: Vec<(QueueId, Seq)>,
+}
+
+/// Puts what several queues say of a shared block together. The order is that of the first of them.
+fn by_block(blocks: Vec<(QueueId, BlockRef)>) -> Vec<Referred> {
+    let mut referred: Vec<Referred> = Vec::with_capacity(blocks.len());
+    let mut shared = HashMap::new();
+    for (queue, block) in blocks {
+        let next = referred.len();
+        let at = if block.location.shared { *shared.entry(block.location).or_insert(next) } else { next };
+        match referred.get_mut(at) {
+            Some(known) => {
+                merge(&mut known.block, block.settled.as_ref());
+                known.others.push((queue, block.first_seq));
+            }
+            None => referred.push(Referred { block, queue, others: Vec::new() }),
+        }
+    }
+    referred
 }
 
 /// Writes chunks to segments of a class in batches and tells the owner.
@@ -135,23 +201,37 @@ pub(super) struct Mover<'a> {
     owner: &'a dyn QueueOwner,
     class: Class,
     batch: Vec<BlockIn>,
+    /// More queues that refer to a block of the batch: its index, whose messages, and from which number on.
+    others: Vec<(usize, QueueId, Seq)>,
     batch_bytes: usize,
     moved: u64,
 }
 
 impl<'a> Mover<'a> {
     pub(super) fn new(store: &'a MessageStore, owner: &'a dyn QueueOwner, class: Class) -> Self {
-        Self { store, owner, class, batch: Vec::new(), batch_bytes: 0, moved: 0 }
+        Self { store, owner, class, batch: Vec::new(), others: Vec::new(), batch_bytes: 0, moved: 0 }
     }
 
-    pub(super) fn add(&mut self, live: LiveChunk) -> Result<(), StorageError> {
+    /// Takes a chunk of one queue. What it has settled of one that other queues hold is written nevertheless, since they
+    /// may need it, and are to find it there.
+    pub(super) fn add(&mut self, mut live: LiveChunk) -> Result<(), StorageError> {
+        live.settled.take_if(|_| live.chunk.is_fanned_out());
+        self.add_for(live, Vec::new())
+    }
+
+    /// Takes a chunk for all queues that are to refer to it, without what is settled.
+    fn add_for(&mut self, live: LiveChunk, others: Vec<(QueueId, Seq)>) -> Result<(), StorageError> {
         let chunk = match &live.settled {
-            Some(settled) if settled.count() > 0 => Arc::new(without_settled(&live.chunk, settled)),
+            Some(settled) if settled.count() > 0 => {
+                Arc::new(without_settled(&live.chunk, settled).for_queues(1 + others.len()))
+            }
             _ => live.chunk,
         };
         if chunk.count() == 0 {
             return Ok(());
         }
+        let at = self.batch.len();
+        self.others.extend(others.into_iter().map(|(queue, first_seq)| (at, queue, first_seq)));
         self.batch_bytes += chunk.bytes().len();
         let (queue, first_seq, summary) = (live.queue, live.first_seq, live.summary);
         self.batch.push(BlockIn { queue, first_seq, chunk, summary });
@@ -160,6 +240,11 @@ impl<'a> Mover<'a> {
 
     fn flush(&mut self) -> Result<(), StorageError> {
         let locations = self.store.segments.write(self.class, &self.batch)?;
+        // All of them before anybody releases the block.
+        self.others.iter().for_each(|&(at, ..)| self.store.segments.refer(&locations[at]));
+        for (at, queue, first_seq) in self.others.drain(..) {
+            self.owner.relocated(queue, first_seq, locations[at]);
+        }
         for (block, location) in self.batch.drain(..).zip(locations) {
             self.owner.relocated(block.queue, block.first_seq, location);
         }

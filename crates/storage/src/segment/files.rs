@@ -24,6 +24,8 @@ struct Account {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     accounts: BTreeMap<SegmentId, Account>,
+    /// How often each shared block that is live is referred to, by file and offset. For its file it counts once.
+    shared: HashMap<(SegmentId, u32), u32>,
 }
 
 impl Files {
@@ -46,14 +48,28 @@ impl Files {
         self.accounts.get(&id).map(|account| account.total_bytes)
     }
 
-    /// A live block; one just written also extends the file.
+    /// A live block, or one more reference to a shared one; a block just written also extends the file.
     pub(super) fn add(&mut self, location: &Location) {
+        if location.shared {
+            let references = self.shared.entry((location.file, location.offset)).or_default();
+            *references += 1;
+            if *references > 1 {
+                return;
+            }
+        }
         if let Some(account) = self.accounts.get_mut(&location.file) {
             let end = u64::from(location.offset) + u64::from(location.len);
             account.total_bytes = account.total_bytes.max(end);
             account.live_bytes += u64::from(location.len);
             account.live_blocks += 1;
         }
+    }
+
+    /// One more reference to a shared block; false when it is not live any more, or damaged as far as is known.
+    pub(super) fn share(&mut self, location: &Location) -> bool {
+        let sound = self.accounts.get(&location.file).is_some_and(|account| !account.set_aside);
+        let references = self.shared.get_mut(&(location.file, location.offset)).filter(|_| sound);
+        references.map(|references| *references += 1).is_some()
     }
 
     /// Nothing more is appended; whether the file is dead already.
@@ -63,8 +79,21 @@ impl Files {
         account.live_blocks == 0
     }
 
-    /// Whether the file is dead now.
+    /// A block, or a reference to a shared one, is given up. Whether the file is dead now.
     pub(super) fn release(&mut self, location: &Location) -> bool {
+        if location.shared {
+            let place = (location.file, location.offset);
+            let references = self.shared.get_mut(&place);
+            debug_assert!(references.is_some(), "released too often: {location:?}");
+            match references {
+                Some(references) if *references > 1 => {
+                    *references -= 1;
+                    return false;
+                }
+                Some(_) => drop(self.shared.remove(&place)),
+                None => return false,
+            }
+        }
         let Some(account) = self.accounts.get_mut(&location.file) else { return false };
         debug_assert!(account.live_blocks > 0, "released twice: {location:?}");
         account.live_blocks = account.live_blocks.saturating_sub(1);

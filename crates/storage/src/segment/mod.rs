@@ -4,6 +4,10 @@
 //! them back with all checks, and counts per file how many blocks are still live: a file without any is deleted.
 //! It knows no queues and no order between blocks: a [`Location`] is all its users hold, and memory is O(1) per file.
 //!
+//! A chunk that several queues hold ([`Chunk::is_fanned_out`]) is written once per class: the first queue's block is a
+//! *shared* one, and each further queue, at whatever time it writes the same chunk, gets the same place. Such a block
+//! lives as long as one of them has not released it; how many have not is counted, in memory of O(1) per shared block.
+//!
 //! * *durable* files (`segments/<id>.seg`) count after [`SegmentStore::sync`]. A dead one is deleted only when a
 //!   later checkpoint no longer names it: [`SegmentStore::retired`], [`SegmentStore::checkpoint_done`].
 //! * *spill* files (`spill/<id>.seg`) are never synced, are deleted as soon as they are dead, and do not survive a
@@ -13,6 +17,7 @@
 
 mod files;
 pub(crate) mod format;
+mod sharing;
 mod writer;
 
 use std::collections::HashMap;
@@ -30,7 +35,7 @@ use crate::corrupt::{bad_crc, corrupt, fill, io, read_exact};
 use crate::disk::{Disk, DiskFile};
 use crate::error::StorageError;
 use files::{Files, Handles};
-use format::{BLOCK_HEADER, BlockHeader, FILE_HEADER};
+use format::{BLOCK_HEADER, BlockHeader, FILE_HEADER, Owner};
 use writer::{Appender, OpenFile};
 
 /// The usual limit of a file. It is closed when it would grow beyond; only a block that is larger by itself makes a
@@ -74,6 +79,8 @@ pub struct Location {
     pub file: SegmentId,
     /// What kind of file.
     pub class: Class,
+    /// Several queues may refer to the block; each of them releases it.
+    pub shared: bool,
     /// Where the block's header starts, in bytes.
     pub offset: u32,
     /// Bytes of the block, its header included.
@@ -93,6 +100,13 @@ pub struct BlockIn {
     pub chunk: Arc<Chunk>,
     /// What [`SegmentStore::read_summary`] gives, at most 65,535 bytes; empty for none.
     pub summary: Vec<u8>,
+}
+
+impl BlockIn {
+    /// Whether other queues are to refer to the block as well. A summary belongs to one queue.
+    fn is_shared(&self) -> bool {
+        self.chunk.is_fanned_out() && self.summary.is_empty()
+    }
 }
 
 /// The store. Thread-safe; writers of one class wait for each other, readers wait for nobody's input or output.
@@ -185,7 +199,8 @@ impl SegmentStore {
         self.checkpoint_done(&orphans)
     }
 
-    /// Appends blocks to the current file of the class and says where each is. Nothing is durable before
+    /// Appends blocks to the current file of the class and says where each is. A chunk that several queues hold and
+    /// that was written to this class before, for another one of them, is not written again. Nothing is durable before
     /// [`Self::sync`].
     ///
     /// # Errors
@@ -196,7 +211,7 @@ impl SegmentStore {
         }
         let mut placed = Vec::with_capacity(blocks.len());
         let mut appender = lock(&self.appenders[class as usize]);
-        let mut result = appender.append(self, blocks, &mut placed);
+        let mut result = appender.place(self, blocks, &mut placed);
         let unsynced = appender.unsynced_files();
         drop(appender);
         if result.is_ok() && unsynced > UNSYNCED_FILES {
@@ -349,7 +364,12 @@ impl SegmentStore {
         Ok(file)
     }
 
-    /// A block is dead. Drop it from whatever names it (checkpoints are made from that) before calling this; a
+    /// Counts one more reference to a shared block that the caller has a reference to.
+    pub(crate) fn refer(&self, location: &Location) {
+        lock(&self.files).add(location);
+    }
+
+    /// A block is dead, or no longer referred to by one queue. Drop it from whatever names it (checkpoints are made from that) before calling this; a
     /// reader that still holds the location may get an error for which [`is_gone`] is true.
     pub fn release(&self, location: &Location) {
         let dead = lock(&self.files).release(location);
@@ -431,11 +451,9 @@ fn check_owner(
     path: &Path,
 ) -> Result<(), StorageError> {
     let offset = u64::from(location.offset);
-    let queue = queue.without_level();
-    if (header.queue, header.first_seq) != (queue, first_seq) {
-        let named = |queue, seq| format!("queue {queue} from message {seq}");
-        let (expected, got) = (named(queue, first_seq), named(header.queue, header.first_seq));
-        return Err(corrupt(path, offset, "block owner", expected, got));
+    let expected = Owner::of(location, queue, first_seq);
+    if header.owner != expected {
+        return Err(corrupt(path, offset, "block owner", expected, header.owner));
     }
     if header.count != location.records {
         return Err(corrupt(path, offset, "number of records", location.records, header.count));

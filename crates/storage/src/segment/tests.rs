@@ -1,3 +1,5 @@
+mod sharing;
+
 use super::*;
 use crate::disk::sim::{Fault, Op, SimDisk};
 use posthouse_model::chunk::ChunkBuilder;

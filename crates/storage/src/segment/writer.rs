@@ -4,7 +4,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::format::{self, BLOCK_HEADER, BlockHeader, FILE_HEADER};
+use super::format::{self, BLOCK_HEADER, BlockHeader, FILE_HEADER, Owner};
+use super::sharing::Shared;
 use super::{BlockIn, Class, Location, MAX_BLOCK_BYTES, SegmentId, SegmentStore, lock};
 use crate::corrupt::io;
 use crate::disk::DiskFile;
@@ -23,6 +24,7 @@ struct Current {
 
 pub(super) struct Appender {
     class: Class,
+    pub(super) shared: Shared,
     current: Option<Current>,
     dirty: Vec<OpenFile>,
     new_entries: bool,
@@ -30,7 +32,7 @@ pub(super) struct Appender {
 
 impl Appender {
     pub(super) fn new(class: Class) -> Self {
-        Self { class, current: None, dirty: Vec::new(), new_entries: false }
+        Self { class, shared: Shared::default(), current: None, dirty: Vec::new(), new_entries: false }
     }
 
     /// Durable files written, and whether any was created, since the last call.
@@ -52,7 +54,7 @@ impl Appender {
     pub(super) fn append(
         &mut self,
         store: &SegmentStore,
-        mut blocks: &[BlockIn],
+        mut blocks: &[&BlockIn],
         placed: &mut Vec<Location>,
     ) -> Result<(), StorageError> {
         for block in blocks {
@@ -126,7 +128,7 @@ fn block_bytes(block: &BlockIn) -> u32 {
 }
 
 /// How many of the blocks go into the file in one write: at least one, even when it is larger than a file.
-fn count_fitting(mut end: u32, blocks: &[BlockIn], limit: u32) -> usize {
+fn count_fitting(mut end: u32, blocks: &[&BlockIn], limit: u32) -> usize {
     let mut count = 0;
     for block in blocks.iter().take(BLOCKS_PER_WRITE) {
         end = end.saturating_add(block_bytes(block));
@@ -142,38 +144,38 @@ fn write_blocks(
     store: &SegmentStore,
     class: Class,
     current: &mut Current,
-    blocks: &[BlockIn],
+    blocks: &[&BlockIn],
 ) -> Result<Vec<Location>, StorageError> {
-    let headers: Vec<_> = blocks.iter().map(header).collect();
+    let start = current.end;
+    let mut offset = start;
+    let locations = blocks.iter().map(|block| {
+        let (len, records, shared) = (block_bytes(block), block.chunk.count(), block.is_shared());
+        let location = Location { file: current.id, class, shared, offset, len, records };
+        offset += len;
+        location
+    });
+    let locations: Vec<_> = locations.collect();
+    let headers: Vec<_> =
+        blocks.iter().zip(&locations).map(|(block, location)| header(block, location)).collect();
     let mut slices = Vec::with_capacity(blocks.len() * 2);
     for (header, block) in headers.iter().zip(blocks) {
         slices.push(IoSlice::new(header));
         slices.push(IoSlice::new(block.chunk.bytes()));
     }
-    let start = current.end;
     // After an error the file's end stays where it was: the next write goes over what this one left.
     current.file.write_at(&mut slices, start.into()).map_err(|error| {
         let path = store.dirs[class as usize].join(super::file_name(current.id));
         StorageError::io_at("write", &path, start.into(), error)
     })?;
-    let mut offset = start;
-    let locations = blocks.iter().map(|block| {
-        let len = block_bytes(block);
-        let location = Location { file: current.id, class, offset, len, records: block.chunk.count() };
-        offset += len;
-        location
-    });
-    let locations = locations.collect();
     current.end = offset;
     Ok(locations)
 }
 
 /// The block header, with the summary behind it where there is one.
-fn header(block: &BlockIn) -> Vec<u8> {
+fn header(block: &BlockIn, location: &Location) -> Vec<u8> {
     let bytes = block.chunk.bytes();
     let header = BlockHeader {
-        queue: block.queue.without_level(),
-        first_seq: block.first_seq,
+        owner: Owner::of(location, block.queue, block.first_seq),
         count: block.chunk.count(),
         length: bytes.len() as u32,
         crc: crc32c::crc32c(bytes),

@@ -1,6 +1,7 @@
 mod owner;
 mod presence;
 mod rewriting;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,7 +39,7 @@ fn options() -> StorageOptions {
         salt_seed: 7,
         ..WalOptions::default()
     };
-    StorageOptions { wal, replay_bytes: 20 << 10, segment_bytes: 8 << 10 }
+    StorageOptions { wal, replay_bytes: 20 << 10, segment_bytes: 8 << 10, shared_bytes: 2 << 10 }
 }
 
 fn open(disk: &SimDisk) -> Result<(MessageStore, Recovered), StorageError> {
@@ -65,6 +66,7 @@ enum Command {
     Move { from: u64, to: u64, skip: usize, count: usize },
     Note { queue: u64, key: u8, value: Option<u32> },
     GiveBack { queue: u64, skip: usize, count: usize },
+    Spill { queue: u64 },
     Purge { queue: u64 },
     Delete { queue: u64 },
     Sync,
@@ -86,6 +88,7 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(queue, key, value)| Command::Note { queue, key, value }),
         3 => (queue.clone(), 0usize..10, 1usize..30)
             .prop_map(|(queue, skip, count)| Command::GiveBack { queue, skip, count }),
+        2 => queue.clone().prop_map(|queue| Command::Spill { queue }),
         1 => queue.clone().prop_map(|queue| Command::Purge { queue }),
         1 => queue.prop_map(|queue| Command::Delete { queue }),
         3 => Just(Command::Sync),
@@ -116,6 +119,7 @@ fn act(owner: &Owner, command: &Command) -> Result<(), StorageError> {
         }
         Command::Note { queue, key, value } => owner.note(current(owner, queue), key, value),
         Command::GiveBack { queue, skip, count } => owner.give_back(current(owner, queue), skip, count),
+        Command::Spill { queue } => owner.spill(current(owner, queue))?,
         Command::Purge { queue } => owner.purge(current(owner, queue)),
         Command::Delete { queue } => owner.delete(current(owner, queue)),
         Command::Sync => owner.store.wal().sync()?,
@@ -185,6 +189,7 @@ proptest! {
         let (mut owner, _) = start(&disk, None);
         for command in &commands {
             act(&owner, command).unwrap();
+            owner.accounts_agree();
             match command {
                 Command::Crash => owner = crash(&mut disk, owner),
                 Command::Restart => owner = restart(&disk, owner),
@@ -192,7 +197,8 @@ proptest! {
             }
         }
         owner = restart(&disk, owner);
-        crash(&mut disk, owner);
+        owner.accounts_agree();
+        crash(&mut disk, owner).accounts_agree();
     }
 }
 
@@ -206,6 +212,7 @@ fn script() -> Vec<Command> {
         commands.push(Command::Settle { queue: 0, skip: 2, count: 15 });
         commands.push(Command::Settle { queue: 1, skip: 0, count: 20 });
         commands.push(Command::GiveBack { queue: 0, skip: 3, count: 5 });
+        commands.push(Command::Spill { queue: 2 });
         commands.push(Command::Checkpoint);
         commands.push(Command::GiveBack { queue: 1, skip: 0, count: 9 });
         commands.push(Command::Settle { queue: 2, skip: 1, count: 9 });

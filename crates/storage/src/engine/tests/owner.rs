@@ -1,12 +1,12 @@
 //! A small owner of queues, and what must be true of it after any crash.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Received};
 
 use super::*;
 use crate::checkpoint::{BlockRef, Note, QueueState};
-use crate::segment::Location;
+use crate::segment::{BlockIn, Location};
 use crate::wal::Payload;
 use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::bitmap::SeqBitmap;
@@ -126,7 +126,7 @@ impl Owner {
             let body = body(firsts[0].0, firsts[0].1, *nonce + u64::from(i), bytes);
             builder.push(1, 0, b"\0\0", b"h", body.len(), &body);
         }
-        let chunk = Arc::new(builder.finish());
+        let chunk = Arc::new(builder.finish().for_queues(targets.len()));
         let lsn = stage.enqueue(&firsts, count, Payload::Shared(Arc::clone(&chunk)));
         for (id, first_seq) in firsts {
             let queue = queues.get_mut(&id).unwrap();
@@ -233,6 +233,41 @@ impl Owner {
             .collect();
         let lsn = self.store.wal().stage().attempts(QueueId(id), &attempts);
         given_back.iter_mut().for_each(|(_, message)| message.came_back.1.push(lsn));
+    }
+
+    /// Writes what a queue has in memory to segments, as it does when that is too much.
+    pub(super) fn spill(&self, id: u64) -> Result<(), StorageError> {
+        let blocks: Vec<_> = {
+            let queues = self.queues.lock().unwrap();
+            let chunks = queues.get(&QueueId(id)).into_iter().flat_map(|queue| &queue.chunks);
+            let block = |chunk: &OwnerChunk| match &chunk.source {
+                Source::Memory(records) => {
+                    let (first_seq, chunk) = (chunk.first_seq, Arc::clone(records));
+                    Some(BlockIn { queue: QueueId(id), first_seq, chunk, summary: Vec::new() })
+                }
+                Source::Block(_) => None,
+            };
+            chunks.filter_map(block).collect()
+        };
+        let locations = self.store.segments().write(Class::Durable, &blocks)?;
+        for (block, location) in blocks.iter().zip(locations) {
+            self.relocated(block.queue, block.first_seq, location);
+        }
+        Ok(())
+    }
+
+    /// What the store counts as live is what queues refer to, each block once.
+    pub(super) fn accounts_agree(&self) {
+        let queues = self.queues.lock().unwrap();
+        let chunks = queues.values().flat_map(|queue| &queue.chunks);
+        let blocks: HashSet<_> = chunks
+            .filter_map(|chunk| match chunk.source {
+                Source::Block(location) => Some(location),
+                Source::Memory(_) => None,
+            })
+            .collect();
+        let live: u64 = blocks.iter().map(|location| u64::from(location.len)).sum();
+        assert_eq!(self.store.segments().usage(Class::Durable).live_bytes, live);
     }
 
     pub(super) fn purge(&self, id: u64) {
@@ -395,8 +430,9 @@ impl QueueOwner for Owner {
         for (&queue, state) in &*self.queues.lock().unwrap() {
             for chunk in state.chunks.iter().filter(|chunk| chunk.lsn <= below) {
                 if let Source::Memory(records) = &chunk.source {
+                    let settled = (chunk.settled.count() > 0).then(|| chunk.settled.clone());
                     let (chunk, first_seq) = (Arc::clone(records), chunk.first_seq);
-                    live.push(LiveChunk { queue, first_seq, chunk, settled: None, summary: Vec::new() });
+                    live.push(LiveChunk { queue, first_seq, chunk, settled, summary: Vec::new() });
                 }
             }
         }

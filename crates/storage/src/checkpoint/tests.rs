@@ -1,6 +1,10 @@
 use super::*;
 use crate::disk::sim::{Fault, Op, SimDisk};
+use crate::segment::{Class, SegmentId};
+use posthouse_model::attempts::Attempts;
+use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
+use posthouse_model::ids::QueueId;
 use proptest::prelude::*;
 
 const DIR: &str = "/d";

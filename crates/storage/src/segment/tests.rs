@@ -1,5 +1,6 @@
 mod sharing;
 
+use super::format::FILE_HEADER;
 use super::*;
 use crate::disk::sim::{Fault, Op, SimDisk};
 use posthouse_model::chunk::ChunkBuilder;

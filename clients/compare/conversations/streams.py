@@ -2,15 +2,12 @@
 
 from frames import Typed
 
-from . import conversation
+from . import conversation, kinds
 
 
-def declare(c, channel, stem="q", durable=True, **arguments):
+def declare(c, channel, **arguments):
     """Declares a stream and returns its name."""
-    named = {"x-queue-type": "stream"} | {name.replace("_", "-"): value for name, value in arguments.items()}
-    queue = c.q(stem)
-    channel.call("queue.declare", queue=queue, durable=durable, arguments=named)
-    return queue
+    return kinds.declare(c, channel, "stream", **arguments)
 
 
 def filled(c, channel, count, **arguments):
@@ -33,42 +30,7 @@ def read(channel, queue, count, prefetch=10, **arguments):
         channel.receive()
 
 
-@conversation
-def stream_declared_twice(c):
-    channel = c.open()
-    declare(c, channel)
-    declare(c, channel)
-
-
-@conversation
-def stream_redeclared_as_classic(c):
-    channel = c.open()
-    queue = declare(c, channel)
-    channel.call("queue.declare", queue=queue, durable=True)
-
-
-@conversation
-def classic_redeclared_as_stream(c):
-    channel = c.open()
-    channel.call("queue.declare", queue=c.q(), durable=True)
-    declare(c, channel)
-
-
-@conversation
-def stream_not_durable(c):
-    declare(c, c.open(), durable=False)
-
-
-@conversation
-def stream_exclusive(c):
-    channel = c.open()
-    channel.call("queue.declare", queue=c.q(), durable=True, exclusive=True, arguments={"x-queue-type": "stream"})
-
-
-@conversation
-def stream_auto_delete(c):
-    channel = c.open()
-    channel.call("queue.declare", queue=c.q(), durable=True, auto_delete=True, arguments={"x-queue-type": "stream"})
+kinds.declaration_rules("stream")
 
 
 @conversation
@@ -119,58 +81,52 @@ def stream_redeclared_with_other_cluster_size(c):
     declare(c, channel, x_initial_cluster_size=2)
 
 
-def stream_argument(name, script_name, value):
-    def script(c):
-        declare(c, c.open(), **{name: value})
-
-    script.__name__ = f"stream_{script_name}"
-    conversation(script)
-
-
-for case, argument, value in [
-    ("max_age_nonsense", "x_max_age", "nonsense"),
-    ("max_age_without_unit", "x_max_age", "10"),
-    ("max_age_zero", "x_max_age", "0s"),
-    ("max_age_negative", "x_max_age", "-1D"),
-    ("max_age_fraction", "x_max_age", "1.5D"),
-    ("max_age_a_number", "x_max_age", 5),
-    ("max_age_years", "x_max_age", "1Y"),
-    ("max_age_months", "x_max_age", "1M"),
-    ("max_age_unit_unknown", "x_max_age", "1x"),
-    ("max_length_bytes_negative", "x_max_length_bytes", -1),
-    ("max_length_bytes_zero", "x_max_length_bytes", 0),
-    ("max_length_bytes_text", "x_max_length_bytes", "1"),
-    ("segment_size_negative", "x_stream_max_segment_size_bytes", -1),
-    ("segment_size_zero", "x_stream_max_segment_size_bytes", 0),
-    ("segment_size_largest", "x_stream_max_segment_size_bytes", Typed("l", 3_000_000_000)),
-    ("segment_size_too_large", "x_stream_max_segment_size_bytes", Typed("l", 3_000_000_001)),
-    ("segment_size_text", "x_stream_max_segment_size_bytes", "1"),
-    ("filter_size_15", "x_stream_filter_size_bytes", 15),
-    ("filter_size_16", "x_stream_filter_size_bytes", 16),
-    ("filter_size_255", "x_stream_filter_size_bytes", 255),
-    ("filter_size_256", "x_stream_filter_size_bytes", 256),
-    ("filter_size_text", "x_stream_filter_size_bytes", "16"),
-    ("cluster_size_zero", "x_initial_cluster_size", 0),
-    ("cluster_size_text", "x_initial_cluster_size", "1"),
-    ("cluster_size_large", "x_initial_cluster_size", 3),
-    ("leader_locator_unknown", "x_queue_leader_locator", "nowhere"),
-    ("leader_locator_balanced", "x_queue_leader_locator", "balanced"),
-    ("leader_locator_least_leaders", "x_queue_leader_locator", "least-leaders"),
-    ("leader_locator_a_number", "x_queue_leader_locator", 1),
-    ("with_expires", "x_expires", 1000),
-    ("with_message_ttl", "x_message_ttl", 1000),
-    ("with_max_length", "x_max_length", 10),
-    ("with_overflow", "x_overflow", "drop-head"),
-    ("with_dead_letter_exchange", "x_dead_letter_exchange", "amq.direct"),
-    ("with_max_priority", "x_max_priority", 5),
-    ("with_queue_mode", "x_queue_mode", "lazy"),
-    ("with_queue_version", "x_queue_version", 2),
-    ("with_delivery_limit", "x_delivery_limit", 2),
-    ("with_single_active_consumer", "x_single_active_consumer", True),
-    ("with_group_size", "x_quorum_initial_group_size", 1),
-    ("with_unknown_argument", "x_own", 1),
-]:
-    stream_argument(argument, case, value)
+kinds.declaration_arguments(
+    "stream",
+    [
+        ("max_age_nonsense", "x_max_age", "nonsense"),
+        ("max_age_without_unit", "x_max_age", "10"),
+        ("max_age_zero", "x_max_age", "0s"),
+        ("max_age_negative", "x_max_age", "-1D"),
+        ("max_age_fraction", "x_max_age", "1.5D"),
+        ("max_age_a_number", "x_max_age", 5),
+        ("max_age_years", "x_max_age", "1Y"),
+        ("max_age_months", "x_max_age", "1M"),
+        ("max_age_unit_unknown", "x_max_age", "1x"),
+        ("max_length_bytes_negative", "x_max_length_bytes", -1),
+        ("max_length_bytes_zero", "x_max_length_bytes", 0),
+        ("max_length_bytes_text", "x_max_length_bytes", "1"),
+        ("segment_size_negative", "x_stream_max_segment_size_bytes", -1),
+        ("segment_size_zero", "x_stream_max_segment_size_bytes", 0),
+        ("segment_size_largest", "x_stream_max_segment_size_bytes", Typed("l", 3_000_000_000)),
+        ("segment_size_too_large", "x_stream_max_segment_size_bytes", Typed("l", 3_000_000_001)),
+        ("segment_size_text", "x_stream_max_segment_size_bytes", "1"),
+        ("filter_size_15", "x_stream_filter_size_bytes", 15),
+        ("filter_size_16", "x_stream_filter_size_bytes", 16),
+        ("filter_size_255", "x_stream_filter_size_bytes", 255),
+        ("filter_size_256", "x_stream_filter_size_bytes", 256),
+        ("filter_size_text", "x_stream_filter_size_bytes", "16"),
+        ("cluster_size_zero", "x_initial_cluster_size", 0),
+        ("cluster_size_text", "x_initial_cluster_size", "1"),
+        ("cluster_size_large", "x_initial_cluster_size", 3),
+        ("leader_locator_unknown", "x_queue_leader_locator", "nowhere"),
+        ("leader_locator_balanced", "x_queue_leader_locator", "balanced"),
+        ("leader_locator_least_leaders", "x_queue_leader_locator", "least-leaders"),
+        ("leader_locator_a_number", "x_queue_leader_locator", 1),
+        ("with_expires", "x_expires", 1000),
+        ("with_message_ttl", "x_message_ttl", 1000),
+        ("with_max_length", "x_max_length", 10),
+        ("with_overflow", "x_overflow", "drop-head"),
+        ("with_dead_letter_exchange", "x_dead_letter_exchange", "amq.direct"),
+        ("with_max_priority", "x_max_priority", 5),
+        ("with_queue_mode", "x_queue_mode", "lazy"),
+        ("with_queue_version", "x_queue_version", 2),
+        ("with_delivery_limit", "x_delivery_limit", 2),
+        ("with_single_active_consumer", "x_single_active_consumer", True),
+        ("with_group_size", "x_quorum_initial_group_size", 1),
+        ("with_unknown_argument", "x_own", 1),
+    ],
+)
 
 
 @conversation

@@ -125,10 +125,10 @@ fn for_one_turn(files: Vec<SegmentId>, live: &HashMap<SegmentId, u64>) -> HashSe
 }
 
 /// A block's bytes, less the share of its records that are settled.
-fn live_bytes(block: &BlockRef) -> u64 {
-    let settled = block.settled.as_ref().map_or(0, SeqBitmap::count);
-    let (live, records) = (u64::from(block.span.saturating_sub(settled)), u64::from(block.location.records));
-    u64::from(block.location.len) * live.min(records) / records.max(1)
+fn live_bytes(location: &Location, span: u32, settled: Option<&SeqBitmap>) -> u64 {
+    let live = u64::from(span.saturating_sub(settled.map_or(0, SeqBitmap::count)));
+    let records = u64::from(location.records);
+    u64::from(location.len) * live.min(records) / records.max(1)
 }
 
 /// How many bytes of each file are live, by what queues say of their blocks. What is live in a shared block is what one
@@ -136,37 +136,39 @@ fn live_bytes(block: &BlockRef) -> u64 {
 #[derive(Default)]
 pub(super) struct LiveBytes {
     by_file: HashMap<SegmentId, u64>,
-    shared: HashMap<Location, BlockRef>,
+    /// How many numbers each covers, and what all queues so far have settled of it.
+    shared: HashMap<Location, (u32, Option<SeqBitmap>)>,
 }
 
 impl LiveBytes {
     pub(super) fn add(&mut self, block: &BlockRef) {
-        if !block.location.shared {
-            *self.by_file.entry(block.location.file).or_insert(0) += live_bytes(block);
+        let (location, settled) = (&block.location, block.settled.as_ref());
+        if !location.shared {
+            *self.by_file.entry(location.file).or_insert(0) += live_bytes(location, block.span, settled);
             return;
         }
-        match self.shared.entry(block.location) {
-            Entry::Occupied(entry) => merge(entry.into_mut(), block.settled.as_ref()),
-            Entry::Vacant(entry) => drop(entry.insert(block.clone())),
+        match self.shared.entry(*location) {
+            Entry::Occupied(entry) => merge(&mut entry.into_mut().1, settled),
+            Entry::Vacant(entry) => drop(entry.insert((block.span, settled.cloned()))),
         }
     }
 
     pub(super) fn by_file(self) -> HashMap<SegmentId, u64> {
         let mut by_file = self.by_file;
-        for block in self.shared.values() {
-            *by_file.entry(block.location.file).or_insert(0) += live_bytes(block);
+        for (location, (span, settled)) in &self.shared {
+            *by_file.entry(location.file).or_insert(0) += live_bytes(location, *span, settled.as_ref());
         }
         by_file
     }
 }
 
-/// Another queue has settled these messages of a block: of the block are settled those that all queues have settled.
-fn merge(block: &mut BlockRef, other: Option<&SeqBitmap>) {
-    let both = block.settled.take().zip(other).map(|(mut settled, other)| {
+/// Leaves of what some queues have settled of a block what another one has settled as well.
+fn merge(settled: &mut Option<SeqBitmap>, other: Option<&SeqBitmap>) {
+    let both = settled.take().zip(other).map(|(mut settled, other)| {
         settled.retain(other);
         settled
     });
-    block.settled = both.filter(|settled| settled.count() > 0);
+    *settled = both.filter(|settled| settled.count() > 0);
 }
 
 /// A block to be copied, and who refers to it.
@@ -186,7 +188,7 @@ fn by_block(blocks: Vec<(QueueId, BlockRef)>) -> Vec<Referred> {
         let at = if block.location.shared { *shared.entry(block.location).or_insert(next) } else { next };
         match referred.get_mut(at) {
             Some(known) => {
-                merge(&mut known.block, block.settled.as_ref());
+                merge(&mut known.block.settled, block.settled.as_ref());
                 known.others.push((queue, block.first_seq));
             }
             None => referred.push(Referred { block, queue, others: Vec::new() }),

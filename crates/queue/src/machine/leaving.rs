@@ -178,6 +178,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// it: [`Self::moved`], [`Self::stall`] or [`Self::dropped`].
     pub fn take_leaving(&mut self, from: Line, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<Parcel<L>> {
         let Some(mut leaving) = self.leaving.take() else { return Vec::new() };
+        let stalled = leaving.stalled.totals();
         let (mut parcels, mut left) = (Vec::new(), most);
         while let Some(run) = leaving.pop(from) {
             let line = self.level_of(run.first).map_or(Some(&*self), |level| self.level(level));
@@ -188,6 +189,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 break;
             }
         }
+        leaving.stalled.begin_try(stalled);
         self.leaving = Some(leaving);
         parcels
     }

@@ -43,7 +43,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     fn room_taken(&self) -> (u64, u64) {
         let (letters, bytes) = match self.settings.keeps_dead_letters() {
             true => (self.leaving(), self.leaving_bytes()),
-            false => self.stalled(),
+            false => self.stalled_or_tried(),
         };
         (self.ready + letters, self.ready_bytes + bytes)
     }

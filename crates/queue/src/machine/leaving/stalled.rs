@@ -69,6 +69,8 @@ pub(super) struct Stalled {
     apart: VecDeque<Standing>,
     messages: u64,
     bytes: u64,
+    /// Messages, and bytes, that are being tried again: they have room only when that is over.
+    tried: (u64, u64),
 }
 
 impl Stalled {
@@ -82,6 +84,11 @@ impl Stalled {
             Line::Behind(queue) => Some(self.behind.entry(queue).or_default()),
             Line::Apart => Some(&mut self.apart),
         }
+    }
+
+    /// Messages, and bytes of their bodies as far as those are known.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        (self.messages, self.bytes)
     }
 
     pub(super) fn pop(&mut self, line: Line) -> Option<Run> {
@@ -108,6 +115,11 @@ impl Stalled {
         }
         self.messages += run.count();
         self.bytes += bytes;
+    }
+
+    /// Messages were taken from a line, and it is tried whether they can go on; before, there were so many.
+    pub(super) fn begin_try(&mut self, (messages, bytes): (u64, u64)) {
+        self.tried = (messages - self.messages, bytes.saturating_sub(self.bytes));
     }
 
     fn push_back(&mut self, line: Line, run: Run, bytes: u64) {
@@ -153,13 +165,23 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 
     /// How many messages could not go on, and the bytes of their bodies as far as those are known.
     pub(in crate::machine) fn stalled(&self) -> (u64, u64) {
-        self.leaving.as_ref().map_or((0, 0), |leaving| (leaving.stalled.messages, leaving.stalled.bytes))
+        self.leaving.as_ref().map_or((0, 0), |leaving| leaving.stalled.totals())
     }
 
-    /// These, in the order in which they were taken from a line, cannot go on. Those that stand behind the same queue as
+    /// The same, with those that are just being tried again.
+    pub(in crate::machine) fn stalled_or_tried(&self) -> (u64, u64) {
+        let (messages, bytes) = self.stalled();
+        let (tried, tried_bytes) = self.leaving.as_ref().map_or((0, 0), |leaving| leaving.stalled.tried);
+        (messages + tried, bytes + tried_bytes)
+    }
+
+    /// These, in the order in which they were taken from a line, cannot go on; the others that were taken with them could. Those that stand behind the same queue as
     /// before are first there again. What there is no room to keep is appended to `excess`: of that must be said that it is
     /// [dropped](Self::dropped).
     pub fn stall(&mut self, from: Line, runs: &[(Run, Obstacle)], excess: &mut Vec<(Seq, Seq)>) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.stalled.tried = (0, 0);
+        }
         let is_back = |obstacle: Obstacle| from != Line::Apart && obstacle.line() == from;
         for &(run, obstacle) in runs.iter().filter(|&&(_, obstacle)| !is_back(obstacle)) {
             let kept = if obstacle == Obstacle::Unreadable { run.count() } else { self.room_for(run) };

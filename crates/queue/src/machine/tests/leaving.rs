@@ -230,6 +230,12 @@ fn in_a_queue_that_refuses_those_that_wait_take_room() {
         assert_eq!((refused, queue.is_full()), (vec![1, 2, 3], false));
         push(&mut queue, 1);
         assert!(queue.is_full());
+        let runs = leave_line(&mut queue, BEHIND, usize::MAX);
+        assert!(queue.is_full(), "while it is tried whether they can go on, they still take room");
+        let mut excess = Vec::new();
+        queue.moved(0, 0, 1);
+        queue.stall(BEHIND, &[(Leaving { first: 1, ..runs[0] }, FULL)], &mut excess);
+        assert_eq!((excess, queue.is_full()), (vec![], false), "one could");
         assert!(queue.is_too_small_for(41) && !queue.is_too_small_for(40));
     }
 }

@@ -37,6 +37,10 @@ pub const FLAG_DEATHS: u16 = 1 << 2;
 /// The message has the property `expiration`: it may be gone before it is handed out.
 pub const FLAG_EXPIRES: u16 = 1 << 3;
 
+/// It was moved here from a queue in which it may have been handed out before the broker was started: it may have been
+/// moved and delivered before, too, by a move that a crash undid.
+pub const FLAG_MAYBE_DELIVERED: u16 = 1 << 4;
+
 /// A view of one record. Built only from bytes that [`Record::parse`] has checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -89,7 +93,7 @@ impl<'a> Record<'a> {
     /// Whether every delivery of it is a repeated one.
     #[inline]
     pub fn redelivered(&self) -> bool {
-        self.flags() & FLAG_REDELIVERED != 0
+        self.flags() & (FLAG_REDELIVERED | FLAG_MAYBE_DELIVERED) != 0
     }
 
     /// Whether its `x-death` header is the broker's own.

@@ -11,7 +11,7 @@ use posthouse_model::deaths;
 use posthouse_model::errors;
 use posthouse_model::ids::{Seq, level_of};
 use posthouse_model::props::HeaderView;
-use posthouse_model::record::{FLAG_DEATHS, FLAG_PERSISTENT, Record};
+use posthouse_model::record::{FLAG_DEATHS, FLAG_MAYBE_DELIVERED, FLAG_PERSISTENT, Record};
 use posthouse_storage::segment::is_gone;
 use serde::Serialize;
 
@@ -204,7 +204,7 @@ impl Chosen<'_> {
             route.push(text.len() as u8);
             route.extend_from_slice(text);
         }
-        let flags = record.flags() & (FLAG_PERSISTENT | FLAG_DEATHS);
+        let flags = record.flags() & (FLAG_PERSISTENT | FLAG_DEATHS | FLAG_MAYBE_DELIVERED);
         let targets: Targets = std::iter::once(Target::new(queue)).collect();
         let (header, body) = (record.header(), record.body());
         self.transfer.add(&targets, Moving { seq, reason: None, flags, route: &route, header, body });

@@ -12,7 +12,7 @@ use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 use posthouse_model::priorities::Levels;
 use posthouse_model::props::has_expiration;
-use posthouse_model::record::{FLAG_EXPIRES, FLAG_PERSISTENT, Record};
+use posthouse_model::record::{FLAG_EXPIRES, FLAG_MAYBE_DELIVERED, FLAG_PERSISTENT, Record};
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::departures::Reason;
 use posthouse_queue::machine::leaving::Run;
@@ -125,20 +125,25 @@ pub(crate) struct Transfer<'a> {
     stayed: u64,
     dropped: Vec<(Seq, Seq)>,
     now_ms: u64,
+    /// What a crash may have undone: numbers after those of messages that were there before the broker was started.
+    before_start: SmallVec<[Seq; 1]>,
     wakes: Vec<ConsumerWaker>,
 }
 
 impl<'a> Transfer<'a> {
     /// An empty one at that time, in milliseconds since the Unix epoch.
     pub(crate) fn new(broker: &'a Broker, source: &'a Arc<QueueHandle>, mode: Mode, now_ms: u64) -> Self {
-        let mut full = BTreeSet::new();
-        if let Mode::Leaving(from) = mode
-            && let Some(machine) = source.lock().machine.classic()
+        let (mut full, mut before_start) = (BTreeSet::new(), SmallVec::new());
+        if let Some(machine) = source.lock().machine.classic()
+            && mode != Mode::Copied
         {
-            full.extend(machine.stand_behind().filter(|&queue| Line::Behind(queue) != from));
+            before_start.extend(machine.delivered_before_start());
+            if let Mode::Leaving(from) = mode {
+                full.extend(machine.stand_behind().filter(|&queue| Line::Behind(queue) != from));
+            }
         }
         let (groups, stalled, stayed, dropped, wakes) = Default::default();
-        Self { broker, source, mode, groups, full, stalled, stayed, dropped, now_ms, wakes }
+        Self { broker, source, mode, groups, full, stalled, stayed, dropped, now_ms, before_start, wakes }
     }
 
     /// Adds a message that goes to `targets`, of which there is at least one.
@@ -167,8 +172,11 @@ impl<'a> Transfer<'a> {
         }
         let Some(group) = self.groups.back_mut() else { return };
         let Moving { seq, flags, route, header, body, .. } = message;
+        let is_of_before = |below: &Seq| level_of(*below) == from_level && seq < *below;
+        let maybe = if self.before_start.iter().any(is_of_before) { FLAG_MAYBE_DELIVERED } else { 0 };
         let expires = if has_expiration(header) { FLAG_EXPIRES } else { 0 };
-        group.builder.push(flags & !FLAG_EXPIRES | expires, self.now_ms, route, header, body.len(), body);
+        let flags = flags & !FLAG_EXPIRES | expires | maybe;
+        group.builder.push(flags, self.now_ms, route, header, body.len(), body);
         join(&mut group.ranges, seq, seq);
     }
 

@@ -6,7 +6,7 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::deaths::{self, Death};
 use posthouse_model::props::HeaderView;
 use posthouse_model::raw_table::RawValue;
-use posthouse_model::record::{FLAG_DEATHS, FLAG_PERSISTENT, FLAG_REDELIVERED, Record};
+use posthouse_model::record::{FLAG_DEATHS, FLAG_MAYBE_DELIVERED, FLAG_PERSISTENT, FLAG_REDELIVERED, Record};
 use posthouse_queue::machine::departures::Reason;
 use posthouse_queue::machine::leaving::stalled::{Line, Obstacle};
 use posthouse_queue::machine::leaving::{DeadLetterTarget, Parcel, Run};
@@ -121,7 +121,7 @@ impl Letters<'_> {
             route.push(text.len() as u8);
             route.extend_from_slice(text);
         }
-        let mut flags = record.flags() & FLAG_PERSISTENT | FLAG_DEATHS;
+        let mut flags = record.flags() & (FLAG_PERSISTENT | FLAG_MAYBE_DELIVERED) | FLAG_DEATHS;
         if run.reason.marks_redelivered() {
             flags |= FLAG_REDELIVERED;
         }

@@ -117,6 +117,16 @@ impl Node {
         assert!(self.sync());
     }
 
+    /// Takes all that is ready, each with whether it is marked as redelivered.
+    fn get_all_marked(&self, queue: &Arc<QueueHandle>) -> Vec<(u64, bool)> {
+        let get = || {
+            let run = deliver::get(&self.broker, queue, true, &self.waker).1?;
+            let record = run.chunk.record_at(run.offset).unwrap();
+            Some((number_of(record.body()), run.redelivered || record.redelivered()))
+        };
+        std::iter::from_fn(get).collect()
+    }
+
     /// Takes all that is ready.
     fn get_all(&self, queue: &Arc<QueueHandle>) -> Vec<u64> {
         std::iter::from_fn(|| self.get(queue)).map(|(_, number)| number).collect()

@@ -209,6 +209,11 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.cursor.max(self.redelivered_below)
     }
 
+    /// Messages below may have been handed out before the last start: a number for each level of which there were some.
+    pub fn delivered_before_start(&self) -> impl Iterator<Item = Seq> {
+        self.levels().map(|level| level.redelivered_below).filter(|&below| below > 0)
+    }
+
     /// Bytes of memory taken by messages of all levels.
     pub fn memory_bytes(&self) -> usize {
         let above = self.levels.as_ref().map_or(0, |levels| levels.totals.memory_bytes);

@@ -1,6 +1,10 @@
 //! Stops in the middle of something that two parts of a data directory must know: what was confirmed afterwards is kept.
 
+use posthouse_model::policy::{Policy, PolicyKind};
+
 use super::*;
+use crate::admin;
+use crate::relocate::{self, Action, Request};
 
 /// The deletion of a queue is in the log, and the power was lost before the definitions had it.
 #[test]
@@ -57,4 +61,33 @@ fn a_refused_start_changes_nothing() {
     assert_eq!(node.queue("a").lock().machine.classic().unwrap().delivered_below(), 0, "it was a clean stop");
     assert_eq!(node.get_all(&node.queue("stray")), [0, 1, 2]);
     assert_eq!(node.get_all(&node.queue("a")), [0, 1, 2, 3, 4]);
+}
+
+/// A message that was moved may have been delivered where it went, and the power lost before the move was on disk. Moved
+/// again, over however many queues and by whomever, it says so.
+#[test]
+fn what_is_moved_again_after_a_crash_is_marked() {
+    for levels in [&[][..], &[("x-max-priority", 1)]] {
+        let disk = SimDisk::new(1);
+        let node = Node::open(&disk, &definitions());
+        node.publish(&node.declare("from", levels), 0..3);
+        let node = Node::start(&disk.crash(), &node.definitions()).unwrap();
+        let (from, last) = (node.queue("from"), node.declare("last", &[]));
+        node.publish(&from, 3..5);
+        let vhost = "/".to_owned();
+        let (queue, action) = ("from".to_owned(), Action::Move("a".to_owned()));
+        let request = Request { vhost, queue, action, filters: Vec::new(), count: 10, progress: None };
+        assert_eq!(relocate::step(&node.broker, &request).unwrap().messages, 5);
+        let policy = serde_json::json!({
+            "pattern": "^a$",
+            "definition": {"dead-letter-exchange": "", "dead-letter-routing-key": "last", "max-length": 0},
+        });
+        let policy = Policy::from_value("p", &policy, PolicyKind::User).unwrap();
+        admin::set_policy(&node.broker, "/", PolicyKind::User, policy).unwrap();
+        while last.lock().machine.ready() < 5 {
+            std::thread::yield_now();
+        }
+        let expected = [(0, true), (1, true), (2, true), (3, false), (4, false)];
+        assert_eq!(node.get_all_marked(&last), expected);
+    }
 }

@@ -26,6 +26,9 @@
 //! version 3 there were no ranges, which are what is known of messages that came back. Up to version 4 no block was
 //! shared, and there was no bit for it: `span<<2 + may expire<<1 + has bitmap`.
 //!
+//! For a few hours, and in no release, version 3 had the new header and version 2's blocks. Such a file is refused; where
+//! no queue has a block there is no difference, and it is read.
+//!
 //! An idle queue takes about ten bytes.
 
 use std::path::{Path, PathBuf};
@@ -41,7 +44,7 @@ use crate::disk::{Access, Disk, DiskFile};
 use crate::error::StorageError;
 use crate::fields::{u16_at, u32_at, u64_at};
 use crate::segment::Location;
-use queue_state::{decode_queue, encode_queue};
+use queue_state::{VERSION_OF_TIMES, decode_queue, encode_queue};
 
 mod queue_state;
 
@@ -360,10 +363,21 @@ fn parse(bytes: &[u8], path: &Path, number: u64) -> Result<(Checkpoint, usize), 
     if crc != expected {
         return Err(bad_crc(path, 0, "checkpoint checksum", expected, crc));
     }
-    let queues =
-        decode_queues(&content[header..], version, u64_at(trailer, 0)).map_err(|(left, expected, got)| {
-            corrupt(path, (content.len() - left) as u64, "checkpoint", expected, got)
-        })?;
+    let (content, count) = (&content[header..], u64_at(trailer, 0));
+    let queues = decode_queues(content, version, count);
+    if version == VERSION_OF_TIMES
+        && let Ok(without_times) = decode_queues(content, VERSION_OF_TIMES - 1, count)
+        && queues.as_ref() != Ok(&without_times)
+    {
+        return Err(StorageError::Unreleased {
+            path: path.to_owned(),
+            version: version.into(),
+            problem: "its blocks have no times",
+        });
+    }
+    let queues = queues.map_err(|(left, expected, got)| {
+        corrupt(path, (header + content.len() - left) as u64, "checkpoint", expected, got)
+    })?;
     let clean = u16_at(bytes, 6) & FLAG_CLEAN != 0;
     Ok((Checkpoint { number, lsn: u64_at(bytes, 16), clean, queues }, length))
 }

@@ -43,6 +43,19 @@ pub enum StorageError {
         /// The version found.
         got: u32,
     },
+    /// A file is as some build between two releases wrote it.
+    #[error(
+        "{} has format version {version} as it never was in a release: {problem}: it cannot be read",
+        path.display()
+    )]
+    Unreleased {
+        /// The file.
+        path: PathBuf,
+        /// The version that it says.
+        version: u32,
+        /// What is not as in that version.
+        problem: &'static str,
+    },
     /// A part of a data directory is gone that must be there, given what else is.
     #[error(
         "data directory {} is incomplete: {missing} is missing, found {found}: put back what belongs to it, or move \

@@ -12,7 +12,7 @@ use crate::varint;
 /// The first version with notes.
 const VERSION_OF_NOTES: u16 = 2;
 /// The first version with times.
-const VERSION_OF_TIMES: u16 = 3;
+pub(super) const VERSION_OF_TIMES: u16 = 3;
 /// The first version with ranges of messages that came back.
 const VERSION_OF_ATTEMPTS: u16 = 4;
 /// The first version with shared blocks.

@@ -201,6 +201,24 @@ fn versions_1_to_4_are_read() {
     }
 }
 
+/// Version 3 as it was for a few hours: neither misread, nor passed over for an older checkpoint, whose log may be gone.
+#[test]
+fn version_3_without_times_is_refused() {
+    let path = Path::new("/d/checkpoint-0000000000000005");
+    let refused = |queues: &[u8]| {
+        let disk = disk(1);
+        disk.create(path).unwrap().write_all_at(&file_of(3, queues), 0).unwrap();
+        reload(&disk).map(|loaded| loaded.checkpoint)
+    };
+    let error = refused(QUEUES_WITHOUT_TIMES).unwrap_err().to_string();
+    let expected = "/d/checkpoint-0000000000000005 has format version 3 as it never was in a release: its blocks have no \
+                    times: it cannot be read";
+    assert_eq!(error, expected);
+    // Without blocks both are the same.
+    let without_blocks = b"\x09\x04\x04\0\0\0\x01\x02ab\x03xyz\x01\0\0\0\0\0\0\0";
+    assert_eq!(refused(without_blocks).unwrap().unwrap().queues[0].next_seq, 4);
+}
+
 #[test]
 fn an_empty_directory_has_none() {
     let loaded = reload(&disk(1)).unwrap();

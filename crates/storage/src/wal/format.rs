@@ -37,8 +37,10 @@
 //! * A queue with priorities is here one queue per level: the level is the top byte of its number and of the seqs.
 //! * Group, index and term are zero until groups are replicated. The message records are those of
 //!   `posthouse_model::record`, their deltas counting from 0 without holes.
-//! * A move is an enqueue and a settle of its source in one: there is no crash after which only one of them happened.
-//!   Kind 5 is there from data directory format 3 on.
+//! * A move is an enqueue and a settle of its source in one: there is no crash after which a message is in neither. It is
+//!   in both when a checkpoint has it where it went, because it was written to a segment early, and a crash comes before
+//!   the move is durable: where it came from it was not settled before that. Kind 5 is there from data directory format 3
+//!   on.
 //! * A note is something small that a queue's owner remembers beside the messages: the last value of a key counts, and
 //!   an empty one means that there is none. Kind 6 is there from data directory format 4 on.
 //! * Attempts say of messages that came back how often they have been handed out by then, and how often that failed. Said

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use posthouse_model::attempts::AttemptRange;
+use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::record;

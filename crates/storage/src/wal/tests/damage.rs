@@ -191,6 +191,15 @@ const VERSION_1_BATCH: &str = "\
     00020000000000000000000000000000008edd9a30020100000000000001000000000000000300000000000000050000\
     000000000005000000000000002000000004000000000000000000000000000000bef192a70a00000000000000";
 
+const LATER_KINDS_BATCH: &str = "\
+    50484254010100007eefe4a8030000000000000000000000350cb25a600fe30f00000000000000000000000000000000\
+    00000000000000002c00000006000000000000000000000000000000ba7c16bb0201000000000000030000006b657976\
+    616c756550000000070000000000000000000000000000005f3f96e90201000000000000010000000000000003000000\
+    000000000100000002000000050000000000000005000000000000000000000004030201850000000500000000000000\
+    000000000000000024fa1ba6010000000100000002000000000000000a00000000000000020100000000000007000000\
+    000000000100000000000000030000000000000005000000000000000500000000000000250000000000000001000300\
+    060000004d0000000000000000017168656164657200010203";
+
 #[test]
 fn version_1_bytes_stay_readable() {
     let bytes = |hex: &str| -> Vec<u8> {
@@ -214,4 +223,32 @@ fn version_1_bytes_stay_readable() {
     ];
     assert_eq!(found, expected);
     assert_eq!(report.unwrap().end, 181);
+}
+
+/// Written and read: a note, attempts, and a move.
+#[test]
+fn the_bytes_of_later_kinds_are_fixed() {
+    let attempts =
+        |first, last, failed, acquired| AttemptRange { first, last, attempts: Attempts { failed, acquired } };
+    let staged = [
+        Entry::Note(QueueId(258), b"key".to_vec(), b"value".to_vec()),
+        Entry::Attempts(QueueId(258), vec![attempts(1, 3, 1, 2), attempts(5, 5, 0, 0x0102_0304)]),
+        Entry::Move(
+            Box::new(enqueue(258, 7, 1, 4)),
+            Box::new(Entry::Settle(QueueId(10), vec![(1, 3), (5, 5)])),
+        ),
+    ];
+    let disk = SimDisk::new(1);
+    // One batch: the others wait for the move, which waits for nothing.
+    let options = WalOptions { settle_delay: Duration::from_secs(3600), ..small() };
+    let (wal, _, _, _) = open(&disk, options, 0).unwrap();
+    for entry in &staged {
+        entry.stage(&wal, false);
+    }
+    wal.sync().unwrap();
+    let bytes = &disk.contents()[&used_files(&disk)[0]][4096..];
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(&hex[..LATER_KINDS_BATCH.len()], LATER_KINDS_BATCH);
+    drop(wal);
+    assert_eq!(entries_of(&open(&disk, small(), 0).unwrap().2), staged);
 }

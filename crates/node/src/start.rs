@@ -178,6 +178,9 @@ fn run(
     upkeep::start_watch(&broker)?;
     crate::events::start(&broker)?;
     timers::start(&broker)?;
+    if let Some(wal) = broker.wal() {
+        wal.keep_ahead();
+    }
     Ok(broker)
 }
 

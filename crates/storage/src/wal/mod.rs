@@ -217,6 +217,13 @@ impl Wal {
         Ok((wal, found.report))
     }
 
+    /// From now on files are made ahead of need. Not before: writing the first ones takes as much of the disk and of a
+    /// core as everything else that a start does.
+    pub fn keep_ahead(&self) {
+        lock(&self.inner.ring).keep_ahead();
+        self.inner.ring_changed.notify_all();
+    }
+
     /// Takes the staging lock. Keep it short, and never wait for the log while holding it.
     pub fn stage(&self) -> Stage<'_> {
         Stage::new(self)

@@ -59,6 +59,8 @@ pub(super) struct Ring {
     /// The length of the file that the writer thread waits for.
     need: Option<u64>,
     shortages: Shortages,
+    /// Files are made ahead of need.
+    ahead: bool,
     /// The log is being closed: no files ahead of need any more, and no waiting for long for those that are needed.
     pub(super) closing: bool,
     /// The writer thread has ended.
@@ -221,7 +223,7 @@ impl Ring {
             let bytes = self.need.unwrap_or(standard);
             return Some(Job::Create { number: self.take_number(), bytes, prewrite: false });
         }
-        let ahead = if self.closing { 0 } else { inner.options.reserve_files };
+        let ahead = if self.ahead && !self.closing { inner.options.reserve_files } else { 0 };
         if self.ready.len() < ahead.max(usize::from(self.need.is_some())) {
             let number = self.take_number();
             return Some(match self.free.pop_front() {
@@ -232,6 +234,10 @@ impl Ring {
         let files = self.free.len() + self.sealed.len() + self.ready.len() + 1;
         let surplus = files > inner.options.ring_files;
         if surplus { self.free.pop_back().map(Job::Remove) } else { None }
+    }
+
+    pub(super) fn keep_ahead(&mut self) {
+        self.ahead = true;
     }
 
     pub(super) fn take_number(&mut self) -> u64 {

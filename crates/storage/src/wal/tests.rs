@@ -168,6 +168,7 @@ fn open(disk: &SimDisk, options: WalOptions, start: Lsn) -> Result<Opened, Stora
             entries.push((lsn, Entry::of(record)));
             Ok(())
         })?;
+    wal.keep_ahead();
     Ok((wal, report, entries, receiver))
 }
 

@@ -51,6 +51,7 @@ fn start(disk: &SimDisk, before: Option<&Owner>) -> (Owner, Recovered) {
     let (store, recovered) = open(disk).unwrap();
     assert_eq!(recovered.damages.len(), 0, "{:?}", recovered.damages);
     store.begin().unwrap();
+    store.wal().keep_ahead();
     (Owner::new(store, &recovered, before), recovered)
 }
 

@@ -4,6 +4,7 @@ mod backlog;
 mod check;
 mod dead_letters;
 mod deduplication;
+mod deletions;
 mod delivery_limit;
 mod fan_out;
 mod file_limit;

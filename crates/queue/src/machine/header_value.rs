@@ -20,10 +20,12 @@ pub(super) fn hash(value: RawValue<'_>) -> Option<u128> {
         RawValue::LongStr(bytes) | RawValue::Bytes(bytes) => Some(hash_bytes(0, bytes)),
         other => {
             let value = FieldValue::from_raw_value(other).ok()?;
-            let as_number = value.as_int().map(FieldValue::I64);
+            if let Some(number) = value.as_int() {
+                return Some(hash_bytes(1, &number.to_be_bytes()));
+            }
             let mut bytes = Vec::new();
-            FieldTable(vec![(String::new(), as_number.unwrap_or(value))]).encode(&mut bytes);
-            Some(hash_bytes(1, &bytes))
+            FieldTable(vec![(String::new(), value)]).encode(&mut bytes);
+            Some(hash_bytes(2, &bytes))
         }
     }
 }

@@ -52,6 +52,9 @@ pub(crate) fn ask(path: &Path, command: &str, args: Value, payload: &[u8]) -> Re
 }
 
 fn read_answer(line: &[u8]) -> Result<Value, CtlError> {
+    if line.is_empty() {
+        return Err(CtlError::State("the broker hung up before it had answered".into()));
+    }
     let bad =
         || CtlError::State("expected an answer of version 1 from the broker, got something else".into());
     let mut answer: Value = serde_json::from_slice(line).map_err(|_| bad())?;
@@ -66,4 +69,24 @@ fn read_answer(line: &[u8]) -> Result<Value, CtlError> {
         });
     }
     answer.get_mut("ok").map(Value::take).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_answer_says_so() {
+        for (line, expected) in [
+            (&b""[..], "the broker hung up before it had answered"),
+            (b"{\"v\":1", "expected an answer of version 1 from the broker, got something else"),
+            (b"{\"v\":0,\"ok\":1}", "expected an answer of version 1 from the broker, got something else"),
+            (b"{\"v\":1,\"error\":\"no\"}", "no"),
+        ] {
+            match read_answer(line) {
+                Err(CtlError::State(said)) => assert_eq!(said, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

@@ -24,7 +24,8 @@ pub(super) fn run(request: &Request, socket: &Path, said: &str) -> Result<String
         args.remove("rate");
         args.insert("count".into(), json!(step.min(count - done)));
         args.insert("progress".into(), progress);
-        let mut answer = client::ask(socket, request.command.name, Value::Object(args), &[])?;
+        let answer = client::ask(socket, request.command.name, Value::Object(args), &[]);
+        let mut answer = answer.map_err(|error| interrupted(error, done))?;
         done += answer["messages"].as_u64().unwrap_or(0);
         stayed += answer["stayed"].as_u64().unwrap_or(0);
         progress = answer["progress"].take();
@@ -50,10 +51,34 @@ pub(super) fn run(request: &Request, socket: &Path, said: &str) -> Result<String
     })
 }
 
+/// An error in the middle, with what was done before.
+fn interrupted(error: CtlError, done: u64) -> CtlError {
+    match error {
+        CtlError::State(text) if done > 0 => {
+            CtlError::State(format!("{text}; {done} messages were done before that"))
+        }
+        error => error,
+    }
+}
+
 /// An option that is a number of at least 1.
 fn number(request: &Request, name: &str) -> Result<Option<u64>, CtlError> {
     let Some(value) = request.args.get(name) else { return Ok(None) };
     let positive = value.as_u64().filter(|&number| number > 0);
     let bad = || CtlError::Usage(format!("--{name}: expected a number of at least 1, got {value}"));
     positive.map(Some).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_interrupted_hears_how_far_it_came() {
+        let said = |done| match interrupted(CtlError::State("gone".into()), done) {
+            CtlError::State(text) => text,
+            CtlError::Usage(text) => panic!("{text}"),
+        };
+        assert_eq!((said(0), said(7)), ("gone".into(), "gone; 7 messages were done before that".into()));
+    }
 }

@@ -51,12 +51,14 @@ class Row:
     peer_rounds: int | None = None  # Where the peer is slow and the goal does not depend on it
     huge: bool = False  # Minutes of one broker alone: Posthouse in one round, only with --huge
     beside: str | None = None  # A yardstick measured in every round
+    without: str | None = None  # Arguments of the same without a feature: measured in every round, just before
 
     def command(self, peer=False):
         """The command for a reader."""
         if self.kind == "amqp":
             text = f"B {self.peer_arguments if peer and self.peer_arguments else self.arguments}"
-            return f"`{text}`" + (f" beside `{BENCH} {self.beside} $DIR`" if self.beside else "")
+            without = f" after `B {self.without}`" if self.without else ""
+            return f"`{text}`{without}" + (f" beside `{BENCH} {self.beside} $DIR`" if self.beside else "")
         started = f"`{BENCH} start --uri $URI -- posthouse serve --data-dir $DIR`"
         return started if self.kind == "start" else f"`B {FILL}`, stop, then as `cold-start`"
 
@@ -71,6 +73,39 @@ def at_most(factor, of=None):
 
 def consumed(goal=None):
     return Figure("consumed", "/s", lambda result: result["consumed_per_s"], goal)
+
+
+def compared(goal):
+    """What is consumed with a feature, of what is consumed without it in the same round."""
+    return Figure(
+        "consumed, of what it is without", "x", lambda r: r["consumed_per_s"] / r["without"]["consumed_per_s"], goal
+    )
+
+
+def cpu_compared():
+    """The broker's CPU time per message with a feature, of that without it: less moved by what else the machine does."""
+    return Figure(
+        "broker CPU per message, of what it is without",
+        "x",
+        lambda r: r["broker"]["us_per_message"] / r["without"]["broker"]["us_per_message"],
+    )
+
+
+def feature(key, title, queue_argument, factor, messages="--auto-ack"):
+    """A row that measures what a feature costs, at 16 B transient, 1 to 1."""
+    arguments = f"{messages} --queue-args {queue_argument}"
+    figures = (compared(at_least(factor)), cpu_compared(), consumed())
+    return Row(key, title, arguments, figures, without=messages, peer_rounds=0)
+
+
+def dead_lettered(reason, title):
+    """A row that measures how fast dead letters arrive where they go."""
+    arguments = f"{WINDOWED} --ack-every 100 --dead-letter {reason}"
+    return Row(f"dead-letter-{reason}", title, arguments, (consumed(at_least(60_000)),))
+
+
+def latest(goal):
+    return Figure("the latest arrives after its time", "ms", lambda result: result["late_ms"], goal)
 
 
 def published(goal=None):
@@ -163,6 +198,22 @@ ROWS = (
         "10 priorities in turn, 16 B",
         "--auto-ack --priorities 10 --queue-args x-max-priority=9",
         (consumed(at_least(0.85, "transient-16")),),
+    ),
+    feature("ttl", "with a time to live", "x-message-ttl=3600000", 0.95),
+    feature("max-length", "with a length limit", "x-max-length=100000000", 0.95),
+    feature("single-active", "with a single active consumer", "x-single-active-consumer=true", 0.95),
+    feature("delivery-limit", "with a delivery limit", "x-delivery-limit=20", 0.95),
+    feature("unique", "with deduplication", "x-message-deduplication=true", 0.7, "--auto-ack --unique"),
+    dead_lettered("rejected", "1 KiB durable, rejected and dead-lettered"),
+    dead_lettered("expired", "the same, expired after 100 ms"),
+    dead_lettered("maxlen", "the same, dropped by a length limit"),
+    Row(
+        "expiring-queues",
+        "10,000 durable queues, a message in each expires after 8 s and is dead-lettered",
+        "--persistent --expiring-queues 10000",
+        (rss_each(at_most(4)), latest(at_most(2000))),
+        fresh=True,
+        peer_rounds=1,
     ),
     Row(
         "latency",

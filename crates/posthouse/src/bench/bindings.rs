@@ -60,7 +60,7 @@ pub(super) fn run(plan: &Plan, n: usize) -> Result<Bindings> {
     let mut client = Client::open(&plan.uri)?;
     let (queue, exchange) = (plan.queue_name(0), format!("{}-exchange", plan.name));
     topology::declare_exchange(&mut client, plan, &exchange, "topic")?;
-    topology::declare_queue(&mut client, plan, &queue)?;
+    topology::declare_queue(&mut client, plan, &queue, plan.queue_args.clone())?;
     let broker = plan.broker_pid.map(Process::of).transpose()?;
     let rss_before = broker.map(|broker| broker.rss_bytes()).transpose()?;
     let binds_per_s = rate(n, || bind(&mut client, &queue, &exchange, n))?;

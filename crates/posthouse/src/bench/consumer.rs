@@ -20,6 +20,8 @@ pub(super) struct Task<'a> {
     pub(super) parser: Parser,
     /// Ack once per so many deliveries; `None` for automatic acknowledgement.
     pub(super) ack_every: Option<u64>,
+    /// Rejects instead, for good.
+    pub(super) rejects: bool,
     /// Whether to record latencies.
     pub(super) latency: bool,
     /// Messages received.
@@ -103,6 +105,7 @@ struct Acks {
     /// Deliveries since the last ack.
     pending: u64,
     last: u64,
+    rejects: bool,
     bytes: Vec<u8>,
 }
 
@@ -118,8 +121,12 @@ impl Acks {
 
     fn flush(&mut self) {
         if self.pending > 0 {
-            let multiple = self.pending > 1;
-            write_method(&mut self.bytes, CHANNEL, &Method::BasicAck { delivery_tag: self.last, multiple });
+            let (delivery_tag, multiple) = (self.last, self.pending > 1);
+            let method = match self.rejects {
+                false => Method::BasicAck { delivery_tag, multiple },
+                true => Method::BasicNack { delivery_tag, multiple, requeue: false },
+            };
+            write_method(&mut self.bytes, CHANNEL, &method);
             self.pending = 0;
         }
     }
@@ -162,7 +169,9 @@ impl<'a> Consumer<'a> {
     /// A consumer on this connection, which no longer blocks.
     pub(super) fn new(client: Client, task: Task<'a>) -> Result<Self> {
         client.stream.set_nonblocking(true)?;
-        let acks = task.ack_every.map(|every| Acks { every, pending: 0, last: 0, bytes: Vec::new() });
+        let rejects = task.rejects;
+        let acks =
+            task.ack_every.map(|every| Acks { every, pending: 0, last: 0, rejects, bytes: Vec::new() });
         Ok(Self { client, task, acks })
     }
 

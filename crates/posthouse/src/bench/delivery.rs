@@ -258,7 +258,9 @@ mod tests {
             routing_key: &format!("key{queue}"),
         };
         write_method(out, CHANNEL, &method);
-        write_frame_with(out, FrameKind::Header, CHANNEL, |out| write_header(out, size, false, None));
+        write_frame_with(out, FrameKind::Header, CHANNEL, |out| {
+            write_header(out, size, false, None, false);
+        });
         let mut body = payload::blank(size);
         payload::stamp(&mut body, payload::word(3, tag), tag * 2);
         body.chunks(frame_bytes).for_each(|part| write_frame(out, FrameKind::Body, CHANNEL, part));

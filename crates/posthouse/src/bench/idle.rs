@@ -60,7 +60,7 @@ pub(super) fn declares(plan: &Plan, n: usize) -> Result<Objects> {
     let mut client = Client::open(&plan.uri)?;
     let names: Vec<String> = (0..n).map(|queue| plan.queue_name(queue)).collect();
     let measure = Measure::begin(plan)?;
-    pipeline(&mut client, &names, |queue| topology::queue_declaration(plan, queue))?;
+    pipeline(&mut client, &names, |queue| topology::queue_declaration(plan, queue, plan.queue_args.clone()))?;
     let objects = measure.end("declares", n, plan)?;
     if !plan.keep {
         let delete = |queue| Method::QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };
@@ -70,32 +70,39 @@ pub(super) fn declares(plan: &Plan, n: usize) -> Result<Objects> {
     Ok(objects)
 }
 
-struct Measure {
+/// What making objects takes.
+pub(super) struct Measure {
     broker: Option<Process>,
     rss: u64,
     start: Instant,
 }
 
 impl Measure {
-    fn begin(plan: &Plan) -> Result<Self> {
+    /// Begins with the memory that the broker takes now.
+    pub(super) fn begin(plan: &Plan) -> Result<Self> {
         let broker = plan.broker_pid.map(Process::of).transpose()?;
         let rss = broker.map(|b| b.rss_bytes()).transpose()?.unwrap_or(0);
         Ok(Self { broker, rss, start: Instant::now() })
     }
 
+    /// Growth of the broker's memory until now for each of `n` objects, if it is watched.
+    pub(super) fn rss_bytes_each(&self, n: usize) -> Result<Option<f64>> {
+        let Some(broker) = &self.broker else { return Ok(None) };
+        Ok(Some((broker.rss_bytes()? as f64 - self.rss as f64) / n.max(1) as f64))
+    }
+
     fn end(self, kind: &'static str, n: usize, plan: &Plan) -> Result<Objects> {
         let seconds = self.start.elapsed().as_secs_f64();
-        let mut rss_bytes_each = None;
-        if let Some(broker) = self.broker {
+        if self.broker.is_some() {
             std::thread::sleep(std::time::Duration::from_secs_f64(plan.seconds));
-            rss_bytes_each = Some((broker.rss_bytes()? as f64 - self.rss as f64) / n.max(1) as f64);
         }
+        let rss_bytes_each = self.rss_bytes_each(n)?;
         Ok(Objects { kind, count: n, seconds, per_s: n as f64 / seconds.max(1e-9), rss_bytes_each })
     }
 }
 
 /// Sends one request per name, up to [`PIPELINE`] ahead of the answers.
-fn pipeline<'n>(
+pub(super) fn pipeline<'n>(
     client: &mut Client,
     names: &'n [String],
     request: impl Fn(&'n str) -> Method<'n>,

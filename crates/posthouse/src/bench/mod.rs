@@ -9,6 +9,7 @@ mod client;
 mod consumer;
 mod delivery;
 mod event_loop;
+mod expiring;
 mod fdatasync;
 mod histogram;
 mod idle;
@@ -82,6 +83,10 @@ fn amqp(plan: &Plan) -> Result<ExitCode> {
         Workload::Bindings(n) => {
             let bindings = bindings::run(plan, n)?;
             (bindings.to_text(), serde_json::to_string(&bindings)?, None)
+        }
+        Workload::Expiring(n) => {
+            let expiring = expiring::run(plan, n)?;
+            (expiring.to_text(), serde_json::to_string(&expiring)?, expiring.complaint())
         }
     };
     let printed = cli::print(&if plan.json { json + "\n" } else { text });

@@ -1,6 +1,6 @@
 //! `posthouse bench amqp`: its flags, and the checked plan they make.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use posthouse_model::field::{FieldTable, FieldValue};
 
 use super::uri::Uri;
@@ -62,6 +62,12 @@ pub(crate) struct AmqpArgs {
     /// Give messages the priorities 0 to N-1 in turn; order is checked within each
     #[arg(long, value_name = "N", default_value_t = 1)]
     priorities: u16,
+    /// Give every message an x-deduplication-header of its own
+    #[arg(long)]
+    unique: bool,
+    /// Publish to queues that dead-letter each message, for this reason, and consume where the dead letters go
+    #[arg(long, value_name = "REASON", conflicts_with_all = ["publish_only", "consume_only", "backlog"])]
+    dead_letter: Option<DeadLetter>,
     /// Only publish, and leave the queues behind
     #[arg(long, conflicts_with_all = ["consume_only", "backlog"])]
     publish_only: bool,
@@ -95,6 +101,21 @@ pub(crate) struct AmqpArgs {
     /// Instead: bind a queue to a topic exchange with N keys, publish to them, unbind, report all rates
     #[arg(long, value_name = "N", conflicts_with_all = ["idle_connections", "declare_queues"])]
     bindings: Option<usize>,
+    /// Instead: declare N queues, one message in each expires after --seconds and is dead-lettered; report memory each and
+    /// how late they arrive
+    #[arg(long, value_name = "N", conflicts_with_all = ["idle_connections", "declare_queues", "bindings"])]
+    expiring_queues: Option<usize>,
+}
+
+/// Why messages are dead-lettered.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DeadLetter {
+    /// A consumer rejects them.
+    Rejected,
+    /// Their time to live is over, 100 ms after they came.
+    Expired,
+    /// Their queue has no room for any.
+    Maxlen,
 }
 
 /// Which halves of a run take place.
@@ -132,6 +153,8 @@ pub(super) enum Workload {
     Declares(usize),
     /// Bindings of one queue, so many.
     Bindings(usize),
+    /// Queues with a message each that expires, so many.
+    Expiring(usize),
 }
 
 /// What to run, checked.
@@ -171,6 +194,10 @@ pub(super) struct Plan {
     pub(super) keys: usize,
     /// Priorities that messages have in turn; 1 for none.
     pub(super) priorities: usize,
+    /// Whether each message has a deduplication header of its own.
+    pub(super) unique: bool,
+    /// Why messages are dead-lettered before they are consumed, if they are.
+    pub(super) dead_letter: Option<DeadLetter>,
     /// Which halves.
     pub(super) roles: Roles,
     /// Leave queues behind.
@@ -191,6 +218,31 @@ impl Plan {
     /// Queue number `queue`, as long as every other's name.
     pub(super) fn queue_name(&self, queue: usize) -> String {
         format!("{}-{queue:05}", self.name)
+    }
+
+    /// The queue where dead letters of queue number `queue` go.
+    pub(super) fn letters_name(&self, queue: usize) -> String {
+        format!("{}-letters-{queue:05}", self.name)
+    }
+
+    /// Where consumers get the messages of queue number `queue`.
+    pub(super) fn consumed_name(&self, queue: usize) -> String {
+        if self.dead_letter.is_some() { self.letters_name(queue) } else { self.queue_name(queue) }
+    }
+
+    /// The arguments of queue number `queue`.
+    pub(super) fn arguments_of(&self, queue: usize) -> FieldTable {
+        let mut arguments = self.queue_args.clone();
+        let Some(reason) = self.dead_letter else { return arguments };
+        let mut add = |name: &str, value| arguments.0.push((name.to_owned(), value));
+        add("x-dead-letter-exchange", FieldValue::string(""));
+        add("x-dead-letter-routing-key", FieldValue::string(&self.letters_name(queue)));
+        match reason {
+            DeadLetter::Rejected => {}
+            DeadLetter::Expired => add("x-message-ttl", FieldValue::I32(100)),
+            DeadLetter::Maxlen => add("x-max-length", FieldValue::I32(0)),
+        }
+        arguments
     }
 
     /// The exchange's name on the wire.
@@ -245,6 +297,7 @@ impl AmqpArgs {
         between("--priorities", self.priorities.into(), 1, 256)?;
         between("--size", self.size, 0, 512 << 20)?;
         between("--bindings", self.bindings.unwrap_or(1), 1, 10_000_000)?;
+        between("--expiring-queues", self.expiring_queues.unwrap_or(1), 1, 100_000)?;
         between("--confirm", self.confirm.unwrap_or(1) as usize, 1, 10_000_000)?;
         for (flag, value) in [("--seconds", self.seconds), ("--rate", self.rate.unwrap_or(1.0))] {
             if !(value > 0.0 && value < 1e9) {
@@ -300,18 +353,24 @@ impl AmqpArgs {
             queue_args: queue_args(&self.queue_args)?,
             keys: self.keys,
             priorities: self.priorities.into(),
+            unique: self.unique,
+            dead_letter: self.dead_letter,
             roles,
             keep: self.keep,
             name: self.name.unwrap_or_else(unique),
             latency: self.latency,
             broker_pid: self.broker_pid,
             json: self.json,
-            workload: match (self.idle_connections, self.declare_queues, self.bindings) {
-                (Some(n), ..) => Workload::Connections(n),
-                (_, Some(n), _) => Workload::Declares(n),
-                (.., Some(n)) => Workload::Bindings(n),
-                _ => Workload::Messages,
-            },
+            workload: [
+                self.idle_connections.map(Workload::Connections),
+                self.declare_queues.map(Workload::Declares),
+                self.bindings.map(Workload::Bindings),
+                self.expiring_queues.map(Workload::Expiring),
+            ]
+            .into_iter()
+            .flatten()
+            .next()
+            .unwrap_or(Workload::Messages),
         })
     }
 }
@@ -371,6 +430,11 @@ mod tests {
         for (words, expected) in [
             ("--producers 0", "--producers: expected 1 to 10000, got 0"),
             ("--bindings 0", "--bindings: expected 1 to 10000000, got 0"),
+            ("--expiring-queues 0", "--expiring-queues: expected 1 to 100000, got 0"),
+            (
+                "--dead-letter expired --publish-only",
+                "error: the argument '--dead-letter <REASON>' cannot be used with '--publish-only'",
+            ),
             ("--keys 3 --queues 2", "--keys: expected 1 to 2, got 3"),
             ("--seconds 0", "--seconds: expected more than 0, got 0"),
             ("--rate -1", "error: unexpected argument '-1' found"),
@@ -404,6 +468,30 @@ mod tests {
         assert_eq!((plan.quota(0), plan.quota(1)), (Some(6), Some(5)));
         let args = vec![("a".to_owned(), FieldValue::I32(1)), ("b".to_owned(), FieldValue::string("x"))];
         assert_eq!(plan.queue_args, FieldTable(args));
+    }
+
+    #[test]
+    fn dead_letters_are_consumed_where_they_go() {
+        for (words, argument) in [
+            ("rejected", None),
+            ("expired", Some(("x-message-ttl", 100))),
+            ("maxlen", Some(("x-max-length", 0))),
+        ] {
+            let plan = plan(&format!("--dead-letter {words} --queue-args a=1 --name n")).unwrap();
+            let arguments = plan.arguments_of(3);
+            assert_eq!(arguments.get("a"), Some(&FieldValue::I32(1)));
+            let letters = FieldValue::string(&plan.consumed_name(3));
+            assert_eq!(arguments.get("x-dead-letter-routing-key"), Some(&letters));
+            assert_eq!(arguments.0.len(), 3 + usize::from(argument.is_some()));
+            if let Some((name, value)) = argument {
+                assert_eq!(arguments.get(name), Some(&FieldValue::I32(value)));
+            }
+        }
+        let plan = plan("--name n").unwrap();
+        assert_eq!(
+            (plan.consumed_name(0), plan.arguments_of(0)),
+            (plan.queue_name(0), FieldTable::default())
+        );
     }
 
     #[test]

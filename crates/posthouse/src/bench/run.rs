@@ -12,11 +12,11 @@ use super::delivery::{Parser, consumer_tag};
 use super::event_loop::{self, Driven};
 use super::histogram::Histogram;
 use super::monitor::{Mark, Monitor};
-use super::options::{Plan, Roles};
+use super::options::{DeadLetter, Plan, Roles};
 use super::process::Process;
 use super::producer::{self, Producer, Published};
 use super::report::{Measured, Summary};
-use super::shared::{Shared, set};
+use super::shared::{Counter, Shared, set};
 use super::tally::{Stream, Verdict, judge};
 use super::template::{Shape, Template};
 use super::topology;
@@ -44,7 +44,8 @@ pub(super) fn run(plan: &Plan) -> Result<Outcome> {
     let producers = if plan.roles == Roles::Consume { 0 } else { plan.producers };
     let mut control = Client::open(&plan.uri)?;
     topology::declare(&mut control, plan)?;
-    let shared = Shared::new(producers, consumers);
+    let rejecters = if plan.dead_letter == Some(DeadLetter::Rejected) { consumers } else { 0 };
+    let shared = Shared::new(producers, consumers, rejecters);
     let names: Vec<String> = (0..plan.queues).map(|queue| plan.queue_name(queue)).collect();
     let run = Run { plan, shared: &shared, names: &names };
     let outcome = std::thread::scope(|scope| {
@@ -95,6 +96,7 @@ impl<'s> Run<'s> {
 
     fn both(&self, scope: &'s Scope<'s, '_>, monitor: &mut Monitor<'_>) -> Result<Outcome> {
         let consumers = self.spawn_consumers(scope)?;
+        let rejecters = self.spawn_rejecters(scope)?;
         let begin = monitor.mark()?;
         let producers = self.spawn_producers(scope)?;
         let timed = self.timed(monitor)?;
@@ -103,6 +105,7 @@ impl<'s> Run<'s> {
         let all_consumed = self.drain(monitor, self.expected_deliveries(&published))?;
         set(&self.shared.quit);
         let seen = self.join(consumers, monitor)?;
+        self.join(rejecters, monitor)?;
         let (publish, consume) = match timed {
             Some(marks) => (marks, marks),
             None => ((begin, all_published), (begin, all_consumed)),
@@ -180,6 +183,13 @@ impl<'s> Run<'s> {
         Ok(self.spawn(scope, ready, Consumer::finish))
     }
 
+    /// Consumers that reject everything, so that it is dead-lettered.
+    fn spawn_rejecters(&self, scope: &'s Scope<'s, '_>) -> Result<Handles<'s, Seen>> {
+        let counters = self.shared.rejecters.iter().enumerate();
+        let ready: Vec<_> = counters.map(|(i, counter)| self.rejecter(i, counter)).collect::<Result<_>>()?;
+        Ok(self.spawn(scope, ready, Consumer::finish))
+    }
+
     /// Shares connections out to threads; each drives its own and then gives what they have to say, in order.
     fn spawn<D: Driven + Send + 's, T: Send + 's>(
         &self,
@@ -217,6 +227,7 @@ impl<'s> Run<'s> {
             size: plan.size,
             persistent: plan.persistent,
             priorities: plan.priorities,
+            unique: plan.unique,
             max_payload: client.max_payload,
         });
         let task = producer::Task {
@@ -239,33 +250,55 @@ impl<'s> Run<'s> {
 
     fn consumer(&self, number: usize) -> Result<Consumer<'s>> {
         let plan = self.plan;
+        let names = self.queues_of(number).into_iter().map(|queue| plan.consumed_name(queue)).collect();
+        self.taker(names, plan.prefetch, plan.ack_every, false, &self.shared.consumers[number])
+    }
+
+    fn rejecter(&self, number: usize, counter: &'s Counter) -> Result<Consumer<'s>> {
+        const PREFETCH: u16 = 1_000;
+        const REJECT_EVERY: u64 = 100;
+        let names = self.queues_of(number).into_iter().map(|queue| self.names[queue].clone()).collect();
+        let every = self.plan.ack_every.unwrap_or(REJECT_EVERY);
+        self.taker(names, self.plan.prefetch.max(PREFETCH), Some(every), true, counter)
+    }
+
+    /// A connection that takes messages from these queues.
+    fn taker(
+        &self,
+        names: Vec<String>,
+        prefetch: u16,
+        ack_every: Option<u64>,
+        rejects: bool,
+        counter: &'s Counter,
+    ) -> Result<Consumer<'s>> {
+        let plan = self.plan;
         let mut client = Client::open(&plan.uri)?;
-        if plan.prefetch > 0 {
-            let qos = Method::BasicQos { prefetch_size: 0, prefetch_count: plan.prefetch, global: false };
+        if prefetch > 0 {
+            let qos = Method::BasicQos { prefetch_size: 0, prefetch_count: prefetch, global: false };
             client.call(&qos, |m| matches!(m, Method::BasicQosOk {}).then_some(()))?;
         }
-        let queues = self.queues_of(number);
-        for (local, queue) in queues.iter().enumerate() {
+        for (local, queue) in names.iter().enumerate() {
             // Without waiting: deliveries may come at once, and they are for the consumer's loop.
             let consume = Method::BasicConsume {
-                queue: &self.names[*queue],
+                queue,
                 consumer_tag: &consumer_tag(local),
                 no_local: false,
-                no_ack: plan.ack_every.is_none(),
+                no_ack: ack_every.is_none(),
                 exclusive: false,
                 nowait: true,
                 arguments: plan.consumer_arguments(),
             };
             client.send(CHANNEL, &[consume])?;
         }
-        let parser = Parser::new(plan.size, queues.len(), client.max_payload);
+        let parser = Parser::new(plan.size, names.len(), client.max_payload);
         let task = consumer::Task {
             parser,
-            ack_every: plan.ack_every,
-            latency: plan.latency,
-            counter: &self.shared.consumers[number],
+            ack_every,
+            rejects,
+            latency: plan.latency && !rejects,
+            counter,
             shared: self.shared,
-            seen: Seen::new(queues.len(), plan.producers, plan.priorities),
+            seen: Seen::new(names.len(), plan.producers, plan.priorities),
         };
         Consumer::new(client, task)
     }

@@ -56,20 +56,24 @@ pub(super) struct Shared {
     pub(super) producers: Vec<ProducerCounters>,
     /// By consumer: messages received.
     pub(super) consumers: Vec<Counter>,
+    /// By rejecting consumer: messages rejected.
+    pub(super) rejecters: Vec<Counter>,
     /// The first error of any thread.
     failure: Mutex<Option<anyhow::Error>>,
 }
 
 impl Shared {
     /// Everything at zero.
-    pub(super) fn new(producers: usize, consumers: usize) -> Self {
+    pub(super) fn new(producers: usize, consumers: usize, rejecters: usize) -> Self {
+        let counters = |count| std::iter::repeat_with(Counter::default).take(count).collect();
         Self {
             start: Instant::now(),
             stop: AtomicBool::new(false),
             quit: AtomicBool::new(false),
             measuring: AtomicBool::new(false),
             producers: std::iter::repeat_with(ProducerCounters::default).take(producers).collect(),
-            consumers: std::iter::repeat_with(Counter::default).take(consumers).collect(),
+            consumers: counters(consumers),
+            rejecters: counters(rejecters),
             failure: Mutex::new(None),
         }
     }

@@ -143,7 +143,9 @@ fn deliver(mut stream: TcpStream, consumer_tag: &str, size: usize) -> Result<()>
             routing_key: "posthouse-bench-00000",
         };
         write_method(&mut bytes, CHANNEL, &method);
-        write_frame_with(&mut bytes, FrameKind::Header, CHANNEL, |out| write_header(out, size, false, None));
+        write_frame_with(&mut bytes, FrameKind::Header, CHANNEL, |out| {
+            write_header(out, size, false, None, false);
+        });
         for part in payload::blank(size).chunks(MAX_PAYLOAD) {
             write_frame(&mut bytes, FrameKind::Body, CHANNEL, part);
         }

@@ -21,6 +21,8 @@ pub(super) struct Template {
     bytes: Vec<u8>,
     stride: usize,
     body_at: usize,
+    /// Where the value of the deduplication header is, if there is one.
+    unique_at: Option<usize>,
     varying: usize,
     units: usize,
     routes: u64,
@@ -43,6 +45,8 @@ pub(super) struct Shape<'a> {
     pub(super) persistent: bool,
     /// Priorities that a route's messages have in turn; 1 for none.
     pub(super) priorities: usize,
+    /// Each message has an `x-deduplication-header` of its own.
+    pub(super) unique: bool,
     /// Largest frame payload.
     pub(super) max_payload: usize,
 }
@@ -51,15 +55,15 @@ impl Template {
     /// Encodes as many messages as one write takes, and at least one for every key and priority.
     pub(super) fn new(shape: &Shape<'_>) -> Self {
         let mut bytes = Vec::new();
-        let mut body_at = 0;
+        let (mut body_at, mut unique_at) = (0, None);
         let mut units = 0;
         let turn = shape.keys.len() * shape.priorities;
         while units == 0 || units % turn != 0 || bytes.len() + bytes.len() / units <= WRITE_BYTES {
             let priority =
                 (shape.priorities > 1).then_some((units / shape.keys.len() % shape.priorities) as u8);
-            let at = encode(&mut bytes, shape, &shape.keys[units % shape.keys.len()], priority);
+            let places = encode(&mut bytes, shape, &shape.keys[units % shape.keys.len()], priority);
             if units == 0 {
-                body_at = at;
+                (body_at, unique_at) = places;
             }
             units += 1;
         }
@@ -67,6 +71,7 @@ impl Template {
             stride: bytes.len() / units,
             bytes,
             body_at,
+            unique_at,
             varying: payload::varying(shape.size),
             units,
             routes: shape.keys.len() as u64,
@@ -94,7 +99,11 @@ impl Template {
         let (mut route, mut sequence) = (self.sent % self.routes, self.sent / self.routes);
         for unit in self.bytes[range.clone()].chunks_exact_mut(self.stride) {
             let body = &mut unit[self.body_at..self.body_at + self.varying];
-            payload::stamp(body, payload::word(self.producer, sequence), nanos);
+            let word = payload::word(self.producer, sequence);
+            payload::stamp(body, word, nanos);
+            if let Some(at) = self.unique_at {
+                unit[at..at + 8].copy_from_slice(&word.to_be_bytes());
+            }
             route += 1;
             if route == self.routes {
                 (route, sequence) = (0, sequence + 1);
@@ -110,42 +119,72 @@ impl Template {
     }
 }
 
-/// Appends one message; gives where its body starts.
-fn encode(out: &mut Vec<u8>, shape: &Shape<'_>, routing_key: &str, priority: Option<u8>) -> usize {
+/// Appends one message; gives where its body starts, and the value of its deduplication header.
+fn encode(
+    out: &mut Vec<u8>,
+    shape: &Shape<'_>,
+    routing_key: &str,
+    priority: Option<u8>,
+) -> (usize, Option<usize>) {
     let publish =
         Method::BasicPublish { exchange: shape.exchange, routing_key, mandatory: false, immediate: false };
     write_method(out, CHANNEL, &publish);
+    let mut unique_at = None;
     write_frame_with(out, FrameKind::Header, CHANNEL, |out| {
-        write_header(out, shape.size, shape.persistent, priority);
+        unique_at = write_header(out, shape.size, shape.persistent, priority, shape.unique);
     });
     let body_at = out.len() + HEAD_BYTES;
     for part in payload::blank(shape.size).chunks(shape.max_payload) {
         write_frame(out, FrameKind::Body, CHANNEL, part);
     }
-    body_at.min(out.len())
+    (body_at.min(out.len()), unique_at)
 }
 
-/// Appends a content header's payload: `class u16 | weight u16 | body size u64 | flags u16 | delivery mode u8, if flagged |
-/// priority u8, if flagged`.
-pub(super) fn write_header(out: &mut Vec<u8>, size: usize, persistent: bool, priority: Option<u8>) {
+/// Appends a content header's payload: `class u16 | weight u16 | body size u64 | flags u16 | headers, if flagged | delivery
+/// mode u8, if flagged | priority u8, if flagged`. Where the eight bytes of the deduplication header's value are, if it is
+/// `unique`.
+pub(super) fn write_header(
+    out: &mut Vec<u8>,
+    size: usize,
+    persistent: bool,
+    priority: Option<u8>,
+    unique: bool,
+) -> Option<usize> {
     const CLASS_BASIC: u16 = 60;
+    const HAS_HEADERS: u16 = 1 << 13;
     const HAS_DELIVERY_MODE: u16 = 1 << 12;
     const HAS_PRIORITY: u16 = 1 << 11;
     out.extend_from_slice(&CLASS_BASIC.to_be_bytes());
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&(size as u64).to_be_bytes());
-    let flags =
-        if persistent { HAS_DELIVERY_MODE } else { 0 } | if priority.is_some() { HAS_PRIORITY } else { 0 };
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    let flags = flag(unique, HAS_HEADERS)
+        | flag(persistent, HAS_DELIVERY_MODE)
+        | flag(priority.is_some(), HAS_PRIORITY);
     out.extend_from_slice(&flags.to_be_bytes());
+    let unique_at = unique.then(|| {
+        const NAME: &[u8] = b"x-deduplication-header";
+        const VALUE_BYTES: usize = 8;
+        let table_bytes = 1 + NAME.len() + 1 + VALUE_BYTES;
+        out.extend_from_slice(&(table_bytes as u32).to_be_bytes());
+        out.push(NAME.len() as u8);
+        out.extend_from_slice(NAME);
+        out.push(b'l');
+        out.extend_from_slice(&[0; VALUE_BYTES]);
+        out.len() - VALUE_BYTES
+    });
     if persistent {
         out.push(2);
     }
     out.extend(priority);
+    unique_at
 }
 
 #[cfg(test)]
 mod tests {
     use posthouse_amqp::frame::next_frame;
+    use posthouse_model::props::HeaderView;
+    use posthouse_model::raw_table::RawValue;
 
     use super::*;
 
@@ -193,6 +232,7 @@ mod tests {
                 size,
                 persistent: true,
                 priorities: 3,
+                unique: false,
                 max_payload: 4_088,
             };
             let mut template = Template::new(&shape);
@@ -225,9 +265,40 @@ mod tests {
             size: 16,
             persistent: false,
             priorities: 1,
+            unique: false,
             max_payload: 4_088,
         };
         let (n, range) = Template::new(&shape).stamp(u64::MAX, 0);
         assert!(range.len() > WRITE_BYTES - 200 && range.len() <= WRITE_BYTES, "{n} in {range:?}");
+    }
+
+    #[test]
+    fn deduplication_headers_differ() {
+        let keys = ["k".to_owned()];
+        let shape = Shape {
+            producer: 3,
+            exchange: "",
+            keys: &keys,
+            size: 16,
+            persistent: true,
+            priorities: 1,
+            unique: true,
+            max_payload: 4_088,
+        };
+        let mut template = Template::new(&shape);
+        let (n, range) = template.stamp(5, 0);
+        let mut bytes = template.bytes(range);
+        let mut values = Vec::new();
+        while let Some((frame, used)) = next_frame(bytes, 4_088).unwrap() {
+            if frame.kind == FrameKind::Header {
+                let header = HeaderView::parse(frame.payload).unwrap();
+                match header.headers().unwrap().get(b"x-deduplication-header") {
+                    Some(RawValue::I64(value)) => values.push(payload::split(value as u64)),
+                    other => panic!("{other:?}"),
+                }
+            }
+            bytes = &bytes[used..];
+        }
+        assert_eq!(values, (0..n).map(|sequence| (3, sequence)).collect::<Vec<_>>());
     }
 }

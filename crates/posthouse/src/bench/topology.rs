@@ -17,9 +17,12 @@ pub(super) fn declare(client: &mut Client, plan: &Plan) -> Result<()> {
     if let Exchange::Own(exchange_type) = plan.exchange {
         declare_exchange(client, plan, &exchange, exchange_type)?;
     }
-    for queue in 0..plan.queues {
-        let queue = &plan.queue_name(queue);
-        declare_queue(client, plan, queue)?;
+    for number in 0..plan.queues {
+        let queue = &plan.queue_name(number);
+        if plan.dead_letter.is_some() {
+            declare_queue(client, plan, &plan.letters_name(number), FieldTable::default())?;
+        }
+        declare_queue(client, plan, queue, plan.arguments_of(number))?;
         if plan.exchange != Exchange::Default {
             let arguments = FieldTable::default();
             let method = Method::QueueBind {
@@ -56,13 +59,18 @@ pub(super) fn declare_exchange(
 }
 
 /// Declares a queue as the plan has them.
-pub(super) fn declare_queue(client: &mut Client, plan: &Plan, queue: &str) -> Result<()> {
-    let method = queue_declaration(plan, queue);
+pub(super) fn declare_queue(
+    client: &mut Client,
+    plan: &Plan,
+    queue: &str,
+    arguments: FieldTable,
+) -> Result<()> {
+    let method = queue_declaration(plan, queue, arguments);
     client.call(&method, |m| matches!(m, Method::QueueDeclareOk { .. }).then_some(()))
 }
 
 /// The declaration of a queue as the plan has them.
-pub(super) fn queue_declaration<'a>(plan: &Plan, queue: &'a str) -> Method<'a> {
+pub(super) fn queue_declaration<'a>(plan: &Plan, queue: &'a str, arguments: FieldTable) -> Method<'a> {
     Method::QueueDeclare {
         queue,
         passive: false,
@@ -70,14 +78,15 @@ pub(super) fn queue_declaration<'a>(plan: &Plan, queue: &'a str) -> Method<'a> {
         exclusive: false,
         auto_delete: false,
         nowait: false,
-        arguments: plan.queue_args.clone(),
+        arguments,
     }
 }
 
 /// Deletes the run's queues and its exchange.
 pub(super) fn delete(client: &mut Client, plan: &Plan) -> Result<()> {
-    for queue in 0..plan.queues {
-        let queue = &plan.queue_name(queue);
+    let letters = plan.dead_letter.map(|_| (0..plan.queues).map(|queue| plan.letters_name(queue)));
+    let names = (0..plan.queues).map(|queue| plan.queue_name(queue)).chain(letters.into_iter().flatten());
+    for queue in &names.collect::<Vec<_>>() {
         let method = Method::QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };
         client.call(&method, |m| matches!(m, Method::QueueDeleteOk { .. }).then_some(()))?;
     }

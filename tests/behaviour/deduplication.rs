@@ -83,6 +83,25 @@ fn duplicates_do_not_push_others_out() {
 }
 
 #[test]
+fn priorities_and_quorum_queues_share_what_they_know() {
+    let mut peer = broker().peer();
+    let quorum = unique("once");
+    let mut arguments = table([("x-message-deduplication", FieldValue::Bool(true))]);
+    arguments.0.push(("x-queue-type".to_owned(), text("quorum")));
+    peer.declare(1, &Queue { arguments, ..Queue::durable(&quorum) });
+    let queue = declare(&mut peer, &[("x-max-priority", FieldValue::I32(9))]);
+    for queue in [&queue, &quorum] {
+        for (priority, id, body) in [(0, "a", "1"), (9, "a", "again"), (9, "b", "2"), (3, "b", "again")] {
+            let headers = Some(table([("x-deduplication-header", text(id))]));
+            let properties = Properties { headers, priority: Some(priority), ..Properties::default() };
+            peer.publish_with(1, &Publish { properties, body: body.as_bytes(), ..Publish::to("", queue) });
+        }
+        assert_eq!(peer.drain(1, queue), ["2", "1"]);
+    }
+    peer.delete(1, &quorum);
+}
+
+#[test]
 fn a_purge_forgets_them() {
     let mut peer = broker().peer();
     let queue = declare(&mut peer, &[]);

@@ -3,18 +3,33 @@
 use posthouse_testkit::{Broker, FieldValue, Options, Peer, Properties, Publish, Queue, table, text};
 
 fn declare(peer: &mut Peer) {
-    let arguments = table([("x-message-deduplication", FieldValue::Bool(true))]);
+    declare_as(peer, "classic");
+}
+
+fn declare_as(peer: &mut Peer, queue_type: &str) {
+    let mut arguments = table([("x-message-deduplication", FieldValue::Bool(true))]);
+    arguments.0.push(("x-queue-type".to_owned(), text(queue_type)));
     peer.declare(1, &Queue { arguments, ..Queue::durable("once") });
 }
 
-/// Publishes a persistent message per number, whose value is the number, and waits for the confirms.
+fn priority(number: u32) -> Option<u8> {
+    Some((number % 10) as u8)
+}
+
+/// Publishes a persistent message per number, whose value is the number and whose priority its last digit, and waits for
+/// the confirms.
 fn publish(peer: &mut Peer, numbers: impl Iterator<Item = u32>, bytes: usize) {
     peer.open_channel(9);
     peer.select_confirms(9);
     let mut count = 0;
     for number in numbers {
         let headers = Some(table([("x-deduplication-header", text(&number.to_string()))]));
-        let properties = Properties { headers, delivery_mode: Some(2), ..Properties::default() };
+        let properties = Properties {
+            headers,
+            delivery_mode: Some(2),
+            priority: priority(number),
+            ..Properties::default()
+        };
         let body = format!("{number:0>bytes$}");
         peer.publish_with(9, &Publish { properties, body: body.as_bytes(), ..Publish::to("", "once") });
         count += 1;
@@ -56,4 +71,28 @@ fn messages_in_segments_are_known_after_a_restart() {
     let mut peer = broker.peer();
     publish(&mut peer, (0..900).step_by(50).chain(900..902), 60_000);
     assert_eq!(peer.counts(1, "once").0, 902);
+}
+
+#[test]
+fn a_crash_of_a_quorum_queue_changes_nothing() {
+    let mut broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    declare_as(&mut peer, "quorum");
+    publish(&mut peer, (0..50).chain(0..50), 1);
+    let first = peer.get(1, "once", false).expect("a message");
+    assert_eq!(first.text(), "9", "the most urgent");
+    peer.ack(1, first.tag);
+    publish(&mut peer, 100..101, 1);
+    broker.kill();
+    broker.start_again();
+    let mut peer = broker.peer();
+    assert_eq!(peer.counts(1, "once").0, 50);
+    publish(&mut peer, 0..50, 1);
+    let mut bodies = peer.drain(1, "once");
+    bodies.sort_by_key(|body| body.parse::<u32>().expect("a number"));
+    let expected: Vec<String> = (0..50).chain([100]).map(|number| number.to_string()).collect();
+    assert_eq!(bodies, expected);
+    peer.close();
+    broker.stop();
+    broker.check();
 }

@@ -10,7 +10,7 @@ use crate::reply::ReplyError;
 use crate::stream_args::check_group_size;
 
 /// What a queue that drops duplicates cannot do.
-const BEYOND_DEDUPLICATION: [&str; 3] = ["x-max-priority", "x-cache-size", "x-cache-ttl"];
+const BEYOND_DEDUPLICATION: [&str; 2] = ["x-cache-size", "x-cache-ttl"];
 
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
 const OF_OTHER_QUEUE_TYPES: [&str; 12] = [
@@ -170,11 +170,7 @@ impl QueueArguments {
             }
         }
         let settings = QueueSettings::parse(&table, queue)?;
-        let mut beyond = BEYOND_DEDUPLICATION.into_iter().find(|name| table.get(name).is_some());
-        if kind == QueueKind::Quorum {
-            // It has priorities.
-            beyond = Some(QUEUE_TYPE);
-        }
+        let beyond = BEYOND_DEDUPLICATION.into_iter().find(|name| table.get(name).is_some());
         if let Some(other) = beyond.filter(|_| settings.unique) {
             return Err(errors::arguments_not_supported_together("x-message-deduplication", other, queue));
         }
@@ -353,9 +349,8 @@ mod tests {
         let error = QueueArguments::parse(table(&unique), Q).unwrap_err();
         assert_eq!(error, errors::arguments_not_supported_together(unique[0].0, unique[1].0, Q));
         assert!(QueueArguments::parse(table(&unique[1..]), Q).is_ok());
-        let quorum = [unique[0].clone(), (QUEUE_TYPE, text("quorum"))];
-        let error = QueueArguments::parse(table(&quorum), Q).unwrap_err();
-        assert_eq!(error, errors::arguments_not_supported_together(quorum[0].0, QUEUE_TYPE, Q));
+        let quorum = [unique[0].clone(), (QUEUE_TYPE, text("quorum")), ("x-max-priority", FieldValue::I32(3))];
+        assert!(QueueArguments::parse(table(&quorum), Q).is_ok());
     }
 
     #[test]

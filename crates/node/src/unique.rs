@@ -12,7 +12,10 @@ use crate::queue_handle::QueueHandle;
 /// for as long as that takes; to be called before anything is published.
 pub(crate) fn learn(broker: &Broker, queue: &Arc<QueueHandle>) {
     let chunks: Vec<_> = match queue.lock().machine.classic() {
-        Some(machine) => machine.held().map(|held| (held.first_seq, held.residence.clone())).collect(),
+        Some(machine) => {
+            let held = machine.levels().flat_map(|level| level.held());
+            held.map(|held| (held.first_seq, held.residence.clone())).collect()
+        }
         None => return,
     };
     for (first_seq, residence) in chunks {

@@ -406,8 +406,10 @@ impl<L: Copy> Chunks<L> {
         self.released.push(location);
     }
 
-    /// Exchanges the places in segments that no chunk uses any more with another's.
-    pub(super) fn swap_released(&mut self, other: &mut Self) {
+    /// Exchanges what all levels of a queue share with another's: the places in segments that no chunk uses any more, and
+    /// what duplicates are found by.
+    pub(super) fn swap_shared(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.values, &mut other.values);
         std::mem::swap(&mut self.released, &mut other.released);
     }
 

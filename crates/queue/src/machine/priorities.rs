@@ -269,13 +269,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         std::mem::swap(&mut self.departure_counts, &mut queue.departure_counts);
         std::mem::swap(&mut self.leaving, &mut queue.leaving);
         std::mem::swap(&mut self.groups, &mut queue.groups);
-        self.chunks.swap_released(&mut queue.chunks);
+        self.chunks.swap_shared(&mut queue.chunks);
         let result = act(queue);
         std::mem::swap(&mut self.departed, &mut queue.departed);
         std::mem::swap(&mut self.departure_counts, &mut queue.departure_counts);
         std::mem::swap(&mut self.leaving, &mut queue.leaving);
         std::mem::swap(&mut self.groups, &mut queue.groups);
-        self.chunks.swap_released(&mut queue.chunks);
+        self.chunks.swap_shared(&mut queue.chunks);
         let after = Totals::of(queue);
         levels.totals.change(before, after);
         levels.due_ms = levels.due_ms.min(queue.line_due_ms());

@@ -1,6 +1,7 @@
 //! Queues that drop duplicates, against a list of what is in them.
 
 use posthouse_model::field::{FieldTable, FieldValue};
+use posthouse_model::ids::{first_of_level, level_of};
 use posthouse_model::name::Name;
 use posthouse_model::props::Properties;
 
@@ -186,4 +187,46 @@ fn a_duplicate_that_is_turned_away_counts_once() {
     push_values(&mut queue, false, &[text("a"), text("b")]);
     queue.turn_away(1, 2);
     assert_eq!((queue.ready(), queue.leaving(), queue.departure_counts().duplicate), (1, 1, 1));
+}
+
+/// A value is one value in all of a queue's priorities, before a restart and after it.
+#[test]
+fn priorities_share_what_is_known() {
+    let settings = || QueueSettings { unique: true, max_priority: 9, ..QueueSettings::default() };
+    let push_at = |queue: &mut TestQueue, level: u8, values: &[Option<FieldValue>]| {
+        let next = queue.levels().map(|line| line.next_seq()).find(|&next| level_of(next) == level);
+        let chunk = records(next.unwrap_or(first_of_level(level)), values);
+        queue.push_shared_at(level, Arc::new(chunk), Persistence::Persistent, 0, &mut Vec::new());
+    };
+    let mut queue = TestQueue::default();
+    queue.set_settings(settings());
+    push_at(&mut queue, 5, &[text("a"), text("b"), text("a")]);
+    push_at(&mut queue, 0, &[text("b"), text("c")]);
+    push_at(&mut queue, 9, &[text("c"), text("d"), None]);
+    assert_eq!((queue.ready(), queue.departure_counts().duplicate), (5, 3));
+    let high = first_of_level(9);
+    assert_eq!(
+        queue.take_departed().ranges,
+        [(first_of_level(5) + 2, first_of_level(5) + 2), (0, 0), (high, high)]
+    );
+    let mut runs = Vec::new();
+    queue.take_any(Limits { messages: 1, bytes: usize::MAX }, false, &mut runs);
+    queue.settle(high + 1, high + 1);
+    push_at(&mut queue, 0, &[text("d")]);
+    assert_eq!(queue.ready(), 5, "it is free again, for any priority");
+
+    let line = |queue: &TestQueue, level: u8| {
+        let line = queue.levels().find(|line| level_of(line.next_seq()) == level).unwrap();
+        let chunks = line.held().cloned().collect();
+        Recovered { chunks, next_seq: line.next_seq(), redelivered_below: 0 }
+    };
+    queue.close_tail();
+    let mut found = TestQueue::recover(line(&queue, 0));
+    [5, 9].into_iter().for_each(|level| found.recover_level(level, line(&queue, level)));
+    found.set_settings(settings());
+    let held: Vec<_> = found.levels().flat_map(|line| line.held()).cloned().collect();
+    held.iter().for_each(|held| found.learn_values(held.first_seq, held.residence.chunk().unwrap()));
+    assert_eq!(found.ready(), 5);
+    push_at(&mut found, 5, &[text("a"), text("c"), text("d"), text("e")]);
+    assert_eq!(found.ready(), 6);
 }

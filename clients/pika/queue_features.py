@@ -101,6 +101,35 @@ def deduplication():
         opened.queue_delete(queue)
 
 
+def deduplication_exchange():
+    """The plugin's example: an exchange that passes each value on once, for a time."""
+    with channel() as opened:
+        exchange, queue = checks.name("deduplication"), checks.name("deduplicated")
+        arguments = {"x-cache-size": 100, "x-cache-ttl": 60_000}
+        opened.exchange_declare(exchange, "x-message-deduplication", durable=True, arguments=arguments)
+        opened.queue_declare(queue, durable=True)
+        opened.queue_bind(queue, exchange)
+        opened.confirm_delivery()
+
+        def publish(value, content, **headers):
+            headers = {"x-deduplication-header": value, **headers}
+            opened.basic_publish(exchange, "any", content, pika.BasicProperties(headers=headers), mandatory=True)
+
+        publish("order-1", b"first")
+        checks.equal(opened.basic_get(queue, auto_ack=True)[2], b"first", "the first message")
+        publish("order-1", b"again")
+        publish("order-2", b"second", **{"x-cache-ttl": 1})
+        checks.equal(opened.basic_get(queue, auto_ack=True)[2], b"second", "what comes next, though the first is gone")
+
+        def passes():
+            publish("order-2", b"after its time")
+            return count(opened, queue) == 1
+
+        checks.until(passes, "a value whose time is over")
+        opened.queue_delete(queue)
+        opened.exchange_delete(exchange)
+
+
 def message_groups():
     """Orders of many customers, worked off by four consumers at once: each customer's in order, by one at a time."""
     customers, orders = 20, 15
@@ -148,4 +177,4 @@ def message_groups():
         publisher.queue_delete(queue)
 
 
-checks.run(single_active_consumer, consumer_timeout, delivery_limit, deduplication, message_groups)
+checks.run(single_active_consumer, consumer_timeout, delivery_limit, deduplication, deduplication_exchange, message_groups)

@@ -95,6 +95,8 @@ fn priorities_and_quorum_queues_share_what_they_know() {
             let headers = Some(table([("x-deduplication-header", text(id))]));
             let properties = Properties { headers, priority: Some(priority), ..Properties::default() };
             peer.publish_with(1, &Publish { properties, body: body.as_bytes(), ..Publish::to("", queue) });
+            // Of what comes at once the most urgent stays.
+            peer.counts(1, queue);
         }
         assert_eq!(peer.drain(1, queue), ["2", "1"]);
     }

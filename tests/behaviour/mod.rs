@@ -10,6 +10,7 @@ mod consuming;
 mod dead_letters;
 mod declared_exchanges;
 mod deduplication;
+mod deduplication_exchanges;
 mod delivery_limit;
 mod events;
 mod exchange_types;

@@ -27,15 +27,16 @@ pub enum ExchangeKind {
     LocalRandom,
     /// To all bound destinations; the last messages are kept, and given to what is bound later.
     RecentHistory,
+    /// To all bound destinations, unless a message with the same `x-deduplication-header` came before.
+    Deduplication,
 }
 
 /// Types that RabbitMQ or its common plugins have and this broker does not have yet.
-const NOT_SUPPORTED: [&str; 4] =
-    ["x-delayed-message", "x-federation-upstream", "x-jms-topic", "x-message-deduplication"];
+const NOT_SUPPORTED: [&str; 3] = ["x-delayed-message", "x-federation-upstream", "x-jms-topic"];
 
 impl ExchangeKind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Direct,
         Self::Fanout,
         Self::Topic,
@@ -45,6 +46,7 @@ impl ExchangeKind {
         Self::Random,
         Self::LocalRandom,
         Self::RecentHistory,
+        Self::Deduplication,
     ];
 
     /// Reads the type a client declares `exchange` with: 406 when it is unknown, 540 when it is only known to
@@ -69,6 +71,7 @@ impl ExchangeKind {
             Self::Random => "x-random",
             Self::LocalRandom => "x-local-random",
             Self::RecentHistory => "x-recent-history",
+            Self::Deduplication => "x-message-deduplication",
         }
     }
 }

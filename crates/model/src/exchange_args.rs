@@ -21,6 +21,15 @@ const HISTORY_LENGTH: &str = "x-recent-history-length";
 /// How many it keeps unless it is told.
 const DEFAULT_HISTORY_LENGTH: u64 = 20;
 
+/// How many values a deduplication exchange remembers.
+const CACHE_SIZE: &str = "x-cache-size";
+/// For how many milliseconds it does.
+const CACHE_TTL: &str = "x-cache-ttl";
+/// Whether a restart forgets them.
+const CACHE_PERSISTENCE: &str = "x-cache-persistence";
+/// The most that one may be told to remember: about a gigabyte of memory.
+const CACHE_SIZE_MAX: u64 = 10_000_000;
+
 /// The arguments of an exchange declaration.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ExchangeArguments {
@@ -30,8 +39,19 @@ pub struct ExchangeArguments {
     pub hash_on: HashOn,
     /// How many messages a recent history exchange keeps; 0 for all other types.
     pub history_length: u64,
+    /// What a deduplication exchange remembers; nothing for all other types.
+    pub seen_window: SeenWindow,
     /// As the client sent them, to be shown and compared.
     pub table: FieldTable,
+}
+
+/// What a deduplication exchange remembers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SeenWindow {
+    /// How many values: the oldest make room.
+    pub size: usize,
+    /// For how many milliseconds, where the message does not say; for ever if nobody does.
+    pub ttl_ms: Option<u64>,
 }
 
 /// The part of a message that a consistent hash exchange hashes.
@@ -63,7 +83,11 @@ impl ExchangeArguments {
             ExchangeKind::RecentHistory => history_length(&table)?,
             _ => 0,
         };
-        Ok(Self { alternate_exchange, hash_on, history_length, table })
+        let seen_window = match kind {
+            ExchangeKind::Deduplication => SeenWindow::parse(&table, exchange)?,
+            _ => SeenWindow::default(),
+        };
+        Ok(Self { alternate_exchange, hash_on, history_length, seen_window, table })
     }
 
     /// Checks a redeclaration with the arguments `received`: 406 when its alternate exchange differs.
@@ -71,6 +95,35 @@ impl ExchangeArguments {
         let current = self.table.get(ALTERNATE_EXCHANGE);
         check_equivalent(ALTERNATE_EXCHANGE, received.get(ALTERNATE_EXCHANGE), current, exchange)
     }
+}
+
+impl SeenWindow {
+    fn parse(table: &FieldTable, exchange: Resource<'_>) -> Result<Self, ReplyError> {
+        let size = table.get(CACHE_SIZE).and_then(positive).ok_or_else(errors::invalid_cache_size)?;
+        if size > CACHE_SIZE_MAX {
+            let reason = format!("\"expected at most {CACHE_SIZE_MAX}, got {size}\"");
+            return Err(errors::invalid_argument(CACHE_SIZE, exchange, &reason));
+        }
+        let ttl = table.get(CACHE_TTL).map(|value| positive(value).ok_or_else(errors::invalid_cache_ttl));
+        match table.get(CACHE_PERSISTENCE) {
+            None => {}
+            Some(FieldValue::LongStr(word)) if word == b"memory" => {}
+            Some(FieldValue::LongStr(word)) if word == b"disk" => {
+                return Err(errors::cache_on_disk_not_supported(exchange));
+            }
+            Some(_) => return Err(errors::invalid_cache_persistence()),
+        }
+        Ok(Self { size: size as usize, ttl_ms: ttl.transpose()? })
+    }
+}
+
+/// An integer above 0, which may be written as a text.
+fn positive(value: &FieldValue) -> Option<u64> {
+    let number = match value {
+        FieldValue::LongStr(text) => str::from_utf8(text).ok()?.parse().ok()?,
+        other => other.as_int()?,
+    };
+    u64::try_from(number).ok().filter(|&number| number > 0)
 }
 
 impl HashOn {
@@ -182,5 +235,27 @@ mod tests {
                 format!("Invalid argument {shown}, 'x-recent-history-length' must be a positive integer");
             assert_eq!(length(&[(HISTORY_LENGTH, value)]), Err((406, error)));
         }
+    }
+
+    #[test]
+    fn what_is_remembered() {
+        let window = |entries: &[_]| parse(ExchangeKind::Deduplication, entries).map(|a| a.seen_window);
+        let size = (CACHE_SIZE, FieldValue::I32(9));
+        assert_eq!(window(std::slice::from_ref(&size)), Ok(SeenWindow { size: 9, ttl_ms: None }));
+        let all = [size.clone(), (CACHE_TTL, text("500")), (CACHE_PERSISTENCE, text("memory"))];
+        assert_eq!(window(&all), Ok(SeenWindow { size: 9, ttl_ms: Some(500) }));
+        let no_size = "Missing or invalid argument, 'x-cache-size' must be an integer greater than 0";
+        for wrong in [FieldValue::I32(0), FieldValue::I64(-1), text("many"), FieldValue::Bool(true)] {
+            assert_eq!(window(&[(CACHE_SIZE, wrong.clone())]), Err((406, no_size.to_owned())));
+            let no_ttl = "Invalid argument, 'x-cache-ttl' must be an integer greater than 0".to_owned();
+            assert_eq!(window(&[size.clone(), (CACHE_TTL, wrong)]), Err((406, no_ttl)));
+        }
+        assert_eq!(window(&[]), Err((406, no_size.to_owned())));
+        let too_many = "invalid arg 'x-cache-size' for exchange 'e' in vhost '/': \
+                        \"expected at most 10000000, got 10000001\"";
+        assert_eq!(window(&[(CACHE_SIZE, FieldValue::I32(10_000_001))]), Err((406, too_many.to_owned())));
+        let word = "Invalid argument, 'x-cache-persistence' must be either 'disk' or 'memory'";
+        assert_eq!(window(&[size.clone(), (CACHE_PERSISTENCE, text("x"))]), Err((406, word.to_owned())));
+        assert_eq!(window(&[size, (CACHE_PERSISTENCE, text("disk"))]).unwrap_err().0, 540);
     }
 }

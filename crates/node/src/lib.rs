@@ -29,6 +29,7 @@ pub mod quotas;
 pub mod records;
 pub mod relocate;
 pub mod residency;
+pub mod seen;
 pub mod start;
 pub mod streams;
 pub mod survey;

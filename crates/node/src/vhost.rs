@@ -12,6 +12,7 @@ use posthouse_model::name::Name;
 use posthouse_model::props::HeaderView;
 use posthouse_model::raw_table::{RawTable, RawValue};
 use posthouse_model::reply::ReplyError;
+use posthouse_queue::topology::seen::{Duplicates, NotCompared};
 use posthouse_queue::topology::{RouteResult, Routed, Topology};
 use serde_json::Value;
 use smallvec::SmallVec;
@@ -22,6 +23,7 @@ use crate::metadata::VhostMetadata;
 use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
 use crate::quotas::Meter;
+use crate::seen::{Comparison, SeenByExchange, SeenOfMessage, SeenValue};
 
 /// Names of the queues behind `amq.rabbitmq.reply-to` start so.
 pub const REPLY_QUEUE_PREFIX: &str = "amq.rabbitmq.reply-to.";
@@ -39,6 +41,7 @@ pub struct VirtualHost {
     inner: RwLock<Inner>,
     /// A leaf of `inner`.
     histories: Mutex<Histories>,
+    seen: Mutex<SeenByExchange>,
 }
 
 /// What the lock guards. Changes go through [`VirtualHost::change`].
@@ -85,8 +88,11 @@ pub struct Found {
     pub queues: SmallVec<[QueueId; 8]>,
     /// Whether another message with the same exchange and key may go elsewhere.
     pub is_per_message: bool,
-    /// The message goes nowhere, and counts as routed all the same: the reply queue it is for is gone.
+    /// The message goes nowhere, and counts as routed all the same: the reply queue it is for is gone, or it is a duplicate.
     pub swallowed: bool,
+    /// What deduplication exchanges have seen of it. Should it be refused, the publisher may send it again: see
+    /// [`VirtualHost::forget_seen`].
+    pub seen: SeenOfMessage,
 }
 
 impl VirtualHost {
@@ -111,6 +117,7 @@ impl VirtualHost {
             events,
             inner: RwLock::new(inner),
             histories: Mutex::default(),
+            seen: Mutex::default(),
         }
     }
 
@@ -124,32 +131,35 @@ impl VirtualHost {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Finds the queues of a message; see [`Topology::route`]. `draw` is a random number.
-    pub fn route(
-        &self,
-        exchange: &str,
-        key: &str,
-        header: Option<HeaderView<'_>>,
-        extra_keys: &[String],
-        draw: u64,
-    ) -> Result<Found, ReplyError> {
-        self.route_and(exchange, key, header, extra_keys, draw, |_| {})
+    /// Finds the queues of a message of which nothing is known but its routing key; see [`Topology::route`].
+    pub fn route(&self, exchange: &str, key: &str) -> Result<Found, ReplyError> {
+        self.route_and(exchange, Routed { key, ..Routed::default() }, &mut NotCompared, |_| {})
     }
 
-    /// Finds the queues of a message as [`Self::route`] does, and keeps it where exchanges on its way have a history:
-    /// under the same lock, so that a queue that is bound meanwhile gets it once, in one of the two ways.
+    /// Finds the queues of a message and keeps it where exchanges on its way have a history: under the same lock, so that a
+    /// queue that is bound meanwhile gets it once, in one of the two ways. `now_ms` is when it came: deduplication
+    /// exchanges compare it with those before it.
     pub fn route_and_keep(
         &self,
         exchange: &str,
-        key: &str,
-        header: HeaderView<'_>,
-        extra_keys: &[String],
-        draw: u64,
+        routed: Routed<'_>,
         message: Publication<'_>,
+        now_ms: u64,
     ) -> Result<Found, ReplyError> {
-        self.route_and(exchange, key, Some(header), extra_keys, draw, |result| {
-            self.keep_history(result, header, message);
-        })
+        let mut comparison = Comparison::new(self, now_ms);
+        let mut found = self.route_and(exchange, routed, &mut comparison, |result| {
+            if let Some(header) = routed.header {
+                self.keep_history(result, header, message);
+            }
+        })?;
+        found.swallowed |= found.queues.is_empty() && comparison.has_dropped();
+        found.seen = comparison.finish(!found.queues.is_empty());
+        Ok(found)
+    }
+
+    /// What deduplication exchanges have seen of a message that was refused counts as not seen.
+    pub fn forget_seen(&self, seen: &[SeenValue]) {
+        self.seen().forget(seen);
     }
 
     /// Keeps a message where exchanges on its way have a history.
@@ -162,23 +172,20 @@ impl VirtualHost {
     fn route_and(
         &self,
         exchange: &str,
-        key: &str,
-        header: Option<HeaderView<'_>>,
-        extra_keys: &[String],
-        draw: u64,
+        message: Routed<'_>,
+        duplicates: &mut dyn Duplicates,
         and: impl FnOnce(&RouteResult),
     ) -> Result<Found, ReplyError> {
-        let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
         let mut result = RouteResult::default();
-        let message = Routed { key, extra_keys: &extra_keys, header, draw };
         {
             let inner = self.read();
-            inner.topology.route(exchange, message, &mut result)?;
+            inner.topology.route_compared(exchange, message, duplicates, &mut result)?;
             and(&result);
         }
         let queues = SmallVec::from_slice(result.queues());
-        let swallowed = queues.is_empty() && exchange.is_empty() && key.starts_with(REPLY_QUEUE_PREFIX);
-        Ok(Found { queues, is_per_message: result.is_per_message(), swallowed })
+        let is_reply = exchange.is_empty() && message.key.starts_with(REPLY_QUEUE_PREFIX);
+        let swallowed = queues.is_empty() && is_reply;
+        Ok(Found { queues, is_per_message: result.is_per_message(), swallowed, seen: SmallVec::new() })
     }
 
     /// The history of an exchange, oldest first. Called while the virtual host is being changed.
@@ -219,7 +226,7 @@ impl VirtualHost {
             self.keep_history(&result, header, message);
         }
         let is_per_message = result.is_per_message() || !extra_keys.is_empty();
-        Found { queues: SmallVec::from_slice(result.queues()), is_per_message, swallowed: false }
+        Found { queues: SmallVec::from_slice(result.queues()), is_per_message, ..Found::default() }
     }
 
     /// Whether what is published and delivered is copied to `amq.rabbitmq.trace`.
@@ -299,6 +306,7 @@ impl VirtualHost {
         self.events.emit_changes(&self.name, &mut inner);
         if inner.topology.exchange_count() < exchanges {
             self.histories().retain(|exchange| inner.topology.exchange(exchange).is_some());
+            self.seen().retain(|exchange| inner.topology.exchange(exchange).is_some());
         }
         self.epoch.store(inner.topology.epoch(), Ordering::Release);
         outcome
@@ -348,6 +356,10 @@ impl VirtualHost {
     /// Looks at everything at one moment.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
         look(&self.read())
+    }
+
+    pub(crate) fn seen(&self) -> MutexGuard<'_, SeenByExchange> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn histories(&self) -> MutexGuard<'_, Histories> {

@@ -2,6 +2,7 @@
 //!
 //! No lock, no file, no socket, no clock: what happens is decided by the calls alone.
 
+mod header_value;
 pub mod kind;
 pub mod machine;
 pub mod stream;

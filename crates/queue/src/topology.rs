@@ -21,6 +21,7 @@ mod model_tests;
 mod modulus_hash;
 mod route;
 mod router;
+pub mod seen;
 mod stable_hash;
 pub mod super_streams;
 #[cfg(test)]

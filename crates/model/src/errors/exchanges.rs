@@ -1,7 +1,7 @@
 //! Errors of particular exchange types. All of them end the channel.
 
-use super::ErlangBinary;
-use crate::reply::ReplyCode::PreconditionFailed;
+use super::{ErlangBinary, Resource};
+use crate::reply::ReplyCode::{NotImplemented, PreconditionFailed};
 use crate::reply::ReplyError;
 
 /// A consistent hash exchange can hash one thing only.
@@ -46,6 +46,29 @@ pub fn invalid_history_length_text(value: &[u8]) -> ReplyError {
     invalid_history_length(&ErlangBinary(value).to_string())
 }
 
+/// A deduplication exchange is not told how many values it is to remember.
+pub fn invalid_cache_size() -> ReplyError {
+    let text = "Missing or invalid argument, 'x-cache-size' must be an integer greater than 0";
+    ReplyError::new(PreconditionFailed, text)
+}
+
+/// A deduplication exchange is told a time that is none.
+pub fn invalid_cache_ttl() -> ReplyError {
+    ReplyError::new(PreconditionFailed, "Invalid argument, 'x-cache-ttl' must be an integer greater than 0")
+}
+
+/// A deduplication exchange is told to remember in some other place.
+pub fn invalid_cache_persistence() -> ReplyError {
+    let text = "Invalid argument, 'x-cache-persistence' must be either 'disk' or 'memory'";
+    ReplyError::new(PreconditionFailed, text)
+}
+
+/// A deduplication exchange is to remember across restarts.
+pub fn cache_on_disk_not_supported(exchange: Resource<'_>) -> ReplyError {
+    let text = format!("'x-cache-persistence' of 'disk' for {exchange} is not supported yet");
+    ReplyError::new(NotImplemented, text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +85,9 @@ mod tests {
             (weight_not_positive(), "The binding key must be greater than 0"),
             (local_random_key("k"), "Non empty binding 'k' key not permitted"),
             (local_random_destination(), "Destination not found"),
+            (invalid_cache_size(), "Missing or invalid argument, 'x-cache-size' must be an integer greater than 0"),
+            (invalid_cache_ttl(), "Invalid argument, 'x-cache-ttl' must be an integer greater than 0"),
+            (invalid_cache_persistence(), "Invalid argument, 'x-cache-persistence' must be either 'disk' or 'memory'"),
             (invalid_history_length("-1"), "Invalid argument -1, 'x-recent-history-length' must be a positive integer"),
             (invalid_history_length_text(b"x"), "Invalid argument <<\"x\">>, 'x-recent-history-length' must be a positive integer"),
         ] {

@@ -18,9 +18,9 @@ use posthouse_model::ids::{Seq, first_of_level, level_of};
 use posthouse_model::raw_table::RawValue;
 use posthouse_model::record::Record;
 
-use super::header_value;
 use super::ranges::SeqRanges;
 use super::roster::ConsumerId;
+use crate::header_value;
 
 /// The header that says which group a message is of.
 const HEADER: &[u8] = b"x-message-group";

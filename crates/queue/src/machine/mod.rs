@@ -21,7 +21,6 @@ pub mod details;
 pub mod expiry;
 mod group_take;
 mod groups;
-mod header_value;
 mod held;
 pub mod leaving;
 mod level_set;

@@ -16,7 +16,7 @@ use posthouse_model::ids::{Seq, level_of};
 use posthouse_model::record::Record;
 
 use super::Queue;
-use super::header_value;
+use crate::header_value;
 
 /// The header by which messages are told apart.
 const HEADER: &[u8] = b"x-deduplication-header";

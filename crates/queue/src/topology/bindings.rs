@@ -225,7 +225,8 @@ fn validate(
         | ExchangeKind::Fanout
         | ExchangeKind::ModulusHash
         | ExchangeKind::Random
-        | ExchangeKind::RecentHistory => Ok(()),
+        | ExchangeKind::RecentHistory
+        | ExchangeKind::Deduplication => Ok(()),
         ExchangeKind::Headers => HeadersPattern::parse(arguments).map(drop),
         ExchangeKind::ConsistentHash => parse_weight(key).map(drop),
         ExchangeKind::LocalRandom if !key.is_empty() => Err(errors::local_random_key(key)),

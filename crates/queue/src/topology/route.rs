@@ -10,6 +10,7 @@ use posthouse_model::reply::ReplyError;
 
 use super::consistent_hash::hash_keys;
 use super::router::Router;
+use super::seen::{Duplicates, NotCompared, Seen};
 use super::stable_hash::{below, mix};
 use super::trie::MatchScratch;
 use super::{Destination, Exchange, ExchangeId, Topology};
@@ -48,7 +49,7 @@ impl RouteResult {
     }
 
     /// Whether another message with the same exchange and routing key may go elsewhere: an exchange was asked that
-    /// looks at headers or properties, chooses by chance or keeps messages, or there were extra keys. Such a route must not be
+    /// looks at headers or properties, chooses by chance, keeps messages or drops duplicates, or there were extra keys. Such a route must not be
     /// cached.
     pub fn is_per_message(&self) -> bool {
         self.is_per_message
@@ -110,6 +111,18 @@ impl Topology {
         message: Routed<'_>,
         result: &mut RouteResult,
     ) -> Result<(), ReplyError> {
+        self.route_compared(exchange, message, &mut NotCompared, result)
+    }
+
+    /// The same; exchanges that drop what they have seen before compare the message. What one of them drops does not go to
+    /// its alternate exchange.
+    pub fn route_compared(
+        &self,
+        exchange: &str,
+        message: Routed<'_>,
+        duplicates: &mut dyn Duplicates,
+        result: &mut RouteResult,
+    ) -> Result<(), ReplyError> {
         result.reset();
         let id = self.find_exchange(exchange)?;
         if self.at(id).is_some_and(|exchange| exchange.record.internal) {
@@ -117,7 +130,7 @@ impl Topology {
         }
         result.is_per_message = !message.extra_keys.is_empty();
         result.draw = message.draw;
-        self.follow(id, message, result);
+        self.follow(id, message, duplicates, result);
         Ok(())
     }
 
@@ -127,17 +140,23 @@ impl Topology {
         result.reset();
         result.draw = message.draw;
         if let Some(id) = self.exchange_id(exchange) {
-            self.follow(id, message, result);
+            self.follow(id, message, &mut NotCompared, result);
         }
     }
 
-    fn follow(&self, first: ExchangeId, message: Routed<'_>, result: &mut RouteResult) {
-        self.visit(first, message, result);
+    fn follow(
+        &self,
+        first: ExchangeId,
+        message: Routed<'_>,
+        duplicates: &mut dyn Duplicates,
+        result: &mut RouteResult,
+    ) {
+        self.visit(first, message, duplicates, result);
         if !result.pending.is_empty() {
             result.visited.insert(first);
             while let Some(next) = result.pending.pop() {
                 if result.visited.insert(next) {
-                    self.visit(next, message, result);
+                    self.visit(next, message, duplicates, result);
                 }
             }
         }
@@ -147,9 +166,22 @@ impl Topology {
         }
     }
 
-    fn visit(&self, id: ExchangeId, message: Routed<'_>, result: &mut RouteResult) {
+    fn visit(
+        &self,
+        id: ExchangeId,
+        message: Routed<'_>,
+        duplicates: &mut dyn Duplicates,
+        result: &mut RouteResult,
+    ) {
         let Some(exchange) = self.at(id) else { return };
         let before = result.found();
+        if let Router::Deduplication(_, window) = &exchange.router {
+            result.is_per_message = true;
+            let seen = message.header.and_then(Seen::of);
+            if seen.is_some_and(|seen| duplicates.is_duplicate(&exchange.record.name, *window, seen)) {
+                return;
+            }
+        }
         self.look_up(exchange, message, result);
         if result.found() == before
             && let Some(alternate) = exchange.alternate()
@@ -171,7 +203,9 @@ impl Topology {
                     result.extend(bound.get(key).map_or(&[], |destinations| destinations.as_slice()));
                 }
             }
-            Router::Fanout(everything) => result.extend(everything.as_slice()),
+            Router::Fanout(everything) | Router::Deduplication(everything, _) => {
+                result.extend(everything.as_slice())
+            }
             Router::Topic(trie) => {
                 let mut scratch = std::mem::take(&mut result.scratch);
                 for key in keys {

@@ -3,7 +3,7 @@
 use foldhash::quality::RandomState;
 use hashbrown::HashMap;
 use posthouse_model::exchange::ExchangeKind;
-use posthouse_model::exchange_args::ExchangeArguments;
+use posthouse_model::exchange_args::{ExchangeArguments, SeenWindow};
 use posthouse_model::field::FieldTable;
 use posthouse_model::name::Name;
 
@@ -35,6 +35,8 @@ pub(super) enum Router {
     Random(Everything),
     /// All of them; the message is one for the history, which is so long.
     RecentHistory(Everything, u64),
+    /// All of them, but for messages that were seen before.
+    Deduplication(Everything, SeenWindow),
 }
 
 /// Every destination that is bound, with how many keys each.
@@ -81,6 +83,7 @@ impl Router {
             ExchangeKind::RecentHistory => {
                 Self::RecentHistory(Everything::default(), arguments.history_length)
             }
+            ExchangeKind::Deduplication => Self::Deduplication(Everything::default(), arguments.seen_window),
             ExchangeKind::Random | ExchangeKind::LocalRandom => Self::Random(Everything::default()),
         }
     }
@@ -102,7 +105,10 @@ impl Router {
             Self::Direct(keys) => {
                 keys.entry(key.clone()).or_default().insert(to);
             }
-            Self::Fanout(everything) | Self::Random(everything) | Self::RecentHistory(everything, _) => {
+            Self::Fanout(everything)
+            | Self::Random(everything)
+            | Self::RecentHistory(everything, _)
+            | Self::Deduplication(everything, _) => {
                 everything.insert(to);
             }
             Self::Topic(trie) => {
@@ -127,7 +133,10 @@ impl Router {
                     }
                 }
             }
-            Self::Fanout(everything) | Self::Random(everything) | Self::RecentHistory(everything, _) => {
+            Self::Fanout(everything)
+            | Self::Random(everything)
+            | Self::RecentHistory(everything, _)
+            | Self::Deduplication(everything, _) => {
                 everything.remove(to);
             }
             Self::Topic(trie) => {

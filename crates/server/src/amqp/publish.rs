@@ -8,7 +8,9 @@ use posthouse_model::errors::{self, Permission, ResourceKind};
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
 use posthouse_node::history::Publication;
-use posthouse_node::publish::SlotId;
+use posthouse_node::publish::{Origin, SlotId};
+use posthouse_node::seen::SeenOfMessage;
+use posthouse_queue::topology::Routed;
 
 use super::channel::Incoming;
 use super::confirms::Confirms;
@@ -219,7 +221,7 @@ impl Session {
         self.may_publish(view.exchange)?;
         self.may_use_key(Permission::Write, view.exchange, view.routing_key)?;
         // A choice by chance is made for every message; what is found here says whether there is one.
-        let found = self.peer.vhost.route(view.exchange, view.routing_key, None, &[], 0)?;
+        let found = self.peer.vhost.route(view.exchange, view.routing_key)?;
         if self.routes.is_full() {
             self.routes.forget();
         }
@@ -249,16 +251,20 @@ impl Session {
         self.may_use_extra_keys(&route.exchange, &special)?;
         let persistent = header.is_persistent();
         let kept = special.header.as_deref().unwrap_or(header.payload());
+        let (mut is_mandatory, mut seen) = (route.mandatory, SeenOfMessage::new());
         let slot = if route.is_per_message || !special.extra_keys.is_empty() {
             let vhost = self.peer.vhost.clone();
             let draw = self.draws.next_draw();
             let message = Publication { route: &route.bytes, is_persistent: persistent, header: kept, body };
-            let (exchange, extra_keys) = (&route.exchange, &special.extra_keys);
-            let found = vhost.route_and_keep(exchange, &route.key, header, extra_keys, draw, message)?;
+            let extra_keys: Vec<&str> = special.extra_keys.iter().map(String::as_str).collect();
+            let routed = Routed { key: &route.key, extra_keys: &extra_keys, header: Some(header), draw };
+            let found = vhost.route_and_keep(&route.exchange, routed, message, self.publisher.received_ms)?;
             if vhost.is_traced() {
                 let message = Traced { exchange: &route.exchange, key: &route.key, header, body };
                 self.trace_publish(number, message, &found.queues);
             }
+            is_mandatory &= !found.swallowed;
+            seen = found.seen;
             self.slot_for(&found.queues)
         } else {
             route.slot
@@ -275,10 +281,13 @@ impl Session {
                     self.publisher.note_numbered(slot);
                 }
                 if self.publisher.may_refuse(slot) {
-                    self.note_origin(number, slot);
+                    let origin = self.note_origin(number, slot);
+                    if !seen.is_empty() {
+                        self.seen.push((origin, seen));
+                    }
                 }
             }
-            None if route.mandatory => self.send_back(number, &route, header, body),
+            None if is_mandatory => self.send_back(number, &route, header, body),
             None => {}
         }
         Ok(())
@@ -301,10 +310,11 @@ impl Session {
     }
 
     /// Says which publish the message is that was appended last.
-    fn note_origin(&mut self, number: u16, slot: SlotId) {
+    fn note_origin(&mut self, number: u16, slot: SlotId) -> Origin {
         let confirms = self.channel(number).and_then(|channel| channel.confirms.as_ref());
         let tag = confirms.map_or(0, Confirms::last_published);
         self.publisher.note_origin(slot, (number, tag));
+        (number, tag)
     }
 
     fn may_use_extra_keys(&self, exchange: &str, special: &Special) -> Result<(), ReplyError> {

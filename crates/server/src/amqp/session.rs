@@ -21,6 +21,7 @@ use posthouse_node::positions::{Awaited, Positions};
 use posthouse_node::publish::{Origin, Publisher};
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::quotas::Quota;
+use posthouse_node::seen::SeenOfMessage;
 use posthouse_node::vhost::VirtualHost;
 use posthouse_node::waker::{Inbox, SessionWaker};
 use posthouse_queue::machine::Run;
@@ -120,6 +121,8 @@ pub(crate) struct Session {
     pub(crate) runs: Vec<Run>,
     /// What is published is charged to these; absent when nothing is limited.
     pub(crate) quota: Option<Quota>,
+    /// What deduplication exchanges have seen of messages in this batch that may be refused.
+    pub(crate) seen: Vec<(Origin, SeenOfMessage)>,
     /// Whether a quota was used up when it was last looked at.
     pub(crate) throttled: bool,
     /// The broker ends the connection of its own accord: what comes back by that has not failed.
@@ -138,6 +141,7 @@ impl Session {
         Self {
             quota,
             throttled: false,
+            seen: Vec::new(),
             access,
             publisher,
             peer,
@@ -367,6 +371,7 @@ impl Session {
     /// What the publishes handed over since the last call wait for.
     pub(crate) fn note_confirms(&mut self) {
         let refused = self.publisher.take_refused();
+        self.forget_seen(&refused);
         self.note_refused(refused);
         if self.confirming.is_empty() {
             return;
@@ -379,6 +384,15 @@ impl Session {
             }
         }
         self.settle_confirms();
+    }
+
+    /// Lets messages be sent again for which a queue had no room: no exchange has seen them.
+    pub(crate) fn forget_seen(&mut self, refused: &[Origin]) {
+        for (origin, seen) in self.seen.drain(..) {
+            if refused.contains(&origin) {
+                self.peer.vhost.forget_seen(&seen);
+            }
+        }
     }
 
     /// Answers publishes for which a queue had no room. Without confirms nobody is told.

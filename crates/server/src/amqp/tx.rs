@@ -135,6 +135,7 @@ impl Session {
         self.settle_committed(number);
         // Publishes of a transaction count as their channel's number 0, which no confirm has.
         let refused = self.publisher.take_refused();
+        self.forget_seen(&refused);
         if !all_routed || refused.contains(&(number, 0)) {
             return Err(errors::partial_tx_completion());
         }

@@ -9,13 +9,13 @@ use posthouse_model::raw_table::RawValue;
 use posthouse_model::record::Record;
 
 /// The value of a message's header of that name; none when it has none.
-pub(super) fn find<'a>(record: &Record<'a>, name: &[u8]) -> Option<RawValue<'a>> {
+pub(crate) fn find<'a>(record: &Record<'a>, name: &[u8]) -> Option<RawValue<'a>> {
     // What is stored was checked when it came.
     HeaderView::parse(record.header()).ok()?.headers()?.get(name)
 }
 
 /// What is kept of a value. Integers of all widths are compared by value, and with nothing else.
-pub(super) fn hash(value: RawValue<'_>) -> Option<u128> {
+pub(crate) fn hash(value: RawValue<'_>) -> Option<u128> {
     match value {
         RawValue::LongStr(bytes) | RawValue::Bytes(bytes) => Some(hash_bytes(0, bytes)),
         other => {

@@ -100,7 +100,7 @@ class Report:
             ratio = f"{number(mine / theirs)}x" if mine is not None and theirs and theirs > 0 else "-"
             costs = self.costs(row) if index == 0 and row.kind == "amqp" else ("", "")
             goal, met = self.verdict(row, figure, mine, theirs)
-            theirs_shown = peer.cell(figure.pick, "-" if row.huge else "not measured")
+            theirs_shown = peer.cell(figure.pick, "-" if row.huge or row.peer_rounds == 0 else "not measured")
             yield (
                 f"| {row.title}: {figure.name}, {figure.unit} | {theirs_shown} |"
                 f" {ours.cell(figure.pick)} | {ratio} | {costs[0]} | {costs[1]} | {goal} | {met} |"

@@ -9,8 +9,6 @@ from collections.abc import Callable
 BENCH = "posthouse bench"
 DURABLE = "--size 1024 --persistent"
 WINDOWED = f"{DURABLE} --confirm 1000 --prefetch 1000"
-# How many messages fill 10 GB on disk.
-FILL = f"{DURABLE} --confirm 1000 --publish-only --messages 10000000"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +43,10 @@ class Row:
     title: str
     arguments: str
     figures: tuple[Figure, ...]
-    kind: str = "amqp"  # or "start", "start-filled"
+    kind: str = "amqp"  # or "start", or "start-filled": `arguments` say what is there before
     peer_arguments: str | None = None  # Where the peer cannot be asked for as much
     fresh: bool = False  # A broker started for each round: what it keeps after a round would hide what it needs
-    peer_rounds: int | None = None  # Where the peer is slow and the goal does not depend on it
+    peer_rounds: int | None = None  # Where the peer is slow and the goal does not depend on it; 0 for none
     huge: bool = False  # Minutes of one broker alone: Posthouse in one round, only with --huge
     beside: str | None = None  # A yardstick measured in every round
     without: str | None = None  # Arguments of the same without a feature: measured in every round, just before
@@ -60,7 +58,7 @@ class Row:
             without = f" after `B {self.without}`" if self.without else ""
             return f"`{text}`{without}" + (f" beside `{BENCH} {self.beside} $DIR`" if self.beside else "")
         started = f"`{BENCH} start --uri $URI -- posthouse serve --data-dir $DIR`"
-        return started if self.kind == "start" else f"`B {FILL}`, stop, then as `cold-start`"
+        return started if self.kind == "start" else f"`B {self.arguments}`, stop, then as `cold-start`"
 
 
 def at_least(factor, of=None):
@@ -257,8 +255,33 @@ ROWS = (
         fresh=True,
         peer_rounds=1,
     ),
+    Row(
+        "queues-many",
+        "100,000 idle durable queues, declared in a pipeline",
+        "--persistent --declare-queues 100000 --keep",
+        (made(at_least(10_000)), rss_each(at_most(2))),
+        fresh=True,
+        peer_rounds=0,
+    ),
     Row("cold-start", "cold start, empty", "", (ready(at_most(60)),), kind="start", peer_rounds=1),
-    Row("cold-start-huge", "cold start with 10 GB", FILL, (ready(at_most(2000)),), kind="start-filled", huge=True),
+    Row(
+        "cold-start-queues",
+        "cold start with 100,000 durable queues",
+        "--persistent --declare-queues 100000 --keep",
+        (ready(at_most(3000)),),
+        kind="start-filled",
+        peer_rounds=0,
+    ),
+    Row(
+        "cold-start-huge",
+        "cold start with 10 GB",
+        # So many messages fill 10 GB on disk.
+        f"{DURABLE} --confirm 1000 --publish-only --messages 10000000",
+        (ready(at_most(2000)),),
+        kind="start-filled",
+        peer_rounds=0,
+        huge=True,
+    ),
     Row(
         "confirm-depth-1",
         "confirm depth 1, 1 KiB durable",

@@ -15,6 +15,7 @@ pub mod errors;
 pub mod exchange;
 pub mod exchange_args;
 pub mod field;
+pub mod former_levels;
 pub mod header_entries;
 pub mod ids;
 pub mod limits;

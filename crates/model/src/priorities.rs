@@ -1,8 +1,11 @@
 //! What can be said about a queue's priorities, in arguments and in policies.
 
-/// Which level a message's priority puts it in. Levels are numbered as priorities are.
+/// Which level a message's priority puts it in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Levels {
+    /// The level of priority 0, after which they are numbered as priorities are; above 0 in a queue that was converted to
+    /// another type ([`crate::former_levels`]).
+    pub base: u8,
     /// The highest priority; 0 for a queue without priorities.
     pub max: u8,
     /// The priority of messages that say none.
@@ -10,14 +13,20 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// Whether all messages are in one, as in a queue without priorities.
+    /// Whether all messages are in level 0, as in a queue without priorities.
     pub fn has_one(self) -> bool {
-        self.max == 0
+        self.max == 0 && self.base == 0
+    }
+
+    /// The priority that a message that says none gets.
+    pub(crate) fn effective_default(self) -> u8 {
+        self.default.min(self.max)
     }
 
     /// The level of messages that say this priority, or none: the greatest one for those above it.
     pub fn of(self, priority: Option<u8>) -> u8 {
-        priority.unwrap_or(self.default).min(self.max)
+        // A queue has 256 levels at most.
+        self.base + priority.unwrap_or(self.default).min(self.max)
     }
 }
 

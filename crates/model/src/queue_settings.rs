@@ -7,6 +7,7 @@ use crate::args::QueueKind;
 use crate::durability::Durability;
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
+use crate::former_levels::FormerLevels;
 use crate::name::Name;
 use crate::policy::QueuePolicy;
 use crate::priorities::{self, Levels, OverflowPriority, PriorityOrder};
@@ -94,6 +95,8 @@ pub struct QueueSettings {
     pub max_priority: u8,
     /// The priority of messages that say none.
     pub default_priority: u8,
+    /// The levels it had under other types.
+    pub former_levels: FormerLevels,
     /// `x-priority-order`: how the priorities share the consumers.
     pub priority_order: PriorityOrder,
     /// `x-overflow-priority`: which priority makes room.
@@ -225,7 +228,8 @@ impl QueueSettings {
 
     /// Which level a message's priority puts it in.
     pub fn levels(&self) -> Levels {
-        Levels { max: self.max_priority, default: self.default_priority }
+        let base = self.former_levels.base();
+        Levels { base, max: self.max_priority, default: self.default_priority }
     }
 
     /// How often a message may come back; none where that is not counted.

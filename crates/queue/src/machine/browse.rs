@@ -32,48 +32,41 @@ pub struct Ready {
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// The number of the ready message that `skip` others precede; `None` when there are not so many.
     pub fn nth_ready(&mut self, skip: u64) -> Option<Seq> {
-        let (mut left, mut found) = (skip, None);
-        self.in_levels(|queue| {
-            if found.is_none() && left >= queue.ready {
-                left -= queue.ready;
-            } else if found.is_none() {
-                found = queue.nth_ready_of_line(left);
-            }
-        });
-        found.or_else(|| self.nth_ready_of_line(left))
+        let mut left = skip;
+        let lines = self.levels_in_order(None);
+        lines.into_iter().find_map(|level| self.in_line(level, |queue| queue.nth_ready_of_line(&mut left)))
     }
 
-    fn nth_ready_of_line(&mut self, mut left: u64) -> Option<Seq> {
+    /// The same of one level; `left` is how many of `skip` are left.
+    fn nth_ready_of_line(&mut self, left: &mut u64) -> Option<Seq> {
         self.close_tail();
         for held in self.held() {
             let untouched = held.first_seq >= self.cursor;
-            if untouched && u64::from(held.live) <= left {
-                left -= u64::from(held.live);
+            if untouched && u64::from(held.live) <= *left {
+                *left -= u64::from(held.live);
                 continue;
             }
             for ready in self.ready_in(held) {
                 let count = ready.last - ready.first + 1;
-                if left < count {
-                    return Some(ready.first + left);
+                if *left < count {
+                    return Some(ready.first + *left);
                 }
-                left -= count;
+                *left -= count;
             }
         }
         None
     }
 
-    /// The next chunks with ready messages numbered `from` or above in its level, or of lower levels, until their records
+    /// The next chunks with ready messages numbered `from` or above in its level, or of the levels after it, until their records
     /// exceed `most` bytes, where `bytes_of` tells a place's size; at least one, unless no such message is left.
     pub fn glimpse(&mut self, from: Seq, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<Glimpse<L>> {
         let (mut glimpses, mut bytes) = (Vec::new(), 0);
-        for level in self.used_levels().filter(|&level| level <= level_of(from)) {
+        for level in self.levels_in_order(Some(from)) {
             let from = if level == level_of(from) { from } else { first_of_level(level) };
-            self.in_level(level, |queue| {
+            self.in_line(level, |queue| {
                 queue.glimpse_of_line(from, most, &bytes_of, &mut bytes, &mut glimpses);
             });
         }
-        let from = if level_of(from) == 0 { from } else { 0 };
-        self.glimpse_of_line(from, most, &bytes_of, &mut bytes, &mut glimpses);
         glimpses
     }
 

@@ -174,6 +174,13 @@ impl<L: Copy> Chunks<L> {
         self.leaving_bytes = self.leaving_bytes_within(0, Seq::MAX);
     }
 
+    /// A chunk's messages survive a restart from now on.
+    pub fn set_persistent(&mut self, index: usize) {
+        if let Some(held) = self.held.get_mut(index) {
+            held.persistence = Persistence::Persistent;
+        }
+    }
+
     /// Says whether it is to be known of a chunk's messages when each was received.
     pub fn want_received(&mut self, index: usize, wants_received: bool) {
         let wants_bodies = self.wants_bodies;

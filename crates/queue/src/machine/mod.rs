@@ -22,6 +22,7 @@ pub mod expiry;
 mod group_take;
 mod groups;
 mod held;
+pub mod keeping;
 pub mod leaving;
 mod level_set;
 mod limits;

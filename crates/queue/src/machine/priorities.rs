@@ -4,10 +4,14 @@
 //! Level 0 is the queue itself, the others are made with their first message. The queue counts what all of them have,
 //! knows which have ready messages, and decides whose turn it is; whatever is done with a message is done in its level.
 //! So no operation depends on how many messages wait, and the few that look at every level see used ones only.
+//!
+//! Levels are served from the highest *place* down. A level's place is its number, unless the queue was converted from
+//! another type: then it has the levels of both, and a [`ServingOrder`].
 
 use std::sync::Arc;
 
 use posthouse_model::chunk::Chunk;
+use posthouse_model::former_levels::{FormerLevels, ServingOrder};
 use posthouse_model::ids::{Lsn, Seq, first_of_level, level_of};
 use posthouse_model::priorities::{OverflowPriority, PriorityOrder};
 use posthouse_model::queue_settings::{Overflow, QueueSettings};
@@ -23,8 +27,10 @@ use super::{Limits, Queue, Recovered, Run, TakeEnd};
 pub(super) struct Levels<L, W> {
     /// By level less 1; none where there was never a message.
     above: Vec<Option<Box<Queue<L, W>>>>,
-    /// Which of them have ready messages.
+    /// The places of those that have ready messages.
     filled: LevelSet,
+    /// Their places where these are not their numbers.
+    order: Option<Box<ServingOrder>>,
     /// What all of them have.
     pub(super) totals: Totals,
     /// When a message of one of them may expire; not after the first.
@@ -63,44 +69,44 @@ impl Totals {
     }
 }
 
-/// Weighted turns: in a round each level may hand out as many messages as its priority plus 1. The highest level that
+/// Weighted turns: in a round each level may hand out as many messages as its priority plus 1. The highest place that
 /// may and can is served; when none of those with messages may any more, a round begins.
 #[derive(Default, Debug)]
 struct Turns {
     round: u64,
-    /// Which levels may hand out no more in this round.
+    /// Which places may hand out no more in this round.
     spent: LevelSet,
-    /// By level: a round, and how many messages it handed out in that one.
+    /// By place: a round, and how many messages it handed out in that one.
     handed: Vec<(u64, u32)>,
 }
 
 impl Turns {
-    /// Whose turn it is among levels with messages, and for how many.
-    fn next(&mut self, filled: LevelSet) -> Option<(u8, u32)> {
-        let level = filled.without(self.spent).highest().or_else(|| {
-            let level = filled.highest()?;
+    /// Whose turn it is among places with messages, and for how many.
+    fn next(&mut self, filled: LevelSet, priority_at: impl Fn(u8) -> u8) -> Option<(u8, u32)> {
+        let place = filled.without(self.spent).highest().or_else(|| {
+            let place = filled.highest()?;
             self.round += 1;
             self.spent = LevelSet::default();
-            Some(level)
+            Some(place)
         })?;
-        let handed = match self.handed.get(usize::from(level)) {
+        let handed = match self.handed.get(usize::from(place)) {
             Some(&(round, handed)) if round == self.round => handed,
             _ => 0,
         };
-        Some((level, u32::from(level) + 1 - handed))
+        Some((place, u32::from(priority_at(place)) + 1 - handed))
     }
 
-    /// A level handed out some of what [`Self::next`] said.
-    fn note(&mut self, level: u8, count: u32) {
-        let at = usize::from(level);
+    /// A place, of messages of that priority, handed out some of what [`Self::next`] said.
+    fn note(&mut self, place: u8, priority: u8, count: u32) {
+        let at = usize::from(place);
         if self.handed.len() <= at {
             self.handed.resize(at + 1, (0, 0));
         }
         let (round, handed) = &mut self.handed[at];
         *handed = count + if *round == self.round { *handed } else { 0 };
         *round = self.round;
-        if *handed > u32::from(level) {
-            self.spent.set(level, true);
+        if *handed > u32::from(priority) {
+            self.spent.set(place, true);
         }
     }
 }
@@ -110,6 +116,7 @@ impl<L: Copy, W: Clone> Default for Levels<L, W> {
         Self {
             above: Vec::new(),
             filled: LevelSet::default(),
+            order: None,
             totals: Totals::default(),
             due_ms: NEVER_MS,
             turns: Turns::default(),
@@ -124,7 +131,20 @@ impl<L: Copy, W: Clone> Levels<L, W> {
 
     /// Bytes that all of them take besides messages.
     pub(super) fn descriptor_bytes(&self) -> usize {
-        self.totals.descriptor_bytes + self.above.capacity() * size_of::<Option<Box<Queue<L, W>>>>()
+        let order = self.order.as_ref().map_or(0, |order| order.memory_bytes());
+        self.totals.descriptor_bytes + self.above.capacity() * size_of::<Option<Box<Queue<L, W>>>>() + order
+    }
+
+    fn place(&self, level: u8) -> u8 {
+        self.order.as_ref().map_or(level, |order| order.place(level))
+    }
+
+    fn level_at(&self, place: u8) -> u8 {
+        self.order.as_ref().map_or(place, |order| order.level(place))
+    }
+
+    fn priority_at(order: Option<&ServingOrder>, place: u8) -> u8 {
+        order.map_or(place, |order| order.priority(place))
     }
 
     /// The used ones, the highest first.
@@ -148,6 +168,7 @@ fn settings_of_level(settings: &QueueSettings) -> QueueSettings {
         max_length: None,
         overflow: Overflow::RejectPublish,
         max_priority: 0,
+        former_levels: FormerLevels::default(),
         single_active_consumer: false,
         ..settings.clone()
     }
@@ -279,7 +300,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let after = Totals::of(queue);
         levels.totals.change(before, after);
         levels.due_ms = levels.due_ms.min(queue.line_due_ms());
-        levels.filled.set(level, after.ready > 0);
+        levels.filled.set(levels.place(level), after.ready > 0);
         self.ready = self.ready + after.ready - before.ready;
         self.unacked = self.unacked + after.unacked - before.unacked;
         self.ready_bytes = self.ready_bytes + after.ready_bytes - before.ready_bytes;
@@ -298,35 +319,79 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.levels.as_ref().map(|levels| levels.used()).into_iter().flatten()
     }
 
-    /// The levels with ready messages, 0 among them.
-    fn filled_levels(&self) -> LevelSet {
+    fn place(&self, level: u8) -> u8 {
+        self.levels.as_ref().map_or(level, |levels| levels.place(level))
+    }
+
+    fn level_at(&self, place: u8) -> u8 {
+        self.levels.as_ref().map_or(place, |levels| levels.level_at(place))
+    }
+
+    /// The places of the levels with ready messages, 0 among them.
+    fn filled_places(&self) -> LevelSet {
         let mut filled = LevelSet::default();
         let mut above = 0;
         if let Some(levels) = &self.levels {
             (filled, above) = (levels.filled, levels.totals.ready);
         }
-        filled.set(0, self.ready > above);
+        filled.set(self.place(0), self.ready > above);
         filled
     }
 
     /// The levels with ready messages in the order in which they are served as things are.
-    pub(super) fn serving_order(&mut self) -> impl Iterator<Item = u8> + use<L, W> {
-        let mut rest = self.filled_levels();
-        let next = self.next_turn(LevelSet::default()).map(|(level, _)| level);
-        if let Some(level) = next {
-            rest.set(level, false);
+    pub(super) fn serving_order(&mut self) -> Vec<u8> {
+        let mut rest = self.filled_places();
+        let next = self.next_turn(LevelSet::default()).map(|(place, _)| place);
+        if let Some(place) = next {
+            rest.set(place, false);
         }
-        next.into_iter().chain(rest)
+        next.into_iter().chain(rest).map(|place| self.level_at(place)).collect()
+    }
+
+    /// Every used level, 0 among them, from the one at the highest place down; with `from` only the one of that message
+    /// and those after it.
+    pub(super) fn levels_in_order(&self, from: Option<Seq>) -> Vec<u8> {
+        let mut places = LevelSet::default();
+        self.used_levels().chain([0]).for_each(|level| places.set(self.place(level), true));
+        let from = from.map_or(u8::MAX, |seq| self.place(level_of(seq)));
+        places.filter(|&place| place <= from).map(|place| self.level_at(place)).collect()
+    }
+
+    /// Does something in a level, 0 included.
+    pub(super) fn in_line<T: Default>(&mut self, level: u8, act: impl FnOnce(&mut Self) -> T) -> T {
+        if level == 0 { act(self) } else { self.in_level(level, act) }
     }
 
     /// Tells every level what its queue is to do now.
     pub(super) fn review_levels(&mut self) {
         let settings = settings_of_level(&self.settings);
+        self.review_order();
         if let Some(levels) = self.levels.as_deref() {
             // Counted anew by the levels below.
             self.ready_bytes += levels.totals.ready_bytes;
         }
         self.in_levels(|queue| queue.set_settings(settings.clone()));
+    }
+
+    /// Gives the levels the places that they have by the settings.
+    fn review_order(&mut self) {
+        let former = &self.settings.former_levels;
+        if former.is_empty() {
+            return;
+        }
+        let order = Box::new(former.order(self.settings.levels()));
+        let levels = self.levels.get_or_insert_default();
+        if levels.order.as_ref() == Some(&order) {
+            return;
+        }
+        levels.order = Some(order);
+        levels.turns = Turns::default();
+        let mut filled = LevelSet::default();
+        for (level, queue) in (1..=u8::MAX).zip(&levels.above) {
+            let is_filled = queue.as_ref().is_some_and(|queue| queue.ready > 0);
+            filled.set(levels.place(level), is_filled);
+        }
+        levels.filled = filled;
     }
 
     /// Notes anew when a message of a level above 0 may expire.
@@ -341,12 +406,12 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         if !self.has_levels() {
             return 0;
         }
-        let filled = self.filled_levels();
-        let level = match self.settings.overflow_priority {
+        let filled = self.filled_places();
+        let place = match self.settings.overflow_priority {
             OverflowPriority::Lowest => filled.lowest(),
             OverflowPriority::Highest => filled.highest(),
         };
-        level.unwrap_or(0)
+        place.map_or(0, |place| self.level_at(place))
     }
 
     /// Takes messages from the levels whose turn it is; see [`Self::take_any`].
@@ -357,10 +422,11 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         runs: &mut Vec<Run>,
     ) -> (TakeEnd, Settled) {
         let (from, mut left, mut settled) = (runs.len(), limits, Settled::default());
-        // Levels whose ready messages are all for others.
+        // Places whose ready messages are all for others.
         let mut barren = LevelSet::default();
         while left.messages > 0 && (left.bytes > 0 || runs.len() == from) {
-            let Some((level, most)) = self.next_turn(barren) else { return (TakeEnd::Parked, settled) };
+            let Some((place, most)) = self.next_turn(barren) else { return (TakeEnd::Parked, settled) };
+            let level = self.level_at(place);
             let turn = left.messages.min(most);
             let mut part = Limits { messages: turn, ..left };
             let (end, one) = match level {
@@ -370,40 +436,45 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                     .unwrap_or((TakeEnd::Parked, Settled::default())),
             };
             let took = turn - part.messages;
-            self.note_turn(level, took);
+            self.note_turn(place, took);
             settled.add(one);
             left = Limits { messages: left.messages - took, bytes: part.bytes };
             match end {
                 TakeEnd::NeedsLoad => return (end, settled),
-                TakeEnd::Parked if took == 0 => barren.set(level, true),
+                TakeEnd::Parked if took == 0 => barren.set(place, true),
                 TakeEnd::Parked | TakeEnd::Limit => {}
             }
         }
         (TakeEnd::Limit, settled)
     }
 
-    /// Whose turn it is to hand out messages, but for levels that are `barren`, and how many at most.
+    /// The place whose turn it is to hand out messages, but for those that are `barren`, and how many at most.
     fn next_turn(&mut self, barren: LevelSet) -> Option<(u8, u32)> {
-        let filled = self.filled_levels().without(barren);
+        let filled = self.filled_places().without(barren);
         match (self.settings.priority_order, &mut self.levels) {
-            (PriorityOrder::Weighted, Some(levels)) => levels.turns.next(filled),
+            (PriorityOrder::Weighted, Some(levels)) => {
+                let order = levels.order.as_deref();
+                levels.turns.next(filled, |place| Levels::<L, W>::priority_at(order, place))
+            }
             _ => Some((filled.highest()?, u32::MAX)),
         }
     }
 
-    fn note_turn(&mut self, level: u8, count: u32) {
+    fn note_turn(&mut self, place: u8, count: u32) {
         if self.settings.priority_order == PriorityOrder::Weighted
             && let Some(levels) = &mut self.levels
         {
-            levels.turns.note(level, count);
+            let priority = Levels::<L, W>::priority_at(levels.order.as_deref(), place);
+            levels.turns.note(place, priority, count);
         }
     }
 
-    /// As [`Self::plan_spill`], of all levels: what is next to be handed out is first of all that of the highest.
+    /// As [`Self::plan_spill`], of all levels: what is next to be handed out is first of all that at the highest place.
     pub(super) fn plan_spill_of_levels(&mut self, keep: usize, most: usize, writes: &mut Vec<ToWrite>) {
-        let used = self.used_levels().count() + 1;
-        let (tail_most, mut keep, mut left) = (keep / 4 / used, keep, most);
-        self.in_levels(|queue| queue.plan_spill_of_line(tail_most, &mut keep, &mut left, writes));
-        self.plan_spill_of_line(tail_most, &mut keep, &mut left, writes);
+        let used = self.levels_in_order(None);
+        let (tail_most, mut keep, mut left) = (keep / 4 / used.len(), keep, most);
+        for level in used {
+            self.in_line(level, |queue| queue.plan_spill_of_line(tail_most, &mut keep, &mut left, writes));
+        }
     }
 }

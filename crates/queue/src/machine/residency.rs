@@ -124,14 +124,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             }
         } else if self.has_levels() {
             for level in self.serving_order() {
-                match level {
-                    0 => self.plan_load_of_line(&mut left, &bytes_of, &mut plan),
-                    _ => {
-                        self.in_level(level, |queue| {
-                            queue.plan_load_of_line(&mut left, &bytes_of, &mut plan)
-                        });
-                    }
-                }
+                self.in_line(level, |queue| queue.plan_load_of_line(&mut left, &bytes_of, &mut plan));
             }
         } else {
             self.plan_load_of_line(&mut left, &bytes_of, &mut plan);

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::roster::Standing;
 use super::*;
 
+mod converting;
 mod delivery_limit;
 mod groups;
 mod leaving;

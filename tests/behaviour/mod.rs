@@ -7,6 +7,7 @@ mod channels;
 mod confirms;
 mod consumer_timeout;
 mod consuming;
+mod converting;
 mod dead_letters;
 mod declared_exchanges;
 mod deduplication;

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod check;
+mod converting;
 mod dead_letters;
 mod deduplication;
 mod deletions;

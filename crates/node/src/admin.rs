@@ -48,6 +48,9 @@ pub enum AdminError {
     /// Messages are to go where they are.
     #[error("expected another queue than '{0}' to take its messages")]
     SameQueue(String),
+    /// A queue cannot be of the type that it is to have: its name, the type, and why.
+    #[error("queue '{0}' cannot become a {1} queue: {2}")]
+    NotConvertible(String, &'static str, String),
     /// Messages are to leave a stream.
     #[error("the messages of stream '{0}' stay until its retention gives them up; they can be copied")]
     LeavesStream(String),

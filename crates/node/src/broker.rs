@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use hashbrown::HashMap;
 use posthouse_auth::authorities::Authorities;
@@ -112,6 +112,8 @@ pub struct Broker {
     events: Arc<Events>,
     /// Of users who have had a quota while they were connected.
     meters: Mutex<HashMap<Name, Arc<Meter>, foldhash::quality::RandomState>>,
+    /// Ends the process; absent until the broker has started.
+    on_fatal: OnceLock<fn(&str)>,
 }
 
 impl std::fmt::Debug for Broker {
@@ -157,6 +159,20 @@ impl Broker {
             parameters: Mutex::default(),
             events: Arc::new(Events::new(event_vhost)),
             meters: Mutex::default(),
+            on_fatal: OnceLock::new(),
+        }
+    }
+
+    /// Says how the process ends when the disk failed.
+    pub(crate) fn set_on_fatal(&self, on_fatal: fn(&str)) {
+        // Nobody has set it before.
+        let _ = self.on_fatal.set(on_fatal);
+    }
+
+    /// The disk failed: nothing can be promised any more, the process ends.
+    pub(crate) fn fatal(&self, problem: &str) {
+        if let Some(on_fatal) = self.on_fatal.get() {
+            on_fatal(problem);
         }
     }
 

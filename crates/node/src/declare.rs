@@ -20,6 +20,7 @@ use posthouse_storage::meta::MetaOp;
 use crate::broker::Broker;
 use crate::history::Kept;
 use crate::queue_handle::{Machine, QueueDefinition, QueueHandle, QueueState};
+use crate::queue_setup::QueueSetup;
 use crate::residency;
 use crate::vhost::{Inner, VirtualHost};
 use crate::waker::ConsumerWaker;
@@ -119,9 +120,8 @@ impl Broker {
                 durable: kept,
                 auto_delete,
                 owner: exclusive.then_some(connection),
-                arguments: arguments.clone(),
             };
-            Ok(self.add_queue(inner, definition, machine))
+            Ok(self.add_queue(inner, definition, arguments.clone(), machine))
         });
         Ok(Declared::of(outcome?))
     }
@@ -146,9 +146,8 @@ impl Broker {
                 durable: *durable,
                 auto_delete: *auto_delete,
                 owner: None,
-                arguments: arguments.clone(),
             };
-            self.add_queue(inner, definition, machine);
+            self.add_queue(inner, definition, arguments.clone(), machine);
             Ok(())
         })
     }
@@ -162,11 +161,10 @@ impl Broker {
             durable: false,
             auto_delete: true,
             owner: Some(connection),
-            arguments: FieldTable::default(),
         };
         vhost.change(|inner| {
             inner.reply_queues += 1;
-            self.add_queue(inner, definition, Machine::default())
+            self.add_queue(inner, definition, FieldTable::default(), Machine::default())
         })
     }
 
@@ -174,9 +172,10 @@ impl Broker {
         &self,
         inner: &mut Inner,
         definition: QueueDefinition,
+        arguments: FieldTable,
         machine: Machine,
     ) -> Arc<QueueHandle> {
-        let (queue, ops) = self.insert_queue(inner, definition, machine);
+        let (queue, ops) = self.insert_queue(inner, definition, arguments, machine);
         self.keep(ops);
         queue
     }
@@ -186,19 +185,21 @@ impl Broker {
         &self,
         inner: &mut Inner,
         definition: QueueDefinition,
+        arguments: FieldTable,
         mut machine: Machine,
     ) -> (Arc<QueueHandle>, Vec<MetaOp>) {
         let mut ops = Vec::new();
         let id = self.next_queue_id();
+        let setup = QueueSetup::declared(arguments);
         if definition.durable {
-            ops.push(records::put_queue(id, &definition));
+            ops.push(records::put_queue(id, &definition, &setup));
         }
         inner.topology.add_queue(definition.name.clone(), id, definition.durable);
-        let object = policies::object(QueueKind::of_declared(&definition.arguments));
+        let object = policies::object(setup.kind());
         let applied = inner.queue_policy(object, &definition.name);
         let declared = machine.settings().clone();
         machine.set_settings(policies::effective_settings(declared, applied.as_deref()));
-        let queue = Arc::new(QueueHandle::new(id, definition, machine, self.memory().clone()));
+        let queue = Arc::new(QueueHandle::new(id, definition, setup, machine, self.memory().clone()));
         {
             let mut state = queue.lock();
             state.policy = applied;
@@ -486,8 +487,10 @@ pub(crate) fn check_equivalent(
     if current.auto_delete != auto_delete {
         return Err(errors::inequivalent_flag("auto_delete", resource, auto_delete, current.auto_delete));
     }
+    let state = queue.lock();
+    let declared = &state.setup.arguments;
     if queue.is_stream {
-        return StreamArguments::check_equivalent(&current.arguments, arguments, resource);
+        return StreamArguments::check_equivalent(declared, arguments, resource);
     }
-    QueueArguments::check_equivalent(&current.arguments, arguments, resource)
+    QueueArguments::check_equivalent(declared, arguments, resource)
 }

@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::broker::Broker;
 use crate::clock::now_ms;
 use crate::publish::Publisher;
+use crate::queue_handle::QueueHandle;
 use crate::vhost::{Inner, REPLY_QUEUE_PREFIX, VirtualHost};
 
 /// Where events are published.
@@ -205,16 +206,7 @@ impl Events {
                     if definition.name.starts_with(REPLY_QUEUE_PREFIX) {
                         continue;
                     }
-                    self.emit("queue.created", |fields| {
-                        fields
-                            .text("name", &definition.name)
-                            .text("vhost", vhost)
-                            .text("type", queue.kind.name())
-                            .flag("durable", definition.durable)
-                            .flag("auto_delete", definition.auto_delete)
-                            .flag("exclusive", definition.owner.is_some())
-                            .with("arguments", FieldValue::Table(definition.arguments.clone()))
-                    });
+                    self.emit("queue.created", |fields| queue_fields(fields, queue));
                 }
                 Watched::QueueRemoved(name) if name.starts_with(REPLY_QUEUE_PREFIX) => {}
                 Watched::QueueRemoved(name) => {
@@ -229,6 +221,20 @@ impl Events {
             }
         }
     }
+}
+
+/// The headers of an event about a queue.
+pub(crate) fn queue_fields(fields: Fields, queue: &QueueHandle) -> Fields {
+    let definition = &queue.definition;
+    let setup = queue.lock().setup.clone();
+    fields
+        .text("name", &definition.name)
+        .text("vhost", &definition.vhost)
+        .text("type", setup.kind().name())
+        .flag("durable", definition.durable)
+        .flag("auto_delete", definition.auto_delete)
+        .flag("exclusive", definition.owner.is_some())
+        .with("arguments", FieldValue::Table(setup.arguments))
 }
 
 fn exchange_fields(fields: Fields, vhost: &str, exchange: &ExchangeRecord, policy: &str) -> Fields {

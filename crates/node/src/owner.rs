@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 use posthouse_queue::machine::chunks::{Held, Persistence, Residence};
+use posthouse_queue::machine::keeping::ToKeep;
 use posthouse_queue::machine::{Queue, Recovered};
 use posthouse_storage::StorageError;
 use posthouse_storage::checkpoint::{BlockRef, QueueState};
 use posthouse_storage::engine::{ChunkSink, LiveChunk, QueueOwner, RecoveredQueue, Source};
-use posthouse_storage::segment::{Class, Location};
+use posthouse_storage::segment::{Class, Location, is_gone};
 
 use crate::broker::Broker;
 use crate::queue_handle::{Machine, QueueHandle};
@@ -17,18 +19,11 @@ use crate::{residency, streams};
 
 impl QueueOwner for Broker {
     fn collect(&self, below: Lsn, sink: ChunkSink<'_>) -> Result<(), StorageError> {
-        let mut writes = Vec::new();
         for queue in self.durable_queues() {
             if queue.is_stream {
                 streams::collect(&queue, below, sink)?;
-                continue;
-            }
-            if let Some(machine) = queue.lock().machine.classic() {
-                machine.plan_migration(below, &mut writes);
-            }
-            for write in writes.drain(..) {
-                let (first_seq, chunk, settled) = (write.first_seq, write.chunk, write.settled);
-                sink(LiveChunk { queue: queue.id, first_seq, chunk, settled, summary: Vec::new() })?;
+            } else {
+                self.collect_queue(&queue, below, sink)?;
             }
         }
         Ok(())
@@ -41,7 +36,7 @@ impl QueueOwner for Broker {
                 let mut state = queue.lock();
                 match &mut state.machine {
                     Machine::Classic(machine) if !queue.is_stream => {
-                        machine.written(first_seq, location, false);
+                        residency::note_written(machine, segments, first_seq, location, false);
                     }
                     machine => streams::written(machine, segments, first_seq, location),
                 }
@@ -87,6 +82,64 @@ impl QueueOwner for Broker {
 }
 
 impl Broker {
+    /// What a checkpoint needs of one queue: what is in the log only, and where everything is kept what would not survive
+    /// a restart.
+    fn collect_queue(
+        &self,
+        queue: &QueueHandle,
+        below: Lsn,
+        sink: ChunkSink<'_>,
+    ) -> Result<(), StorageError> {
+        let (mut writes, mut keeping) = (Vec::new(), Vec::new());
+        {
+            let mut state = queue.lock();
+            let keeps_all = queue.keeps_messages(&state);
+            if let Some(machine) = state.machine.classic() {
+                machine.plan_migration(below, &mut writes);
+                if keeps_all {
+                    machine.plan_keeping(&mut keeping);
+                }
+            }
+        }
+        let logged = writes.into_iter().map(|write| {
+            let residence = Residence::Memory(write.chunk);
+            ToKeep { first_seq: write.first_seq, residence, settled: write.settled }
+        });
+        keeping.extend(logged);
+        keeping.sort_by_key(|chunk| chunk.first_seq);
+        for ToKeep { first_seq, residence, settled } in keeping {
+            let chunk = match residence {
+                Residence::Memory(chunk) | Residence::Both(chunk, _) => chunk,
+                Residence::Stored(at) | Residence::Loading(at) => {
+                    let Some(chunk) = self.read_spilled(queue, first_seq, at)? else { continue };
+                    Arc::new(chunk)
+                }
+            };
+            sink(LiveChunk { queue: queue.id, first_seq, chunk, settled, summary: Vec::new() })?;
+        }
+        Ok(())
+    }
+
+    /// A chunk in a spill file; none when it is not there any more, or damaged: it stays as it is, and whoever takes it
+    /// finds out.
+    fn read_spilled(
+        &self,
+        queue: &QueueHandle,
+        first_seq: Seq,
+        at: Location,
+    ) -> Result<Option<Chunk>, StorageError> {
+        let Some(segments) = self.segments() else { return Ok(None) };
+        match segments.read(&at, queue.id, first_seq) {
+            Ok(chunk) => Ok(Some(chunk)),
+            Err(problem) if is_gone(&problem) => Ok(None),
+            Err(problem @ StorageError::Corrupt { .. }) => {
+                tracing::error!(queue = %queue.definition.name, %problem, "messages cannot be kept");
+                Ok(None)
+            }
+            Err(problem) => Err(problem),
+        }
+    }
+
     fn durable_queues(&self) -> Vec<Arc<QueueHandle>> {
         let mut queues: Vec<_> = self.vhosts().iter().flat_map(|vhost| vhost.all_queues()).collect();
         queues.retain(|queue| queue.definition.durable);

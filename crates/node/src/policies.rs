@@ -187,13 +187,13 @@ impl Inner {
         let queues: Vec<_> = self.queues.values().cloned().collect();
         let mut changed = Vec::new();
         for queue in queues {
-            let applied = self.queue_policy(object(queue.kind), &queue.definition.name);
-            let declared = QueueSettings::of_declared(&queue.definition.arguments);
-            let settings = effective_settings(declared, applied.as_deref());
-            let differs = {
+            let (settings, differs) = {
                 let mut state = queue.lock();
+                let applied = self.queue_policy(object(state.setup.kind()), &queue.definition.name);
+                let settings = effective_settings(state.setup.settings(), applied.as_deref());
                 state.policy = applied;
-                *state.machine.settings() != settings
+                let differs = *state.machine.settings() != settings;
+                (settings, differs)
             };
             if differs {
                 changed.push((queue, settings));

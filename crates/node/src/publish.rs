@@ -53,7 +53,7 @@ pub type Origin = (u16, u64);
 pub type SlotId = u32;
 
 /// A queue of a target set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Target {
     queue: Arc<QueueHandle>,
     /// Its index among the holders.
@@ -66,8 +66,6 @@ struct Slot {
     targets: SmallVec<[Target; 1]>,
     /// The most that one of the queues promises for persistent messages.
     durability: Durability,
-    /// One of the queues keeps every message.
-    keeps_all: bool,
     persistent: bool,
     builder: ChunkBuilder,
     /// Whether one of the queues may refuse messages: then it is kept where each came from.
@@ -86,10 +84,47 @@ struct Slot {
 }
 
 impl Slot {
+    /// An empty one for these queues.
+    fn new(targets: SmallVec<[Target; 1]>) -> Self {
+        let (mut durability, mut tracked) = (Durability::Memory, false);
+        for Target { queue, .. } in &targets {
+            let state = queue.lock();
+            durability = durability.max(queue.durability(&state));
+            tracked |= state.machine.settings().refuses();
+        }
+        let (by_level, any_plain) = ByLevel::of_queues(targets.iter().map(|target| &target.queue));
+        Self {
+            targets,
+            durability,
+            persistent: false,
+            builder: ChunkBuilder::default(),
+            tracked,
+            numbered: false,
+            origins: Vec::new(),
+            listed: false,
+            by_level,
+            any_plain,
+            room_bytes: 0,
+        }
+    }
+
+    /// One with the same messages for some of the queues.
+    fn again(&self, targets: SmallVec<[Target; 1]>, records: &[u8]) -> Self {
+        let mut builder = ChunkBuilder::default();
+        builder.append_records(records);
+        let (persistent, tracked, numbered) = (self.persistent, self.tracked, self.numbered);
+        Self { persistent, tracked, numbered, builder, origins: self.origins.clone(), ..Self::new(targets) }
+    }
+
+    /// Whether one of the queues keeps every message. Asked each time: a queue may be converted meanwhile.
+    fn keeps_all(&self) -> bool {
+        self.targets.iter().any(|target| target.queue.keeps_all())
+    }
+
     /// Whether what is gathered goes into the log.
     fn is_logged(&self) -> bool {
         self.durability != Durability::Memory
-            && (self.persistent || self.keeps_all)
+            && (self.persistent || self.keeps_all())
             && !self.builder.is_empty()
     }
 
@@ -188,29 +223,8 @@ impl Publisher {
             return None;
         }
         let id = self.slots.len() as SlotId;
-        let keeps_all = targets.iter().any(|target| target.queue.keeps_all());
-        let (mut durability, mut tracked) = (Durability::Memory, false);
-        for Target { queue, .. } in &targets {
-            let state = queue.lock();
-            durability = durability.max(queue.durability(&state));
-            tracked |= state.machine.settings().refuses();
-        }
         self.targets += targets.len();
-        let (by_level, any_plain) = ByLevel::of_queues(targets.iter().map(|target| &target.queue));
-        self.slots.push(Slot {
-            targets,
-            durability,
-            keeps_all,
-            persistent: false,
-            builder: ChunkBuilder::default(),
-            tracked,
-            numbered: false,
-            origins: Vec::new(),
-            listed: false,
-            by_level,
-            any_plain,
-            room_bytes: 0,
-        });
+        self.slots.push(Slot::new(targets));
         self.slot_by_queues.insert(ids.into(), id);
         Some(id)
     }
@@ -386,18 +400,16 @@ impl Publisher {
             self.published.messages += u64::from(slot.builder.count());
             self.published.bytes += slot.builder.bytes().len() as u64;
             let pressed = self.handing.slot(&broker, slot, stage.as_deref_mut(), self.received_ms);
-            if pressed.is_some() {
-                self.pressed = pressed;
-            }
-            self.refused.append(&mut self.handing.refused);
             self.room_bytes -= slot.room_bytes;
             slot.room_bytes = slot.room();
             self.room_bytes += slot.room_bytes;
-            match stage.map(|stage| stage.position()) {
-                Some(end) if durability == Durability::Sync => self.synced_end = end,
-                Some(end) => self.written_end = end,
-                None => {}
-            }
+            self.handed_over(pressed, durability, stage.map(|stage| stage.position()));
+        }
+        while let Some((mut slot, wal)) = self.handing.missed.pop().zip(broker.wal()) {
+            let stage = stage.get_or_insert_with(|| wal.stage());
+            slot.split();
+            let pressed = self.handing.slot(&broker, &mut slot, Some(stage), self.received_ms);
+            self.handed_over(pressed, slot.durability, Some(stage.position()));
         }
         if let Some(wal) = broker.wal().filter(|_| !self.handing.departed.is_empty()) {
             // No confirm waits for this: should it be lost, these messages leave again.
@@ -417,6 +429,19 @@ impl Publisher {
         }
         if let Some(queue) = self.pressed.take() {
             self.wait_for_room(queue);
+        }
+    }
+
+    /// Notes what came of a slot's messages: the queue that has too much, and where in the log they end.
+    fn handed_over(&mut self, pressed: Option<Arc<QueueHandle>>, durability: Durability, end: Option<Lsn>) {
+        if pressed.is_some() {
+            self.pressed = pressed;
+        }
+        self.refused.append(&mut self.handing.refused);
+        match end {
+            Some(end) if durability == Durability::Sync => self.synced_end = end,
+            Some(end) => self.written_end = end,
+            None => {}
         }
     }
 }

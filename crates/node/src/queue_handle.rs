@@ -2,25 +2,25 @@
 //!
 //! Lock order: the log's staging lock first, then one queue's lock. No thread holds two queues' locks.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use posthouse_model::args::QueueKind;
 use posthouse_model::durability::Durability;
-use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
 use posthouse_queue::machine::times::NEVER_MS;
 use posthouse_storage::segment::Location;
 
 use crate::policies::AppliedPolicy;
+use crate::queue_setup::QueueSetup;
 use crate::residency::Drain;
 use crate::waker::{ConsumerWaker, SessionWaker};
 
 /// The machine as this node uses it.
 pub type Machine = posthouse_queue::kind::Machine<Location, ConsumerWaker>;
 
-/// What a queue was declared as.
+/// What a queue was declared as, and stays; the rest is its [`QueueSetup`].
 #[derive(Clone, Debug)]
 pub struct QueueDefinition {
     /// Virtual host.
@@ -33,8 +33,6 @@ pub struct QueueDefinition {
     pub auto_delete: bool,
     /// The connection it belongs to, if exclusive.
     pub owner: Option<u64>,
-    /// Arguments as declared.
-    pub arguments: FieldTable,
 }
 
 /// A live queue.
@@ -44,10 +42,10 @@ pub struct QueueHandle {
     pub id: QueueId,
     /// What it was declared as.
     pub definition: QueueDefinition,
-    /// Its type.
-    pub kind: QueueKind,
     /// Its messages stay and are read by everyone.
     pub is_stream: bool,
+    /// See [`Self::keeps_all`].
+    keeps_all: AtomicBool,
     state: Mutex<QueueState>,
     memory: Arc<MemoryUse>,
 }
@@ -57,12 +55,16 @@ pub struct QueueHandle {
 pub struct QueueState {
     /// Messages and consumers.
     pub machine: Machine,
+    /// What it was set up with.
+    pub setup: QueueSetup,
     /// The queue is gone; late publishers and consumers find this.
     pub deleted: bool,
     /// Chunks are being written to segments.
     pub spilling: bool,
     /// Chunks are being read from segments.
     pub loading: bool,
+    /// It is being converted to another type.
+    pub converting: bool,
     /// Messages that leave are being moved.
     pub dead_lettering: bool,
     /// Messages that leave and had nowhere to go are going to be tried again.
@@ -125,13 +127,19 @@ pub struct QueueGuard<'a> {
 
 impl QueueHandle {
     /// A queue with what a restart found of it, or an empty one.
-    pub fn new(id: QueueId, definition: QueueDefinition, machine: Machine, memory: Arc<MemoryUse>) -> Self {
+    pub fn new(
+        id: QueueId,
+        definition: QueueDefinition,
+        setup: QueueSetup,
+        machine: Machine,
+        memory: Arc<MemoryUse>,
+    ) -> Self {
         let handle = Self {
             id,
-            kind: QueueKind::of_declared(&definition.arguments),
             definition,
             is_stream: matches!(machine, Machine::Stream(_)),
-            state: Mutex::new(QueueState { machine, timer_ms: NEVER_MS, ..QueueState::default() }),
+            keeps_all: AtomicBool::new(setup.kind() != QueueKind::Classic),
+            state: Mutex::new(QueueState { machine, setup, timer_ms: NEVER_MS, ..QueueState::default() }),
             memory,
         };
         drop(handle.lock());
@@ -150,7 +158,22 @@ impl QueueHandle {
 
     /// Whether it keeps messages that are not persistent as if they were.
     pub fn keeps_all(&self) -> bool {
-        matches!(self.kind, QueueKind::Quorum | QueueKind::Stream)
+        self.keeps_all.load(Ordering::Relaxed)
+    }
+
+    /// Whether messages that arrive now go into the log, whatever they say themselves; `state` is its own.
+    pub(crate) fn keeps_messages(&self, state: &QueueState) -> bool {
+        self.keeps_all() && self.durability(state) != Durability::Memory
+    }
+
+    /// Says whether it does from now on.
+    pub(crate) fn set_keeps_all(&self, keeps_all: bool) {
+        self.keeps_all.store(keeps_all, Ordering::Relaxed);
+    }
+
+    /// Its type.
+    pub fn kind(&self) -> QueueKind {
+        self.lock().setup.kind()
     }
 
     /// Locks the queue's state.
@@ -210,8 +233,8 @@ pub mod testing {
             durable: false,
             auto_delete: false,
             owner: None,
-            arguments: FieldTable::default(),
         };
-        Arc::new(QueueHandle::new(QueueId(1), definition, Machine::default(), Arc::default()))
+        let (setup, machine) = Default::default();
+        Arc::new(QueueHandle::new(QueueId(1), definition, setup, machine, Arc::default()))
     }
 }

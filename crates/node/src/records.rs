@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! vhosts      ["/"]                                         {"v":2, "metadata":{"description":"", "tags":[]}}
-//! queues      ["/", "orders"]                               {"v":1 or 2, "id":7, "auto_delete":false, "arguments":"AAAAAA=="}
+//! queues      ["/", "orders"]                               {"v":1 to 3, "id":7, "auto_delete":false, "arguments":"AAAAAA=="
+//!                                                            "former":[[0,0]]}
 //! exchanges   ["/", "logs"]                                 {"v":1, "type":"fanout", "auto_delete":.., "internal":.., "arguments":".."}
 //! bindings    ["/", "logs", "queue", "orders", "key", ".."] {"v":1}
 //! parameters  ["/", "policy", "ttl"]                        {"v":1, "value":{"pattern":"^a", ..}}
@@ -14,16 +15,17 @@
 //! ```
 //!
 //! Everything has version 1 but virtual hosts, which have version 2 (in version 1 they had no metadata), and queues with
-//! priorities: they have version 2, so that a broker that would mix their levels up does not read them.
+//! several levels, so that a broker that would mix these up does not read them: queues with priorities have version 2, and
+//! those with levels of former types ([`posthouse_model::former_levels`]), which are in `former`, version 3.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use posthouse_model::errors::Resource;
 use posthouse_model::exchange::ExchangeKind;
 use posthouse_model::field::FieldTable;
+use posthouse_model::former_levels::FormerLevels;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
-use posthouse_model::queue_settings::QueueSettings;
 use posthouse_queue::topology::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::{MetaOp, MetaTable};
 use serde::{Deserialize, Serialize};
@@ -31,11 +33,14 @@ use serde_json::{Map, Value};
 
 use crate::metadata::{InvalidMetadata, VhostMetadata};
 use crate::queue_handle::QueueDefinition;
+use crate::queue_setup::QueueSetup;
 
 /// The version written, and the newest read, of everything but virtual hosts and queues with priorities.
 const VERSION: u32 = 1;
 /// The version of queues with priorities.
 const PRIORITIES_VERSION: u32 = 2;
+/// The version of queues that have levels of former types.
+const FORMER_LEVELS_VERSION: u32 = 3;
 /// The version of virtual hosts.
 const VHOST_VERSION: u32 = 2;
 
@@ -60,6 +65,8 @@ struct QueueValue {
     id: u64,
     auto_delete: bool,
     arguments: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<(u8, u8)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,13 +118,17 @@ pub fn read_vhost(raw_key: &[u8], value: &[u8]) -> Result<(Name, VhostMetadata),
 }
 
 /// Keeps a durable queue.
-pub fn put_queue(id: QueueId, definition: &QueueDefinition) -> MetaOp {
-    let has_priorities = QueueSettings::of_declared(&definition.arguments).max_priority > 0;
+pub fn put_queue(id: QueueId, definition: &QueueDefinition, setup: &QueueSetup) -> MetaOp {
     let value = QueueValue {
-        v: if has_priorities { PRIORITIES_VERSION } else { VERSION },
+        v: match setup.settings() {
+            settings if !settings.former_levels.is_empty() => FORMER_LEVELS_VERSION,
+            settings if settings.max_priority > 0 => PRIORITIES_VERSION,
+            _ => VERSION,
+        },
         id: id.0,
         auto_delete: definition.auto_delete,
-        arguments: write_table(&definition.arguments),
+        arguments: write_table(&setup.arguments),
+        former: setup.former_levels.pairs().to_vec(),
     };
     put(MetaTable::Queues, &[&definition.vhost, &definition.name], &value)
 }
@@ -128,9 +139,12 @@ pub fn delete_queue(vhost: &str, name: &str) -> MetaOp {
 }
 
 /// Reads a durable queue.
-pub fn read_queue(raw_key: &[u8], value: &[u8]) -> Result<(QueueId, QueueDefinition), RecordError> {
+pub fn read_queue(
+    raw_key: &[u8],
+    value: &[u8],
+) -> Result<(QueueId, QueueDefinition, QueueSetup), RecordError> {
     let table = MetaTable::Queues.name();
-    let value: QueueValue = read_value_up_to(PRIORITIES_VERSION, table, value)?;
+    let value: QueueValue = read_value_up_to(FORMER_LEVELS_VERSION, table, value)?;
     let [vhost, name] = read_key(table, raw_key)?;
     let definition = QueueDefinition {
         vhost: read_name(table, &vhost)?,
@@ -138,9 +152,14 @@ pub fn read_queue(raw_key: &[u8], value: &[u8]) -> Result<(QueueId, QueueDefinit
         durable: true,
         auto_delete: value.auto_delete,
         owner: None,
-        arguments: read_table(table, &value.arguments)?,
     };
-    Ok((QueueId(value.id), definition))
+    let many = || RecordError {
+        table,
+        problem: format!("expected 255 former levels at most, got {:?}", value.former),
+    };
+    let former_levels = FormerLevels::from_pairs(&value.former).ok_or_else(many)?;
+    let setup = QueueSetup { arguments: read_table(table, &value.arguments)?, former_levels };
+    Ok((QueueId(value.id), definition, setup))
 }
 
 /// Keeps or forgets a durable exchange or binding.
@@ -351,25 +370,37 @@ mod tests {
     fn version_1_queues_are_read() {
         let key = br#"["/","a \"b\""]"#;
         let value = br#"{"v":1,"id":7,"auto_delete":true,"arguments":"AAAABwF4SQAAAAU="}"#;
-        let (id, definition) = read_queue(key, value).unwrap();
+        let (id, definition, setup) = read_queue(key, value).unwrap();
         assert_eq!((id, &*definition.name), (QueueId(7), "a \"b\""));
-        assert_eq!(definition.arguments.get("x"), Some(&FieldValue::I32(5)));
-        assert_eq!(key_and_value(put_queue(id, &definition)), (key.to_vec(), value.to_vec()));
+        assert_eq!(setup.arguments.get("x"), Some(&FieldValue::I32(5)));
+        assert_eq!(key_and_value(put_queue(id, &definition, &setup)), (key.to_vec(), value.to_vec()));
     }
 
     #[test]
     fn queues_with_priorities_have_a_version_of_their_own() {
-        let (id, mut definition) =
+        let (id, definition, mut setup) =
             read_queue(br#"["/","q"]"#, br#"{"v":1,"id":7,"auto_delete":true,"arguments":"AAAAAA=="}"#)
                 .unwrap();
-        definition.arguments = FieldTable(vec![("x-max-priority".to_owned(), FieldValue::I32(9))]);
-        let (key, value) = key_and_value(put_queue(id, &definition));
+        setup.arguments = FieldTable(vec![("x-max-priority".to_owned(), FieldValue::I32(9))]);
+        let (key, value) = key_and_value(put_queue(id, &definition, &setup));
         let kept = br#"{"v":2,"id":7,"auto_delete":true,"arguments":"AAAAFA54LW1heC1wcmlvcml0eUkAAAAJ"}"#;
         assert_eq!(String::from_utf8_lossy(&value), String::from_utf8_lossy(kept));
-        assert_eq!(read_queue(&key, kept).unwrap().1.arguments, definition.arguments);
-        let newer = read_queue(&key, br#"{"v":3,"id":7,"auto_delete":true,"arguments":"AAAAAA=="}"#);
-        let expected = "cannot read a definition in table queues: expected version 2 at most, got 3";
+        assert_eq!(read_queue(&key, kept).unwrap().2, setup);
+        let newer = read_queue(&key, br#"{"v":4,"id":7,"auto_delete":true,"arguments":"AAAAAA=="}"#);
+        let expected = "cannot read a definition in table queues: expected version 3 at most, got 4";
         assert_eq!(newer.unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn queues_with_levels_of_former_types_have_a_version_of_their_own() {
+        let value = br#"{"v":3,"id":7,"auto_delete":false,"arguments":"AAAAAA==","former":[[0,0],[31,4]]}"#;
+        let (id, definition, setup) = read_queue(br#"["/","q"]"#, value).unwrap();
+        assert_eq!(setup.settings().levels().base, 33);
+        let (_, put) = key_and_value(put_queue(id, &definition, &setup));
+        assert_eq!(String::from_utf8_lossy(&put), String::from_utf8_lossy(value));
+        let many = br#"{"v":3,"id":7,"auto_delete":false,"arguments":"AAAAAA==","former":[[255,0]]}"#;
+        let error = read_queue(br#"["/","q"]"#, many).unwrap_err().to_string();
+        assert!(error.ends_with("expected 255 former levels at most, got [(255, 0)]"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{expiry, streams};
 
 pub(crate) use read::{FailedRead, READ_AGAIN_AFTER, after_failed_read, give_up};
 pub use write::write_chunks;
-pub(crate) use write::{WRITE_BYTES, in_turns};
+pub(crate) use write::{WRITE_BYTES, in_turns, note_written};
 
 mod read;
 mod write;

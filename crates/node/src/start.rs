@@ -148,6 +148,7 @@ fn run(
     let event_vhost = options.event_vhost.as_deref().map(Name::truncated);
     let broker =
         Broker::new(settings, store, residency, dead_letters, authorities, first_queue_id, event_vhost);
+    broker.set_on_fatal(options.on_fatal);
     let broker = Arc::new(broker);
     let undefined_queues = match options.keep {
         Keep::InMemory => UndefinedQueues::default(),

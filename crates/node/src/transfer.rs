@@ -34,7 +34,7 @@ const GROUP_BYTES_MAX: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) queue: Arc<QueueHandle>,
-    /// What a queue says about levels, which it keeps for life.
+    /// What the queue says about levels. Should it be converted to another type meanwhile, those are still there.
     levels: Levels,
 }
 
@@ -298,7 +298,8 @@ impl<'a> Transfer<'a> {
         logged: &[(QueueId, Seq)],
         stage: Option<&mut Stage<'_>>,
     ) -> Lsn {
-        let kept = self.source.definition.durable && (group.persistent || self.source.keeps_all());
+        let kept = self.source.definition.durable
+            && (group.persistent || self.source.keeps_all() || self.was_kept(group));
         let Some(stage) = stage.filter(|_| kept || !logged.is_empty()) else { return 0 };
         let count = chunk.as_ref().map_or(group.builder.count(), |chunk| chunk.count());
         let payload = match chunk {
@@ -316,6 +317,14 @@ impl<'a> Transfer<'a> {
             }
             (false, true) => 0,
         }
+    }
+
+    /// Whether messages that are not persistent were kept by their queue when it was of another type.
+    fn was_kept(&self, group: &Group) -> bool {
+        let mut state = self.source.lock();
+        let machine = state.machine.classic();
+        machine
+            .is_some_and(|machine| group.ranges.iter().any(|&(first, last)| machine.keeps_any(first, last)))
     }
 
     /// Lets a group's messages leave their queue, and takes those out of it that are not ready any more.

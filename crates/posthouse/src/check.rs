@@ -49,7 +49,7 @@ fn undefined(report: &mut CheckReport) -> u64 {
     let mut defined = HashSet::new();
     for (key, value) in &meta.queues {
         match records::read_queue(key, value) {
-            Ok((id, _)) => drop(defined.insert(id)),
+            Ok((id, ..)) => drop(defined.insert(id)),
             Err(problem) => report.damages.push(problem.to_string()),
         }
     }

@@ -150,9 +150,8 @@ fn make(
             durable: true,
             auto_delete: false,
             owner: None,
-            arguments: declaration.arguments,
         };
-        let (_, more) = broker.insert_queue(inner, definition, machine);
+        let (_, more) = broker.insert_queue(inner, definition, declaration.arguments, machine);
         ops.extend(more);
         changes.extend(inner.topology.bind(BindingRecord {
             source: source.clone(),

@@ -154,10 +154,10 @@ fn queues(vhost: &VirtualHost) -> Vec<Value> {
             json!({
                 "vhost": vhost.name().to_string(),
                 "name": queue.definition.name.to_string(),
-                "type": queue.kind.name(),
+                "type": queue.kind().name(),
                 "durable": queue.definition.durable,
                 "auto_delete": queue.definition.auto_delete,
-                "arguments": table_value(&queue.definition.arguments),
+                "arguments": table_value(&queue.lock().setup.arguments),
             })
         })
         .collect()

@@ -7,11 +7,12 @@ use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_storage::wal::{Payload, Stage};
+use smallvec::SmallVec;
 
 use super::{BATCH_BYTES_MAX, Origin, SHARE_BYTES_MIN, Slot, Target};
 use crate::broker::Broker;
 use crate::priorities;
-use crate::queue_handle::{Machine, QueueHandle};
+use crate::queue_handle::{Machine, QueueGuard, QueueHandle};
 use crate::waker::ConsumerWaker;
 use crate::{dead_letters, expiry, residency};
 
@@ -28,6 +29,9 @@ pub(super) struct Handing {
     /// Persistent messages that left to make room, for the log.
     pub(super) departed: Vec<(QueueId, Vec<(Seq, Seq)>)>,
     pub(super) refused: Vec<Origin>,
+    /// Messages that must go into the log after all, because a queue has begun to keep everything: to be handed over again,
+    /// with a stage, to these queues.
+    pub(super) missed: Vec<Slot>,
 }
 
 impl Handing {
@@ -45,10 +49,16 @@ impl Handing {
         let shared = share.then(|| finish(&mut slot.builder, slot.targets.len()));
         let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
         let mut pressed = None;
+        let mut missed: SmallVec<[Target; 1]> = SmallVec::new();
         self.targets.clear();
-        for Target { queue, .. } in &slot.targets {
+        for target in &slot.targets {
+            let queue = &target.queue;
             let mut state = queue.lock();
             if state.deleted {
+                continue;
+            }
+            if stage.is_none() && broker.wal().is_some() && queue.keeps_messages(&state) {
+                missed.push(target.clone());
                 continue;
             }
             // What was gathered under a lesser promise than the queue makes by now is not in the log.
@@ -85,6 +95,12 @@ impl Handing {
             } else if let Some(parts) = slot.by_level.iter_mut().find(|parts| parts.fit(&state.machine)) {
                 parts.push(queue.id, &mut state.machine, (persistence, lsn), logged, &mut self.wakes);
                 count
+            } else if !state.machine.settings().levels().has_one() {
+                // Its levels are others than when the messages were gathered: it was converted to another type.
+                let (mut all, logs) = (ChunkBuilder::default(), (persistence, lsn));
+                all.append_records(records);
+                self.push_part(queue.id, &mut state.machine, all, logs, logged, false);
+                count
             } else {
                 let (machine, wakes) = (&mut state.machine, &mut self.wakes);
                 let first = match &shared {
@@ -97,17 +113,12 @@ impl Handing {
                 count
             };
             state.counters.published += u64::from(pushed);
-            expiry::expire(broker, queue, &mut state, now_ms);
-            dead_letters::schedule(broker, queue, &mut state);
-            if state.machine.has_departed() {
-                let departed = state.machine.take_departed();
-                if departed.persistent && queue.definition.durable {
-                    self.departed.push((queue.id, departed.ranges));
-                }
-            }
-            if residency::after_push(broker, queue, &mut state, now_ms) {
+            if self.after_push(broker, queue, &mut state, now_ms) {
                 pressed = Some(queue.clone());
             }
+        }
+        if !missed.is_empty() {
+            self.missed.push(slot.again(missed, records));
         }
         let mut stage = stage;
         for parts in &mut slot.by_level {
@@ -120,6 +131,25 @@ impl Handing {
         slot.origins.clear();
         slot.numbered = false;
         pressed
+    }
+
+    /// Looks what leaves a queue by what arrived; whether it has too much.
+    fn after_push(
+        &mut self,
+        broker: &Arc<Broker>,
+        queue: &Arc<QueueHandle>,
+        state: &mut QueueGuard<'_>,
+        now_ms: u64,
+    ) -> bool {
+        expiry::expire(broker, queue, state, now_ms);
+        dead_letters::schedule(broker, queue, state);
+        if state.machine.has_departed() {
+            let departed = state.machine.take_departed();
+            if departed.persistent && queue.definition.durable {
+                self.departed.push((queue.id, departed.ranges));
+            }
+        }
+        residency::after_push(broker, queue, state, now_ms)
     }
 
     /// Appends a part of a batch to a queue; with `turned_away` it leaves the queue at once.

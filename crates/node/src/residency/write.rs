@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use posthouse_model::ids::Seq;
+use posthouse_queue::machine::Queue;
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::residency::ToWrite;
 use posthouse_storage::StorageError;
-use posthouse_storage::segment::{BlockIn, Class, SegmentStore};
+use posthouse_storage::segment::{BlockIn, Class, Location, SegmentStore};
 use tracing::error;
 
 use super::{end_spill, keep_bytes, release};
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::streams;
+use crate::waker::ConsumerWaker;
 
 /// Written per turn, so that many queues take turns.
 pub(crate) const WRITE_BYTES: usize = 2 << 20;
@@ -79,10 +82,29 @@ pub fn write_chunks(
         let mut state = queue.lock();
         for (write, location) in of_class.iter().zip(locations) {
             if let Some(machine) = state.machine.classic() {
-                machine.written(write.first_seq, location, evict);
+                note_written(machine, segments, write.first_seq, location, evict);
             }
         }
         release(&mut state, segments);
     }
     Ok(())
+}
+
+/// A chunk was written to a segment. What is in a durable one survives a restart from then on, and what does must not go
+/// back to a spill file, for which somebody may have written it before.
+pub(crate) fn note_written(
+    machine: &mut Queue<Location, ConsumerWaker>,
+    segments: &SegmentStore,
+    first_seq: Seq,
+    location: Location,
+    evict: bool,
+) {
+    match location.class {
+        Class::Spill if machine.is_kept(first_seq) => segments.release(&location),
+        Class::Spill => machine.written(first_seq, location, evict),
+        Class::Durable => {
+            machine.written(first_seq, location, evict);
+            machine.keep(first_seq);
+        }
+    }
 }

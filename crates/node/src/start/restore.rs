@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use super::{StartError, UndefinedQueues, orphans};
 use crate::broker::{Broker, Store};
 use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
+use crate::queue_setup::QueueSetup;
 use crate::records::{self, RecordError};
 use crate::vhost::{Inner, VirtualHost};
 use crate::{deliver, owner, policies, streams, unique};
@@ -117,13 +118,13 @@ fn restore_queues(
     }
     let mut queues = Vec::new();
     for (key, value) in broker.store().meta().scan(MetaTable::Queues)? {
-        let (id, definition) = records::read_queue(&key, &value)?;
+        let (id, definition, setup) = records::read_queue(&key, &value)?;
         let Ok(vhost) = broker.vhost(&definition.vhost) else { continue };
         let (id, levels) = match recovered.deleted.contains(&id) {
-            true => (not_deleted(broker, id, &definition), Vec::new()),
+            true => (not_deleted(broker, id, &definition, &setup), Vec::new()),
             false => (id, found.remove(&id).unwrap_or_default()),
         };
-        queues.push(restore_queue(broker, &vhost, id, definition, levels)?);
+        queues.push(restore_queue(broker, &vhost, id, (definition, setup), levels)?);
     }
     if let Store::Log(storage) = broker.store() {
         let orphans = found.into_values().flatten().collect();
@@ -134,10 +135,15 @@ fn restore_queues(
 
 /// A queue whose deletion the log has and the definitions have not. Nobody was told that it is gone, so it stays, without
 /// its messages. What the log has of its former identity is over, whatever follows: it gets another one.
-fn not_deleted(broker: &Broker, former: QueueId, definition: &QueueDefinition) -> QueueId {
+fn not_deleted(
+    broker: &Broker,
+    former: QueueId,
+    definition: &QueueDefinition,
+    setup: &QueueSetup,
+) -> QueueId {
     let id = broker.next_queue_id();
     warn!(%former, %id, queue = %definition.name, vhost = %definition.vhost, "its deletion was not completed: it is empty");
-    broker.keep(vec![records::put_queue(id, definition)]);
+    broker.keep(vec![records::put_queue(id, definition, setup)]);
     id
 }
 
@@ -145,17 +151,16 @@ fn restore_queue(
     broker: &Arc<Broker>,
     vhost: &VirtualHost,
     id: QueueId,
-    definition: QueueDefinition,
+    (definition, setup): (QueueDefinition, QueueSetup),
     mut levels: Vec<RecoveredQueue>,
 ) -> Result<Restored, StartError> {
-    let kind = kind(&definition)?;
-    let declared = QueueSettings::of_declared(&definition.arguments);
+    let kind = kind(&definition, &setup)?;
     let object = policies::object(kind);
     let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
-    let settings = policies::effective_settings(declared, applied.as_deref());
+    let settings = policies::effective_settings(setup.settings(), applied.as_deref());
     let attempts = levels.iter_mut().flat_map(|level| std::mem::take(&mut level.attempts)).collect();
-    let machine = machine(broker, kind, &definition, settings.clone(), levels)?;
-    let queue = Arc::new(QueueHandle::new(id, definition, machine, broker.memory().clone()));
+    let machine = machine(broker, kind, &definition, &setup, settings.clone(), levels)?;
+    let queue = Arc::new(QueueHandle::new(id, definition, setup, machine, broker.memory().clone()));
     queue.lock().policy = applied;
     vhost.change(|inner| {
         inner.topology.add_queue(queue.definition.name.clone(), id, true);
@@ -202,9 +207,9 @@ fn restore_topology(broker: &Broker, vhost: &Name, change: &TopologyChange) {
     }
 }
 
-fn kind(definition: &QueueDefinition) -> Result<QueueKind, RecordError> {
+fn kind(definition: &QueueDefinition, setup: &QueueSetup) -> Result<QueueKind, RecordError> {
     let resource = Resource::queue(&definition.vhost, &definition.name);
-    QueueKind::of(&definition.arguments, resource).map_err(unreadable)
+    QueueKind::of(&setup.arguments, resource).map_err(unreadable)
 }
 
 fn unreadable(refused: ReplyError) -> RecordError {
@@ -215,6 +220,7 @@ fn machine(
     broker: &Broker,
     kind: QueueKind,
     definition: &QueueDefinition,
+    setup: &QueueSetup,
     settings: QueueSettings,
     mut found: Vec<RecoveredQueue>,
 ) -> Result<Machine, RecordError> {
@@ -225,7 +231,7 @@ fn machine(
         QueueKind::Classic | QueueKind::Quorum => Ok(Machine::Classic(owner::recovered(found))),
         QueueKind::Stream => {
             let resource = Resource::queue(&definition.vhost, &definition.name);
-            let arguments = StreamArguments::parse(definition.arguments.clone(), resource);
+            let arguments = StreamArguments::parse(setup.arguments.clone(), resource);
             Ok(streams::recover(broker, &arguments.map_err(unreadable)?, settings, found.pop()))
         }
     }

@@ -57,6 +57,15 @@ pub(super) const COMMANDS: &[Command] = &[
         ..DONE
     },
     Command {
+        name: "convert_queue",
+        positional: &["name"],
+        vhost: true,
+        options: CONVERT_OPTIONS,
+        answer: Answer::Done("Queue '{name}' in vhost '{vhost}' is a {to} queue now; it was a {from} queue"),
+        about: "make a classic queue a quorum queue, or back, with its messages and consumers",
+        ..DONE
+    },
+    Command {
         name: "purge_queue",
         positional: &["name"],
         vhost: true,
@@ -128,6 +137,8 @@ pub(super) const COMMANDS: &[Command] = &[
         ..DONE
     },
 ];
+
+const CONVERT_OPTIONS: &[CtlOption] = &[CtlOption { name: "to", kind: OptionKind::Text, default: None }];
 
 const STEP_OPTIONS: &[CtlOption] = &[
     CtlOption { name: "filter", kind: OptionKind::Text, default: None },

@@ -1,0 +1,189 @@
+//! Converting a queue to another type while it is in use, classic to quorum or back.
+//!
+//! It stays the same queue: its identity, its messages with their numbers and its consumers are what they were. Both types
+//! are the same machine, so what changes is what it is to do, and the definition. In steps:
+//!
+//! 1. A queue that is to keep everything begins to do so: what arrives from now on goes into the log.
+//! 2. What was there and would not survive a restart is written to segments, and a checkpoint says so (`owner.rs`).
+//! 3. The new definition is committed. A crash before leaves the old type, with nothing lost; after it, the new one.
+//! 4. The queue takes over what its new type says. Its levels come after those that it has
+//!    ([`posthouse_model::former_levels`]), so that no message has to move.
+
+use std::sync::Arc;
+
+use posthouse_model::args::{QueueArguments, QueueKind};
+use posthouse_model::durability::Durability;
+use posthouse_model::errors::{self, Resource};
+use posthouse_storage::StorageError;
+
+use crate::admin::{AdminError, find_vhost};
+use crate::broker::{Broker, Store};
+use crate::queue_handle::QueueHandle;
+use crate::queue_setup::QueueSetup;
+use crate::vhost::VirtualHost;
+use crate::{deliver, events, policies, records};
+
+/// Checkpoints until everything is kept: two, unless the log wants some itself.
+const CHECKPOINTS_MAX: u32 = 16;
+
+/// Converts a queue, and says which type it had. Blocks for as long as it takes to write what was not kept. One that is of
+/// the type already stays as it is.
+///
+/// # Errors
+/// There is no such virtual host or queue, the queue cannot be of that type, or it is being converted; or the disk has
+/// no room. The queue is then what it was.
+pub fn convert(broker: &Broker, vhost: &str, name: &str, to: QueueKind) -> Result<QueueKind, AdminError> {
+    let vhost = find_vhost(broker, vhost)?;
+    let queue = vhost.find_queue(name).ok_or_else(|| errors::no_queue(vhost.name(), name));
+    let queue = queue.map_err(AdminError::Reply)?;
+    let (from, setup) = begin(&queue, to)?;
+    if from == to {
+        return Ok(from);
+    }
+    let converted = carry_out(broker, &vhost, &queue, (from, to), setup);
+    if converted.is_err() {
+        queue.set_keeps_all(from != QueueKind::Classic);
+    }
+    queue.lock().converting = false;
+    converted.map(|()| from)
+}
+
+/// Checks that a queue can be converted, and marks it; its type and what it is to be set up with.
+fn begin(queue: &QueueHandle, to: QueueKind) -> Result<(QueueKind, QueueSetup), AdminError> {
+    let definition = &queue.definition;
+    let resource = Resource::queue(&definition.vhost, &definition.name);
+    let refused =
+        |why: &str| Err(AdminError::NotConvertible(definition.name.to_string(), to.name(), why.into()));
+    let mut state = queue.lock();
+    let from = state.setup.kind();
+    if state.deleted {
+        return Err(AdminError::Reply(errors::no_queue(resource.vhost, resource.name)));
+    }
+    if from == to {
+        return Ok((from, state.setup.clone()));
+    }
+    if from == QueueKind::Stream || to == QueueKind::Stream {
+        return refused("expected a classic or a quorum queue, and one of these as its new type");
+    }
+    if to == QueueKind::Quorum && !definition.durable {
+        return refused("expected a durable queue that is not exclusive");
+    }
+    if state.converting {
+        return refused("it is being converted");
+    }
+    let arguments = state.setup.arguments_of(to);
+    QueueArguments::parse(arguments.clone(), resource).map_err(AdminError::Reply)?;
+    let (now, next) =
+        (state.setup.settings().levels(), QueueSetup::declared(arguments.clone()).settings().levels());
+    let Some(former_levels) = state.setup.former_levels.then(now, next) else {
+        return refused(
+            "expected 256 levels of messages at most, those of the types it has had included; move its messages to a new \
+             queue instead",
+        );
+    };
+    state.converting = true;
+    Ok((from, QueueSetup { arguments, former_levels }))
+}
+
+fn carry_out(
+    broker: &Broker,
+    vhost: &VirtualHost,
+    queue: &Arc<QueueHandle>,
+    (from, to): (QueueKind, QueueKind),
+    setup: QueueSetup,
+) -> Result<(), AdminError> {
+    if to == QueueKind::Quorum {
+        queue.set_keeps_all(true);
+        keep_everything(broker, queue)?;
+    }
+    if queue.definition.durable {
+        // Under the lock, so that it is not made again after it was deleted.
+        vhost.change(|_| {
+            check_there(queue)?;
+            broker.keep(vec![records::put_queue(queue.id, &queue.definition, &setup)]);
+            Ok::<_, AdminError>(())
+        })?;
+        broker.store().meta().flush()?;
+    }
+    take_over(broker, vhost, queue, setup)?;
+    queue.set_keeps_all(to != QueueKind::Classic);
+    broker
+        .events()
+        .emit("queue.converted", |fields| events::queue_fields(fields, queue).text("from", from.name()));
+    Ok(())
+}
+
+/// Writes to segments what would not survive a restart, and has a checkpoint say so.
+fn keep_everything(broker: &Broker, queue: &QueueHandle) -> Result<(), AdminError> {
+    let Store::Log(storage) = broker.store() else { return Ok(()) };
+    let wal = storage.messages.wal();
+    let mut until = None;
+    for _ in 0..CHECKPOINTS_MAX {
+        if until.is_none() {
+            let mut state = queue.lock();
+            if queue.durability(&state) == Durability::Memory {
+                return Ok(());
+            }
+            let is_kept = state.machine.classic().is_none_or(|machine| !machine.has_transient());
+            until = is_kept.then(|| wal.appended());
+        }
+        let done = wal.sync().and_then(|()| storage.messages.checkpoint(broker, false));
+        match (done, until) {
+            // A checkpoint names what is in segments up to the first message that is in the log only. So what was kept
+            // counts once everything is in segments that was in the log then.
+            (Ok(report), Some(until)) if report.lsn >= until => return Ok(()),
+            (Ok(_), _) => {}
+            (Err(problem), _) => {
+                broker.check_fatal(&problem);
+                return Err(not_kept(queue, &problem.to_string()));
+            }
+        }
+    }
+    Err(not_kept(queue, "they are damaged, or the broker is stopping"))
+}
+
+fn not_kept(queue: &QueueHandle, why: &str) -> AdminError {
+    let why = format!("its transient messages cannot be made durable: {why}");
+    AdminError::NotConvertible(queue.definition.name.to_string(), QueueKind::Quorum.name(), why)
+}
+
+/// The queue does from now on what its new setup says.
+fn take_over(
+    broker: &Broker,
+    vhost: &VirtualHost,
+    queue: &Arc<QueueHandle>,
+    setup: QueueSetup,
+) -> Result<(), AdminError> {
+    let settings = vhost.change(|inner| {
+        check_there(queue)?;
+        let applied = inner.queue_policy(policies::object(setup.kind()), &queue.definition.name);
+        let settings = policies::effective_settings(setup.settings(), applied.as_deref());
+        let mut state = queue.lock();
+        state.policy = applied;
+        state.setup = setup;
+        Ok::<_, AdminError>(settings)
+    })?;
+    // Not under the lock of the virtual host: messages that leave a queue by this are told to the log.
+    deliver::set_settings(broker, queue, settings);
+    // Publishers look again what it keeps, which levels it has, and whether it refuses messages.
+    vhost.change(|inner| inner.topology.forget_routes());
+    Ok(())
+}
+
+/// Refuses a queue that was deleted meanwhile.
+fn check_there(queue: &QueueHandle) -> Result<(), AdminError> {
+    let definition = &queue.definition;
+    match queue.lock().deleted {
+        true => Err(AdminError::Reply(errors::no_queue(&definition.vhost, &definition.name))),
+        false => Ok(()),
+    }
+}
+
+impl Broker {
+    /// Ends the process when a failed disk means that nothing can be promised any more.
+    fn check_fatal(&self, problem: &StorageError) {
+        if !problem.may_pass() {
+            self.fatal(&problem.to_string());
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! `posthouse ctl convert_queue`: a queue gets another type while it is in use.
+
+use posthouse_testkit::calls::persistent;
+use posthouse_testkit::{
+    Broker, Consume, FieldTable, FieldValue, Method, Options, Peer, Properties, Publish, Queue, table, text,
+};
+
+fn of_type(name: &str) -> FieldTable {
+    table([("x-queue-type", text(name))])
+}
+
+fn publish(peer: &mut Peer, priority: Option<u8>, body: &str) {
+    let properties = Properties { priority, ..persistent() };
+    peer.publish_with(1, &Publish { properties, body: body.as_bytes(), ..Publish::to("", "q") });
+}
+
+fn nack(peer: &mut Peer, delivery_tag: u64) {
+    peer.send(1, &Method::BasicNack { delivery_tag, multiple: false, requeue: true });
+}
+
+#[test]
+fn consumers_and_publishers_stay_and_messages_keep_their_places() {
+    let broker = Broker::start(Options::log());
+    let (mut peer, mut consumer) = (broker.peer(), broker.peer());
+    peer.declare(1, &Queue::durable("q"));
+    peer.select_confirms(1);
+    consumer.prefetch(1, 2, false);
+    consumer.consume(1, &Consume::from("q"));
+    for body in ["a", "b", "c", "d"] {
+        publish(&mut peer, None, body);
+    }
+    peer.confirmed(1, 4);
+    let (a, b) = (consumer.message(1), consumer.message(1));
+    assert_eq!((a.text(), b.text()), ("a".into(), "b".into()));
+    let said = broker.ctl(&["--formatter", "json", "convert_queue", "q", "--to", "quorum"]);
+    assert_eq!(said, "{\"from\":\"classic\"}\n");
+    let shown = broker.ctl(&["list_queues", "name,type,arguments,state,consumers,messages_unacknowledged"]);
+    assert_eq!(shown, "q\tquorum\t[{x-queue-type,quorum}]\trunning\t1\t2\n");
+    // The same connections go on; what comes back has its old place, and is counted now.
+    publish(&mut peer, None, "e");
+    publish(&mut peer, Some(9), "high");
+    // The answer comes after both are there.
+    peer.open_channel(2);
+    peer.counts(2, "q");
+    nack(&mut consumer, a.tag);
+    let high = consumer.message(1);
+    assert_eq!((high.text(), high.redelivered), ("high".into(), false));
+    consumer.ack(1, high.tag);
+    let again = consumer.message(1);
+    assert_eq!((again.text(), again.redelivered), ("a".into(), true));
+    let count = again.properties().headers.and_then(|headers| headers.get("x-delivery-count").cloned());
+    assert_eq!(count.and_then(|count| count.as_int()), Some(1));
+    consumer.ack(1, again.tag);
+    consumer.ack(1, b.tag);
+    let mut rest = Vec::new();
+    for _ in 0..3 {
+        let message = consumer.message(1);
+        consumer.ack(1, message.tag);
+        rest.push(message.text());
+    }
+    assert_eq!(rest, ["c", "d", "e"]);
+    assert_eq!(broker.ctl(&["list_queues", "name,messages,consumers"]), "q\t0\t1\n");
+}
+
+#[test]
+fn there_and_back_and_across_a_restart() {
+    let mut broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    peer.declare(1, &Queue::durable("q"));
+    publish(&mut peer, Some(1), "old 1");
+    publish(&mut peer, Some(8), "old 8");
+    peer.await_counts(1, "q", (2, 0));
+    broker.ctl(&["convert_queue", "q", "--to", "quorum"]);
+    publish(&mut peer, Some(1), "low");
+    publish(&mut peer, Some(5), "high");
+    peer.await_counts(1, "q", (4, 0));
+    let order = ["high", "old 1", "old 8", "low"];
+    let browse = ["browse_queue", "q", "payload"];
+    assert_eq!(broker.ctl(&browse).lines().collect::<Vec<_>>(), order);
+    broker.restart();
+    let mut peer = broker.peer();
+    assert_eq!(broker.ctl(&browse).lines().collect::<Vec<_>>(), order);
+    broker.ctl(&["convert_queue", "q", "--to", "classic"]);
+    publish(&mut peer, Some(31), "last");
+    peer.await_counts(1, "q", (5, 0));
+    assert_eq!(broker.ctl(&["list_queues", "name,type"]), "q\tclassic\n");
+    broker.kill();
+    broker.start_again();
+    assert_eq!(broker.ctl(&["list_queues", "name,type"]), "q\tclassic\n");
+    assert_eq!(broker.peer().drain(1, "q"), ["high", "old 1", "old 8", "low", "last"]);
+    broker.stop();
+    broker.check();
+}
+
+#[test]
+fn a_declaration_must_name_the_type_of_today() {
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    peer.declare(1, &Queue::durable("q"));
+    broker.ctl(&["convert_queue", "q", "--to", "quorum"]);
+    peer.declare(1, &Queue { arguments: of_type("quorum"), ..Queue::durable("q") });
+    let refused = |current, got| {
+        format!(
+            "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received '{got}' but \
+             current is '{current}'"
+        )
+    };
+    peer.refused(1, &Queue::durable("q").method(), 406, &refused("quorum", "classic"));
+    // Unless the virtual host makes it the type of declarations without one.
+    broker.ctl(&["update_vhost_metadata", "/", "--default-queue-type", "quorum"]);
+    peer.declare(1, &Queue::durable("q"));
+    broker.ctl(&["convert_queue", "q", "--to", "classic"]);
+    peer.refused(1, &Queue::durable("q").method(), 406, &refused("classic", "quorum"));
+    peer.declare(1, &Queue { arguments: of_type("classic"), ..Queue::durable("q") });
+    let definitions = broker.ctl(&["export_definitions", "-"]).replace([' ', '\n'], "");
+    assert!(definitions.contains(r#""x-queue-type":"classic""#), "{definitions}");
+    assert!(definitions.contains(r#""type":"classic""#), "{definitions}");
+}
+
+#[test]
+fn what_the_new_type_cannot_be_is_refused_and_nothing_changes() {
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    let argument = |name, value| Queue { arguments: table([(name, value)]), ..Queue::durable(name) };
+    peer.declare(1, &Queue::named("transient"));
+    peer.declare(1, &Queue { exclusive: true, ..Queue::durable("exclusive") });
+    peer.declare(1, &argument("x-queue-mode", text("lazy")));
+    peer.declare(1, &argument("x-message-deduplication", FieldValue::Bool(true)));
+    peer.declare(1, &argument("x-max-priority", FieldValue::I32(255)));
+    peer.declare(1, &argument("x-queue-type", text("stream")));
+    let group = FieldTable(
+        [of_type("quorum").0, table([("x-quorum-initial-group-size", FieldValue::I32(3))]).0].concat(),
+    );
+    peer.declare(1, &Queue { arguments: group, ..Queue::durable("group") });
+    let before = broker.ctl(&["list_queues", "name,type,arguments"]);
+    for (queue, to, complaint) in [
+        (
+            "transient",
+            "quorum",
+            "queue 'transient' cannot become a quorum queue: expected a durable queue that is not exclusive",
+        ),
+        (
+            "exclusive",
+            "quorum",
+            "queue 'exclusive' cannot become a quorum queue: expected a durable queue that is not exclusive",
+        ),
+        (
+            "x-queue-mode",
+            "quorum",
+            "invalid arg 'x-queue-mode' for queue 'x-queue-mode' in vhost '/' of queue type rabbit_quorum_queue",
+        ),
+        (
+            "x-message-deduplication",
+            "quorum",
+            "arguments 'x-message-deduplication' and 'x-queue-type' of queue 'x-message-deduplication' in vhost '/' are not supported together yet",
+        ),
+        (
+            "x-max-priority",
+            "quorum",
+            "queue 'x-max-priority' cannot become a quorum queue: expected 256 levels of messages at most, those of the types it has had included; move its messages to a new queue instead",
+        ),
+        (
+            "x-queue-type",
+            "quorum",
+            "queue 'x-queue-type' cannot become a quorum queue: expected a classic or a quorum queue, and one of these as its new type",
+        ),
+        (
+            "group",
+            "stream",
+            "queue 'group' cannot become a stream queue: expected a classic or a quorum queue, and one of these as its new type",
+        ),
+        (
+            "group",
+            "classic",
+            "invalid arg 'x-quorum-initial-group-size' for queue 'group' in vhost '/' of queue type rabbit_classic_queue",
+        ),
+        ("group", "fast", "Validation failed: --to: expected classic or quorum, got \"fast\""),
+        ("nosuch", "quorum", "no queue 'nosuch' in vhost '/'"),
+    ] {
+        assert_eq!(broker.ctl_refused(&["convert_queue", queue, "--to", to]), complaint);
+    }
+    // What is of the type already stays as it is.
+    broker.ctl(&["convert_queue", "transient", "--to", "classic"]);
+    assert_eq!(broker.ctl(&["list_queues", "name,type,arguments"]), before);
+}
+
+#[test]
+fn policies_and_defaults_of_the_new_type_count() {
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    peer.declare(1, &Queue::durable("q"));
+    broker.ctl(&["set_policy", "c", "", r#"{"max-length":5}"#, "--apply-to", "classic_queues"]);
+    broker.ctl(&["set_policy", "q", "", r#"{"max-length":2}"#, "--apply-to", "quorum_queues"]);
+    for body in ["a", "b", "c"] {
+        publish(&mut peer, None, body);
+    }
+    peer.await_counts(1, "q", (3, 0));
+    broker.ctl(&["convert_queue", "q", "--to", "quorum"]);
+    assert_eq!(broker.ctl(&["list_queues", "name,policy,messages"]), "q\tq\t2\n");
+    // The delivery limit of quorum queues: 20 returns and no more.
+    for _ in 0..=20 {
+        let message = peer.get(1, "q", false).expect("a message");
+        assert_eq!(message.text(), "b");
+        nack(&mut peer, message.tag);
+    }
+    assert_eq!(peer.drain(1, "q"), ["c"]);
+}
+
+#[test]
+fn it_is_an_event() {
+    let broker = Broker::start(Options::log().set("POSTHOUSE__SERVER__EVENT_EXCHANGE", "/"));
+    let mut peer = broker.peer();
+    peer.declare(1, &Queue::durable("q"));
+    let events = peer.server_named(1);
+    peer.bind(1, &events, "amq.rabbitmq.event", "queue.converted");
+    peer.consume(1, &Consume::no_ack(&events));
+    broker.ctl(&["convert_queue", "q", "--to", "quorum"]);
+    let event = peer.message(1);
+    let headers = event.properties().headers.expect("headers");
+    for (name, value) in [("name", "q"), ("vhost", "/"), ("from", "classic"), ("type", "quorum")] {
+        assert_eq!(headers.get(name), Some(&text(value)), "{name}");
+    }
+}

@@ -29,14 +29,16 @@ pub enum ExchangeKind {
     RecentHistory,
     /// To all bound destinations, unless a message with the same `x-deduplication-header` came before.
     Deduplication,
+    /// To the destinations whose binding's selector selects the message, whatever its key.
+    JmsTopic,
 }
 
 /// Types that RabbitMQ or its common plugins have and this broker does not have yet.
-const NOT_SUPPORTED: [&str; 3] = ["x-delayed-message", "x-federation-upstream", "x-jms-topic"];
+const NOT_SUPPORTED: [&str; 2] = ["x-delayed-message", "x-federation-upstream"];
 
 impl ExchangeKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Direct,
         Self::Fanout,
         Self::Topic,
@@ -47,6 +49,7 @@ impl ExchangeKind {
         Self::LocalRandom,
         Self::RecentHistory,
         Self::Deduplication,
+        Self::JmsTopic,
     ];
 
     /// Reads the type a client declares `exchange` with: 406 when it is unknown, 540 when it is only known to
@@ -72,6 +75,7 @@ impl ExchangeKind {
             Self::LocalRandom => "x-local-random",
             Self::RecentHistory => "x-recent-history",
             Self::Deduplication => "x-message-deduplication",
+            Self::JmsTopic => "x-jms-topic",
         }
     }
 }
@@ -94,8 +98,8 @@ mod tests {
         }
         assert_eq!(ExchangeKind::parse("Direct", e), Err(errors::unknown_exchange_type("Direct")));
         assert_eq!(
-            ExchangeKind::parse("x-jms-topic", e),
-            Err(errors::exchange_type_not_supported("x-jms-topic", e))
+            ExchangeKind::parse("x-federation-upstream", e),
+            Err(errors::exchange_type_not_supported("x-federation-upstream", e))
         );
     }
 }

@@ -28,4 +28,5 @@ pub mod queue_settings;
 pub mod raw_table;
 pub mod record;
 pub mod reply;
+pub mod selector;
 pub mod stream_args;

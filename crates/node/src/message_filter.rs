@@ -3,6 +3,7 @@
 //! ```text
 //! filter   NAME=VALUE     the field is there and its text is VALUE
 //!          NAME           the field is there
+//!          sql:SELECTOR   the selector selects the message, as in a binding to a JMS topic exchange
 //! NAME     exchange | routing_key | headers.KEY | a property such as message_id, type, priority, delivery_mode
 //! ```
 //!
@@ -12,12 +13,19 @@ use posthouse_model::field::FieldValue;
 use posthouse_model::named_props::PropertyValue;
 use posthouse_model::props::{HeaderView, Property};
 use posthouse_model::record::Record;
+use posthouse_model::selector::Selector;
+
+/// What the text of a selector begins with.
+const SELECTOR: &str = "sql:";
 
 /// One condition.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MessageFilter {
-    field: Field,
-    value: Option<String>,
+#[derive(Clone, PartialEq, Debug)]
+pub struct MessageFilter(Condition);
+
+#[derive(Clone, PartialEq, Debug)]
+enum Condition {
+    Field(Field, Option<String>),
+    Selector(Selector),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,8 +37,13 @@ enum Field {
 }
 
 impl MessageFilter {
-    /// Reads `NAME=VALUE` or `NAME`. The error says what was expected and what was got.
+    /// Reads `NAME=VALUE`, `NAME` or `sql:SELECTOR`. The error says what was expected and what was got.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(selector) = text.strip_prefix(SELECTOR) {
+            let selector =
+                Selector::parse(selector).map_err(|problem| format!("filter: {SELECTOR} {problem}"))?;
+            return Ok(Self(Condition::Selector(selector)));
+        }
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
@@ -44,24 +57,30 @@ impl MessageFilter {
                 _ => {
                     let known = named().map(Property::name).collect::<Vec<_>>().join(", ");
                     return Err(format!(
-                        "filter: expected exchange, routing_key, headers.KEY or one of {known}, got {name:?}"
+                        "filter: expected exchange, routing_key, headers.KEY, {SELECTOR} or one of {known}, got {name:?}"
                     ));
                 }
             },
         };
-        Ok(Self { field, value })
+        Ok(Self(Condition::Field(field, value)))
     }
 
     /// Whether a message is one of those meant. One whose header cannot be read is not.
     pub fn matches(&self, record: &Record<'_>) -> bool {
+        let (field, wanted) = match &self.0 {
+            Condition::Field(field, wanted) => (field, wanted),
+            Condition::Selector(selector) => {
+                return HeaderView::parse(record.header()).is_ok_and(|header| selector.matches(header));
+            }
+        };
         let (exchange, key) = record.exchange_and_key();
-        let found = match &self.field {
+        let found = match field {
             Field::Exchange => Some(text(exchange)),
             Field::RoutingKey => Some(text(key)),
             Field::Property(name) => HeaderView::parse(record.header()).ok().and_then(|h| property(h, *name)),
             Field::Header(name) => HeaderView::parse(record.header()).ok().and_then(|h| header(h, name)),
         };
-        match (found, &self.value) {
+        match (found, wanted) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some(found), Some(wanted)) => found == *wanted,
@@ -137,21 +156,31 @@ mod tests {
             "headers.urgent",
             "priority=7",
             "message_id=m1",
+            "sql:tenant LIKE 'a=_' AND retries > 2 AND properties.priority = 7",
         ] {
             assert!(matches(yes), "{yes}");
         }
-        for no in ["exchange=log", "headers.retries=03", "headers.nosuch", "message_id=m", "app_id", "type="]
-        {
+        for no in [
+            "exchange=log",
+            "headers.retries=03",
+            "headers.nosuch",
+            "message_id=m",
+            "app_id",
+            "type=",
+            "sql:retries > 3",
+        ] {
             assert!(!matches(no), "{no}");
         }
     }
 
     #[test]
     fn unknown_fields_are_refused() {
+        let error = MessageFilter::parse("sql:retries >").unwrap_err();
+        assert_eq!(error, "filter: sql: expected a name, a literal or (, got the end at byte 9");
         for bad in ["nosuch=1", "headers.=1", "", "=x"] {
             let text = MessageFilter::parse(bad).unwrap_err();
             assert!(
-                text.starts_with("filter: expected exchange, routing_key, headers.KEY or one of"),
+                text.starts_with("filter: expected exchange, routing_key, headers.KEY, sql: or one of"),
                 "{text}"
             );
         }

@@ -22,6 +22,7 @@ mod modulus_hash;
 mod route;
 mod router;
 pub mod seen;
+mod selectors;
 mod stable_hash;
 pub mod super_streams;
 #[cfg(test)]

@@ -69,6 +69,11 @@ pub fn cache_on_disk_not_supported(exchange: Resource<'_>) -> ReplyError {
     ReplyError::new(NotImplemented, text)
 }
 
+/// The selector of a binding to a JMS topic exchange is none.
+pub fn invalid_selector(problem: &str) -> ReplyError {
+    ReplyError::new(PreconditionFailed, format!("cannot parse selector: {problem}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +93,7 @@ mod tests {
             (invalid_cache_size(), "Missing or invalid argument, 'x-cache-size' must be an integer greater than 0"),
             (invalid_cache_ttl(), "Invalid argument, 'x-cache-ttl' must be an integer greater than 0"),
             (invalid_cache_persistence(), "Invalid argument, 'x-cache-persistence' must be either 'disk' or 'memory'"),
+            (invalid_selector("expected b, got a"), "cannot parse selector: expected b, got a"),
             (invalid_history_length("-1"), "Invalid argument -1, 'x-recent-history-length' must be a positive integer"),
             (invalid_history_length_text(b"x"), "Invalid argument <<\"x\">>, 'x-recent-history-length' must be a positive integer"),
         ] {

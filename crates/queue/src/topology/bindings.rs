@@ -10,7 +10,7 @@ use super::change::{BindingRecord, DestinationName, TopologyChange};
 use super::consistent_hash::parse_weight;
 use super::headers::HeadersPattern;
 use super::trie::Wildcards;
-use super::{ArgumentSets, Destination, ExchangeId, Topology, Watched};
+use super::{ArgumentSets, Destination, ExchangeId, Topology, Watched, selectors};
 
 /// How many `#` a topic binding key may have, as in RabbitMQ since 4.3.5.
 pub const MAX_MANY_WILDCARDS: usize = 2;
@@ -228,6 +228,7 @@ fn validate(
         | ExchangeKind::RecentHistory
         | ExchangeKind::Deduplication => Ok(()),
         ExchangeKind::Headers => HeadersPattern::parse(arguments).map(drop),
+        ExchangeKind::JmsTopic => selectors::parse(arguments).map(drop),
         ExchangeKind::ConsistentHash => parse_weight(key).map(drop),
         ExchangeKind::LocalRandom if !key.is_empty() => Err(errors::local_random_key(key)),
         ExchangeKind::LocalRandom => match to {

@@ -219,6 +219,12 @@ impl Topology {
                     result.push(destination);
                 }
             }
+            Router::JmsTopic(table) => {
+                result.is_per_message = true;
+                for destination in table.matching(message.header) {
+                    result.push(destination);
+                }
+            }
             Router::ConsistentHash(members) => {
                 result.is_per_message |= members.is_per_message();
                 result.push_some(members.choose(message));

@@ -12,6 +12,7 @@ use super::consistent_hash::ConsistentHash;
 use super::destinations::DenseSet;
 use super::headers::HeadersTable;
 use super::modulus_hash::ModulusHash;
+use super::selectors::SelectorTable;
 use super::trie::Trie;
 
 /// How an exchange finds the destinations of a message.
@@ -27,6 +28,8 @@ pub(super) enum Router {
     Topic(Trie<Destination>),
     /// By headers.
     Headers(HeadersTable),
+    /// By selectors.
+    JmsTopic(SelectorTable),
     /// One by weight, chosen by a hash.
     ConsistentHash(ConsistentHash),
     /// One, chosen by a hash of the routing key.
@@ -76,6 +79,7 @@ impl Router {
             ExchangeKind::Fanout => Self::Fanout(Everything::default()),
             ExchangeKind::Topic => Self::Topic(Trie::default()),
             ExchangeKind::Headers => Self::Headers(HeadersTable::default()),
+            ExchangeKind::JmsTopic => Self::JmsTopic(SelectorTable::default()),
             ExchangeKind::ConsistentHash => {
                 Self::ConsistentHash(ConsistentHash::new(arguments.hash_on.clone()))
             }
@@ -89,7 +93,7 @@ impl Router {
     }
 
     /// Adds a binding to the destination of that name; `first` when no other has this destination and key. Only
-    /// headers look at arguments.
+    /// headers and selectors are in arguments.
     pub(super) fn insert(
         &mut self,
         to: Destination,
@@ -100,6 +104,7 @@ impl Router {
     ) {
         match self {
             Self::Headers(table) => table.insert(to, key, arguments),
+            Self::JmsTopic(table) => table.insert(to, key, arguments),
             _ if !first => {}
             Self::ByQueueName => {}
             Self::Direct(keys) => {
@@ -123,6 +128,7 @@ impl Router {
     pub(super) fn remove(&mut self, to: Destination, key: &Name, arguments: &FieldTable, last: bool) {
         match self {
             Self::Headers(table) => table.remove(to, key, arguments),
+            Self::JmsTopic(table) => table.remove(to, key, arguments),
             _ if !last => {}
             Self::ByQueueName => {}
             Self::Direct(keys) => {

@@ -133,7 +133,7 @@ pub(super) const COMMANDS: &[Command] = &[
             ],
         },
         about: "show ready messages and leave them as they are; a filter is NAME or NAME=VALUE, where NAME is \
-                exchange, routing_key, headers.KEY or a property",
+                exchange, routing_key, headers.KEY or a property, or sql: and a selector",
         ..DONE
     },
 ];

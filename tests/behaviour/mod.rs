@@ -38,6 +38,7 @@ mod recent_history;
 mod refusals;
 mod reply_to;
 mod routing;
+mod scheduled;
 mod selectors;
 mod settling;
 mod single_active;

@@ -16,6 +16,7 @@ mod message_groups;
 mod missing;
 mod priorities;
 mod restart;
+mod scheduled;
 mod starting;
 mod stopping;
 mod streams;

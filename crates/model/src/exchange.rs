@@ -31,14 +31,16 @@ pub enum ExchangeKind {
     Deduplication,
     /// To the destinations whose binding's selector selects the message, whatever its key.
     JmsTopic,
+    /// As the type that the argument `x-delayed-type` names.
+    DelayedMessage,
 }
 
 /// Types that RabbitMQ or its common plugins have and this broker does not have yet.
-const NOT_SUPPORTED: [&str; 2] = ["x-delayed-message", "x-federation-upstream"];
+const NOT_SUPPORTED: [&str; 1] = ["x-federation-upstream"];
 
 impl ExchangeKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Direct,
         Self::Fanout,
         Self::Topic,
@@ -50,6 +52,7 @@ impl ExchangeKind {
         Self::RecentHistory,
         Self::Deduplication,
         Self::JmsTopic,
+        Self::DelayedMessage,
     ];
 
     /// Reads the type a client declares `exchange` with: 406 when it is unknown, 540 when it is only known to
@@ -76,6 +79,7 @@ impl ExchangeKind {
             Self::RecentHistory => "x-recent-history",
             Self::Deduplication => "x-message-deduplication",
             Self::JmsTopic => "x-jms-topic",
+            Self::DelayedMessage => "x-delayed-message",
         }
     }
 }

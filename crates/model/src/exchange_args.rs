@@ -29,10 +29,16 @@ const CACHE_TTL: &str = "x-cache-ttl";
 const CACHE_PERSISTENCE: &str = "x-cache-persistence";
 /// The most that one may be told to remember: about a gigabyte of memory.
 const CACHE_SIZE_MAX: u64 = 10_000_000;
+/// The type that a delayed message exchange routes as.
+const DELAYED_TYPE: &str = "x-delayed-type";
 
 /// The arguments of an exchange declaration.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct ExchangeArguments {
+    /// How the exchange routes: as its type says, or the one that a delayed message exchange has been given.
+    pub routes_as: ExchangeKind,
+    /// Whether it is a delayed message exchange.
+    is_delayed: bool,
     /// The exchange that gets what this one routes to nothing.
     pub alternate_exchange: Option<String>,
     /// What a consistent hash exchange hashes; the routing key for all other types.
@@ -71,27 +77,51 @@ pub enum HashOn {
 }
 
 impl ExchangeArguments {
+    /// No arguments, for a type that needs none.
+    pub fn none(kind: ExchangeKind) -> Self {
+        Self {
+            routes_as: kind,
+            seen_window: SeenWindow::default(),
+            is_delayed: false,
+            alternate_exchange: None,
+            hash_on: HashOn::RoutingKey,
+            history_length: 0,
+            table: FieldTable::default(),
+        }
+    }
+
     /// Reads the arguments of a declaration of `exchange`: 406 when the alternate exchange is not a long string, or
     /// the type of the exchange cannot do what an argument asks for.
     pub fn parse(kind: ExchangeKind, table: FieldTable, exchange: Resource<'_>) -> Result<Self, ReplyError> {
         let alternate_exchange = read_name(&table, ALTERNATE_EXCHANGE, exchange)?;
-        let hash_on = match kind {
+        let routes_as = match kind {
+            ExchangeKind::DelayedMessage => delayed_type(&table, exchange)?,
+            kind => kind,
+        };
+        let hash_on = match routes_as {
             ExchangeKind::ConsistentHash => HashOn::parse(&table, exchange)?,
             _ => HashOn::RoutingKey,
         };
-        let history_length = match kind {
+        let history_length = match routes_as {
             ExchangeKind::RecentHistory => history_length(&table)?,
             _ => 0,
         };
-        let seen_window = match kind {
+        let seen_window = match routes_as {
             ExchangeKind::Deduplication => SeenWindow::parse(&table, exchange)?,
             _ => SeenWindow::default(),
         };
-        Ok(Self { alternate_exchange, hash_on, history_length, seen_window, table })
+        let is_delayed = kind == ExchangeKind::DelayedMessage;
+        Ok(Self { routes_as, is_delayed, alternate_exchange, hash_on, history_length, seen_window, table })
     }
 
-    /// Checks a redeclaration with the arguments `received`: 406 when its alternate exchange differs.
+    /// Checks a redeclaration with the arguments `received`: 406 when its alternate exchange differs, or the type that it
+    /// is to route as.
     pub fn check_equivalent(&self, received: &FieldTable, exchange: Resource<'_>) -> Result<(), ReplyError> {
+        // On exchanges of other types it means nothing.
+        if self.is_delayed {
+            let current = self.table.get(DELAYED_TYPE);
+            check_equivalent(DELAYED_TYPE, received.get(DELAYED_TYPE), current, exchange)?;
+        }
         let current = self.table.get(ALTERNATE_EXCHANGE);
         check_equivalent(ALTERNATE_EXCHANGE, received.get(ALTERNATE_EXCHANGE), current, exchange)
     }
@@ -139,6 +169,17 @@ impl HashOn {
             (None, Some(other)) => Err(errors::unsupported_hash_property(other)),
             (Some(_), Some(_)) => Err(errors::hash_header_and_property()),
         }
+    }
+}
+
+/// The type that a delayed message exchange routes as, with the plugin's texts.
+fn delayed_type(table: &FieldTable, exchange: Resource<'_>) -> Result<ExchangeKind, ReplyError> {
+    let Some(FieldValue::LongStr(name)) = table.get(DELAYED_TYPE) else {
+        return Err(errors::delayed_type_missing());
+    };
+    match ExchangeKind::parse(&String::from_utf8_lossy(name), exchange)? {
+        ExchangeKind::DelayedMessage => Err(errors::delayed_type_is_itself()),
+        kind => Ok(kind),
     }
 }
 
@@ -218,6 +259,36 @@ mod tests {
         assert_eq!(hash_on(&[(HASH_HEADER, FieldValue::I32(1))]), Err((406, wrong_type.to_owned())));
         let other_type = parse(ExchangeKind::Topic, &entries);
         assert_eq!(other_type.map(|arguments| arguments.hash_on), Ok(HashOn::RoutingKey));
+    }
+
+    #[test]
+    fn delayed_message_exchanges_route_as_they_are_told() {
+        let routes_as = |entries: &[_]| parse(ExchangeKind::DelayedMessage, entries).map(|a| a.routes_as);
+        assert_eq!(routes_as(&[(DELAYED_TYPE, text("topic"))]), Ok(ExchangeKind::Topic));
+        let wrong = (406, "unknown exchange type 'nosuch'".to_owned());
+        assert_eq!(routes_as(&[(DELAYED_TYPE, text("nosuch"))]), Err(wrong));
+        let missing = (406, errors::delayed_type_missing().text);
+        assert_eq!(routes_as(&[]), Err(missing.clone()));
+        assert_eq!(routes_as(&[(DELAYED_TYPE, FieldValue::I32(1))]), Err(missing));
+        let itself = (406, errors::delayed_type_is_itself().text);
+        assert_eq!(routes_as(&[(DELAYED_TYPE, text("x-delayed-message"))]), Err(itself));
+        // What the inner type wants is wanted.
+        let entries = [(DELAYED_TYPE, text("x-consistent-hash")), (HASH_PROPERTY, text("app_id"))];
+        assert!(routes_as(&entries).is_err());
+        assert_eq!(parse(ExchangeKind::Fanout, &[]).unwrap().routes_as, ExchangeKind::Fanout);
+    }
+
+    #[test]
+    fn redeclarations_compare_what_a_delayed_message_exchange_routes_as() {
+        let arguments = [(DELAYED_TYPE, text("topic"))];
+        let exchange = parse(ExchangeKind::DelayedMessage, &arguments).unwrap();
+        assert!(exchange.check_equivalent(&table(&arguments), E).is_ok());
+        let error = exchange.check_equivalent(&table(&[(DELAYED_TYPE, text("direct"))]), E).unwrap_err();
+        let expected = "inequivalent arg 'x-delayed-type' for exchange 'e' in vhost '/': received 'direct' but current is \
+                        'topic'";
+        assert_eq!(error.text, expected);
+        let other = parse(ExchangeKind::Direct, &arguments).unwrap();
+        assert!(other.check_equivalent(&FieldTable::default(), E).is_ok());
     }
 
     #[test]

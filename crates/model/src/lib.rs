@@ -10,6 +10,7 @@ pub mod bitmap;
 pub mod buffers;
 pub mod chunk;
 pub mod deaths;
+pub mod delay;
 pub mod durability;
 pub mod errors;
 pub mod exchange;

@@ -17,7 +17,8 @@
 //!   keys of a `BCC` header follow in the same form: nobody sees them, and dead-lettering goes by them.
 //! * `header bytes` are the payload of the publisher's content header frame (class, weight, body size, flags,
 //!   properties), unchanged.
-//! * `time` is when the broker received the message, in milliseconds since the Unix epoch.
+//! * `time` is when the broker received the message, in milliseconds since the Unix epoch; of a message that waits for a
+//!   time, when it is due.
 //! * `flags` are the `FLAG_*` bits below.
 //!
 //! Version 1 of the record format. The version is carried by what holds records: log file, segment file.

@@ -31,6 +31,7 @@ use crate::queue_handle::{MemoryUse, QueueHandle};
 use crate::quotas::Meter;
 use crate::records::{self, LIMITS, VHOST_LIMITS};
 use crate::residency::Residency;
+use crate::schedule::Bell;
 use crate::timers::Timers;
 use crate::vhost::VirtualHost;
 use crate::waker::SessionWaker;
@@ -99,6 +100,7 @@ pub struct Broker {
     dead_letters: DeadLetters,
     timers: Timers,
     workers: Workers,
+    bell: Arc<Bell>,
     authorities: Arc<Authorities>,
     vhosts: RwLock<HashMap<Name, Arc<VirtualHost>, foldhash::quality::RandomState>>,
     connections: Connections,
@@ -147,6 +149,7 @@ impl Broker {
             dead_letters,
             timers: Timers::default(),
             workers: Workers::default(),
+            bell: Arc::default(),
             authorities,
             vhosts: RwLock::default(),
             connections: Connections::default(),
@@ -239,6 +242,11 @@ impl Broker {
         &self.workers
     }
 
+    /// Wakes the thread that hands over what waits for a time.
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
     /// An identity for a new consumer.
     pub fn next_consumer_id(&self) -> u64 {
         self.consumer_ids.fetch_add(1, Ordering::Relaxed) + 1
@@ -312,6 +320,7 @@ impl Broker {
         let forget = |(component, key): &(String, String)| records::delete_parameter(name, component, key);
         ops.extend(others.iter().map(forget));
         ops.push(records::delete_parameter(name, VHOST_LIMITS, LIMITS));
+        ops.push(records::delete_schedule(name));
         ops.push(records::delete_vhost(name));
         self.keep(ops);
         self.events.emit("vhost.deleted", |fields| fields.text("name", name));

@@ -330,8 +330,8 @@ impl Broker {
             inner.check_not_deleted(vhost.name())?;
             let epoch = inner.topology.epoch();
             let changes = inner.topology.bind(binding)?;
-            let has_history = |exchange: &ExchangeRecord| exchange.kind == ExchangeKind::RecentHistory;
-            if inner.topology.epoch() != epoch && inner.topology.exchange(&source).is_some_and(has_history) {
+            let routes_as = inner.topology.routes_as(&source);
+            if inner.topology.epoch() != epoch && routes_as == Some(ExchangeKind::RecentHistory) {
                 kept = vhost.history(&source);
             }
             Ok(changes)

@@ -19,6 +19,7 @@ use crate::broker::Broker;
 use crate::deliver;
 use crate::queue_handle::QueueHandle;
 use crate::records;
+use crate::schedule;
 use crate::vhost::{Inner, REPLY_QUEUE_PREFIX, VirtualHost};
 
 /// Steps a match of a name, which has 255 bytes at most, may take.
@@ -211,9 +212,9 @@ impl Inner {
         }
     }
 
-    /// What policies say to a queue; nothing to those behind `amq.rabbitmq.reply-to`.
+    /// What policies say to a queue; nothing to those behind `amq.rabbitmq.reply-to` and to that of the schedule.
     pub(crate) fn queue_policy(&mut self, object: Object, name: &str) -> Option<Arc<AppliedPolicy>> {
-        if name.starts_with(REPLY_QUEUE_PREFIX) {
+        if name.starts_with(REPLY_QUEUE_PREFIX) || name == schedule::QUEUE_NAME {
             return None;
         }
         self.policies.applied(object, name)

@@ -22,12 +22,16 @@ use crate::priorities::ByLevel;
 use crate::queue_handle::QueueHandle;
 use crate::quotas::Published;
 use crate::residency;
+use crate::schedule::Schedule;
 use crate::waker::SessionWaker;
 
 use handing::Handing;
 pub(crate) use handing::{enqueue, finish};
+pub use waiting::Later;
+use waiting::Waits;
 
 mod handing;
+mod waiting;
 
 /// From this size on a batch is handed over by reference; below it is copied behind what the queue holds, so
 /// that slow publishers do not make a chunk per message.
@@ -81,6 +85,10 @@ struct Slot {
     any_plain: bool,
     /// What it is counted with in [`Publisher::room_bytes`].
     room_bytes: usize,
+    /// The level of the queues that messages enter where these have no priorities.
+    level: u8,
+    /// Which messages of a schedule it gathers, if any.
+    waits: Option<Waits>,
 }
 
 impl Slot {
@@ -105,6 +113,8 @@ impl Slot {
             by_level,
             any_plain,
             room_bytes: 0,
+            level: 0,
+            waits: None,
         }
     }
 
@@ -112,8 +122,16 @@ impl Slot {
     fn again(&self, targets: SmallVec<[Target; 1]>, records: &[u8]) -> Self {
         let mut builder = ChunkBuilder::default();
         builder.append_records(records);
-        let (persistent, tracked, numbered) = (self.persistent, self.tracked, self.numbered);
-        Self { persistent, tracked, numbered, builder, origins: self.origins.clone(), ..Self::new(targets) }
+        let Self { persistent, tracked, numbered, level, .. } = *self;
+        Self {
+            persistent,
+            tracked,
+            numbered,
+            level,
+            builder,
+            origins: self.origins.clone(),
+            ..Self::new(targets)
+        }
     }
 
     /// Whether one of the queues keeps every message. Asked each time: a queue may be converted meanwhile.
@@ -165,6 +183,8 @@ pub struct Publisher {
     written_end: Lsn,
     published: Published,
     pressed: Option<Arc<QueueHandle>>,
+    /// Where messages wait for a time, once one did.
+    schedule: Option<Arc<Schedule>>,
     /// When the current batch was received, in milliseconds since the Unix epoch.
     pub received_ms: u64,
 }
@@ -188,6 +208,7 @@ impl Publisher {
             written_end: 0,
             published: Published::default(),
             pressed: None,
+            schedule: None,
             received_ms: 0,
         }
     }
@@ -222,18 +243,34 @@ impl Publisher {
         if targets.is_empty() {
             return None;
         }
+        Some(self.add_slot(ids, targets, 0, None))
+    }
+
+    fn add_slot(
+        &mut self,
+        ids: &[QueueId],
+        targets: SmallVec<[Target; 1]>,
+        level: u8,
+        waits: Option<Waits>,
+    ) -> SlotId {
         let id = self.slots.len() as SlotId;
         self.targets += targets.len();
-        self.slots.push(Slot::new(targets));
+        self.slots.push(Slot { level, waits, ..Slot::new(targets) });
         self.slot_by_queues.insert(ids.into(), id);
-        Some(id)
+        id
     }
 
     fn target(&mut self, queue: Arc<QueueHandle>) -> Target {
+        let id = queue.id;
+        self.target_known_as(id, queue)
+    }
+
+    /// A target whose messages keep their order among all that go to targets of this identity.
+    fn target_known_as(&mut self, id: QueueId, queue: Arc<QueueHandle>) -> Target {
         /// No slot has this number.
         const NOBODY: SlotId = SlotId::MAX;
         let next = self.holders.len() as u32;
-        let holder = *self.holder_by_queue.entry(queue.id).or_insert(next);
+        let holder = *self.holder_by_queue.entry(id).or_insert(next);
         if holder == next {
             self.holders.push(NOBODY);
         }
@@ -419,6 +456,7 @@ impl Publisher {
             }
         }
         drop(stage);
+        self.tell_schedule(ids);
         if self.room_bytes > ROOM_BYTES_MAX {
             self.give_up_room();
         }

@@ -12,6 +12,7 @@
 //! parameters  ["/", "policy", "ttl"]                        {"v":1, "value":{"pattern":"^a", ..}}
 //! global_parameters  ["cluster_name"]                       {"v":1, "value":"a"}
 //! system      next-queue-id                                 decimal text: no identity at or above was given out
+//! system      ["schedule", "/"]                             {"v":1, "id":9}: the queue of what waits for a time
 //! ```
 //!
 //! Everything has version 1 but virtual hosts, which have version 2 (in version 1 they had no metadata), and queues with
@@ -41,6 +42,8 @@ const VERSION: u32 = 1;
 const PRIORITIES_VERSION: u32 = 2;
 /// The version of queues that have levels of former types.
 const FORMER_LEVELS_VERSION: u32 = 3;
+/// What the keys of schedules begin with.
+const SCHEDULE: &str = "schedule";
 /// The version of virtual hosts.
 const VHOST_VERSION: u32 = 2;
 
@@ -84,6 +87,12 @@ struct VhostValue {
     v: u32,
     #[serde(default)]
     metadata: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ScheduleValue {
+    v: u32,
+    id: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -278,6 +287,26 @@ pub fn put_next_queue_id(next: u64) -> MetaOp {
     }
 }
 
+/// Keeps which queue has what waits for a time in a virtual host.
+pub fn put_schedule(vhost: &str, id: QueueId) -> MetaOp {
+    put(MetaTable::System, &[SCHEDULE, vhost], &ScheduleValue { v: VERSION, id: id.0 })
+}
+
+/// Forgets it.
+pub fn delete_schedule(vhost: &str) -> MetaOp {
+    MetaOp::Delete { table: MetaTable::System, key: key(&[SCHEDULE, vhost]) }
+}
+
+/// Reads it from an entry of the table `system`: the virtual host and the queue. `None` when the entry is another's.
+pub fn read_schedule(raw_key: &[u8], value: &[u8]) -> Result<Option<(Name, QueueId)>, RecordError> {
+    let Ok([kind, vhost]) = read_key::<2>(MetaTable::System.name(), raw_key) else { return Ok(None) };
+    if kind != SCHEDULE {
+        return Ok(None);
+    }
+    let value: ScheduleValue = read_value(MetaTable::System.name(), value)?;
+    Ok(Some((Name::truncated(&vhost), QueueId(value.id))))
+}
+
 /// The key of the lowest queue identity that was not given out.
 pub const NEXT_QUEUE_ID: &[u8] = b"next-queue-id";
 
@@ -364,6 +393,15 @@ mod tests {
             MetaOp::Put { key, value, .. } => (key, value),
             MetaOp::Delete { .. } => panic!("expected a put, got {op:?}"),
         }
+    }
+
+    #[test]
+    fn version_1_schedules_are_read() {
+        let (key, value) = key_and_value(put_schedule("/a", QueueId(7)));
+        assert_eq!((&key[..], &value[..]), (&br#"["schedule","/a"]"#[..], &br#"{"v":1,"id":7}"#[..]));
+        assert_eq!(read_schedule(&key, &value).unwrap(), Some((Name::truncated("/a"), QueueId(7))));
+        assert_eq!(read_schedule(NEXT_QUEUE_ID, b"9").unwrap(), None);
+        assert!(read_schedule(&key, br#"{"v":2,"id":7}"#).is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::definitions;
 use crate::metadata::VhostMetadata;
 use crate::records::{self, RecordError};
 use crate::residency::{self, Residency};
-use crate::timers;
+use crate::{schedule, timers};
 
 /// The virtual host that a new broker has.
 const DEFAULT_VHOST: &str = "/";
@@ -179,6 +179,7 @@ fn run(
     upkeep::start_watch(&broker)?;
     crate::events::start(&broker)?;
     timers::start(&broker)?;
+    schedule::worker::start(&broker)?;
     if let Some(wal) = broker.wal() {
         wal.keep_ahead();
     }
@@ -194,6 +195,7 @@ pub fn stop(broker: &Broker) -> Result<(), OpenError> {
     // Whatever changes queues by itself ends first: nothing may follow the last checkpoint, or be lost with it.
     broker.workers().stop(|| {
         broker.timers().close();
+        broker.bell().close();
         broker.residency().inspect(|residency| residency.close());
     });
     broker.events().stop();

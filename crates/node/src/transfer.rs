@@ -34,8 +34,17 @@ const GROUP_BYTES_MAX: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) queue: Arc<QueueHandle>,
-    /// What the queue says about levels. Should it be converted to another type meanwhile, those are still there.
-    levels: Levels,
+    entry: Entry,
+}
+
+/// Which level of a queue messages enter.
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    /// By their priority and what the queue says about levels. Should it be converted to another type meanwhile, those are
+    /// still there.
+    ByPriority(Levels),
+    /// This one.
+    At(u8),
 }
 
 /// The queues that a message goes to.
@@ -43,13 +52,22 @@ pub(crate) type Targets = SmallVec<[Target; 1]>;
 
 impl Target {
     pub(crate) fn new(queue: Arc<QueueHandle>) -> Self {
-        let levels = queue.lock().machine.settings().levels();
-        Self { queue, levels }
+        let entry = Entry::ByPriority(queue.lock().machine.settings().levels());
+        Self { queue, entry }
+    }
+
+    /// A level of a queue.
+    pub(crate) fn at(queue: Arc<QueueHandle>, level: u8) -> Self {
+        Self { queue, entry: Entry::At(level) }
     }
 
     /// The level that a message with this content header enters.
     fn level(&self, header: &[u8]) -> u8 {
-        if self.levels.has_one() { 0 } else { self.levels.of(priority(header)) }
+        match self.entry {
+            Entry::At(level) => level,
+            Entry::ByPriority(levels) if levels.has_one() => 0,
+            Entry::ByPriority(levels) => levels.of(priority(header)),
+        }
     }
 }
 
@@ -62,6 +80,8 @@ pub(crate) struct Moving<'a> {
     pub(crate) reason: Option<Reason>,
     /// `FLAG_*` bits of its new record.
     pub(crate) flags: u16,
+    /// When it is due, where it only waits there ([`crate::schedule`]).
+    pub(crate) waits_until_ms: Option<u64>,
     /// Exchange and routing key as two short strings.
     pub(crate) route: &'a [u8],
     /// The content header.
@@ -121,8 +141,8 @@ pub(crate) struct Transfer<'a> {
     /// Queues that what goes to them must not enter now: for some they have no room, and others must not overtake those.
     full: BTreeSet<QueueId>,
     stalled: Vec<(Run, Obstacle)>,
-    /// How many stay that had not left.
-    stayed: u64,
+    /// Those that stay and had not left.
+    stayed: Vec<(Seq, Seq)>,
     dropped: Vec<(Seq, Seq)>,
     now_ms: u64,
     /// What a crash may have undone: numbers after those of messages that were there before the broker was started.
@@ -171,12 +191,13 @@ impl<'a> Transfer<'a> {
             self.groups.push_back(Group { from_level, targets, persistent, reason, builder, ranges });
         }
         let Some(group) = self.groups.back_mut() else { return };
-        let Moving { seq, flags, route, header, body, .. } = message;
+        let Moving { seq, flags, waits_until_ms, route, header, body, .. } = message;
         let is_of_before = |below: &Seq| level_of(*below) == from_level && seq < *below;
         let maybe = if self.before_start.iter().any(is_of_before) { FLAG_MAYBE_DELIVERED } else { 0 };
-        let expires = if has_expiration(header) { FLAG_EXPIRES } else { 0 };
+        let expires = if waits_until_ms.is_none() && has_expiration(header) { FLAG_EXPIRES } else { 0 };
         let flags = flags & !FLAG_EXPIRES | expires | maybe;
-        group.builder.push(flags, self.now_ms, route, header, body.len(), body);
+        let time_ms = waits_until_ms.unwrap_or(self.now_ms);
+        group.builder.push(flags, time_ms, route, header, body.len(), body);
         join(&mut group.ranges, seq, seq);
     }
 
@@ -192,7 +213,7 @@ impl<'a> Transfer<'a> {
     fn stay(&mut self, first: Seq, last: Seq, reason: Option<Reason>, obstacle: Obstacle) {
         match reason {
             Some(reason) => self.stall(Run { first, last, reason }, obstacle),
-            None => self.stayed += last - first + 1,
+            None => join(&mut self.stayed, first, last),
         }
     }
 
@@ -202,7 +223,12 @@ impl<'a> Transfer<'a> {
     }
 
     /// Carries it out.
-    pub(crate) fn commit(mut self) -> Done {
+    pub(crate) fn commit(self) -> Done {
+        self.commit_listing().0
+    }
+
+    /// Carries it out, and says which messages stay where they are because there was no room for them.
+    pub(crate) fn commit_listing(mut self) -> (Done, Vec<(Seq, Seq)>) {
         let broker = self.broker;
         let mut done = Done::default();
         {
@@ -215,7 +241,7 @@ impl<'a> Transfer<'a> {
             let dropped = count(&self.dropped);
             self.settle_stalled();
             done.dropped = count(&self.dropped);
-            done.stalled = self.stayed + self.stalled.iter().map(|(run, _)| run.count()).sum::<u64>();
+            done.stalled = count(&self.stayed) + self.stalled.iter().map(|(run, _)| run.count()).sum::<u64>();
             done.excess = done.dropped - dropped;
             let stands = |&(_, obstacle): &(Run, Obstacle)| self.mode == Mode::Leaving(obstacle.line());
             done.blocked = self.stalled.iter().any(stands);
@@ -225,7 +251,7 @@ impl<'a> Transfer<'a> {
         // Nobody is woken while the staging lock is held.
         deliver::wake_all(&mut self.wakes);
         broker.watch_memory();
-        done
+        (done, self.stayed)
     }
 
     /// Moves a group, as far as all of its queues have room; the rest stalls.
@@ -342,11 +368,12 @@ impl<'a> Transfer<'a> {
         if count(&claimed) == count(&group.ranges) {
             return;
         }
-        // Both are in order.
+        // They are in the order in which the group has them, which need not be that of their numbers.
         let mut claimed = claimed.into_iter().peekable();
         group.retain(|seq, _| {
-            while claimed.next_if(|&(_, last)| last < seq).is_some() {}
-            claimed.peek().is_some_and(|&(first, _)| first <= seq)
+            let is_claimed = claimed.peek().is_some_and(|&(first, last)| (first..=last).contains(&seq));
+            claimed.next_if(|&(_, last)| is_claimed && last == seq);
+            is_claimed
         });
     }
 

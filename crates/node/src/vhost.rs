@@ -23,6 +23,7 @@ use crate::metadata::VhostMetadata;
 use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
 use crate::quotas::Meter;
+use crate::schedule::Schedule;
 use crate::seen::{Comparison, SeenByExchange, SeenOfMessage, SeenValue};
 
 /// Names of the queues behind `amq.rabbitmq.reply-to` start so.
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) limits: VhostLimits,
     /// Runtime parameters that mean nothing here, by component and name.
     pub(crate) parameters: BTreeMap<(String, String), Value>,
+    /// What waits for a time; none until something does. Its queue is among the others, and no limit counts it.
+    pub(crate) schedule: Option<Arc<Schedule>>,
     /// How many of the queues are behind `amq.rabbitmq.reply-to`, and no limit counts them.
     pub(crate) reply_queues: usize,
     /// The virtual host is gone; sessions that are about to end find this.
@@ -73,7 +76,8 @@ impl Inner {
 
     /// As [`Self::check_queue_limit`], for more of them.
     pub(crate) fn check_queues_limit(&self, vhost: &str, name: &str, more: usize) -> Result<(), ReplyError> {
-        let queues = self.queues.len() - self.reply_queues + more;
+        let hidden = self.reply_queues + usize::from(self.schedule.is_some());
+        let queues = self.queues.len() - hidden + more;
         match limits::bound(self.limits.max_queues).filter(|max| queues > *max as usize) {
             Some(max) => Err(errors::vhost_queue_limit(vhost, name, max)),
             None => Ok(()),
@@ -105,6 +109,7 @@ impl VirtualHost {
             metadata: VhostMetadata::default(),
             limits: VhostLimits::default(),
             parameters: BTreeMap::new(),
+            schedule: None,
             reply_queues: 0,
             deleted: false,
         };
@@ -146,12 +151,28 @@ impl VirtualHost {
         message: Publication<'_>,
         now_ms: u64,
     ) -> Result<Found, ReplyError> {
-        let mut comparison = Comparison::new(self, now_ms);
-        let mut found = self.route_and(exchange, routed, &mut comparison, |result| {
+        self.route_compared(exchange, routed, now_ms, |result| {
             if let Some(header) = routed.header {
                 self.keep_history(result, header, message);
             }
-        })?;
+        })
+    }
+
+    /// Finds where a message would go now that waits for a time: it is routed again then. Deduplication exchanges compare it
+    /// now, and not again.
+    pub fn route_later(&self, exchange: &str, routed: Routed<'_>, now_ms: u64) -> Result<Found, ReplyError> {
+        self.route_compared(exchange, routed, now_ms, |_| {})
+    }
+
+    fn route_compared(
+        &self,
+        exchange: &str,
+        routed: Routed<'_>,
+        now_ms: u64,
+        and: impl FnOnce(&RouteResult),
+    ) -> Result<Found, ReplyError> {
+        let mut comparison = Comparison::new(self, now_ms);
+        let mut found = self.route_and(exchange, routed, &mut comparison, and)?;
         found.swallowed |= found.queues.is_empty() && comparison.has_dropped();
         found.seen = comparison.finish(!found.queues.is_empty());
         Ok(found)
@@ -270,10 +291,15 @@ impl VirtualHost {
         }
     }
 
-    /// All queues by name, without those behind `amq.rabbitmq.reply-to`.
+    /// All queues by name, without those behind `amq.rabbitmq.reply-to` and that of the schedule.
     pub fn queues(&self) -> Vec<Arc<QueueHandle>> {
         let mut queues: Vec<_> = self.all_queues();
-        queues.retain(|queue| !queue.definition.name.starts_with(REPLY_QUEUE_PREFIX));
+        let schedule = self.schedule();
+        let is_hidden = |queue: &Arc<QueueHandle>| {
+            let waits = schedule.as_ref().is_some_and(|schedule| Arc::ptr_eq(schedule.queue(), queue));
+            waits || queue.definition.name.starts_with(REPLY_QUEUE_PREFIX)
+        };
+        queues.retain(|queue| !is_hidden(queue));
         queues.sort_unstable_by(|a, b| a.definition.name.cmp(&b.definition.name));
         queues
     }
@@ -281,6 +307,11 @@ impl VirtualHost {
     /// All queues in no particular order.
     pub(crate) fn all_queues(&self) -> Vec<Arc<QueueHandle>> {
         self.read().queues.values().cloned().collect()
+    }
+
+    /// What waits for a time; none until something does.
+    pub(crate) fn schedule(&self) -> Option<Arc<Schedule>> {
+        self.read().schedule.clone()
     }
 
     /// Refuses (320) a session that begins when the virtual host is deleted already.

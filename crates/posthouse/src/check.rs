@@ -8,6 +8,7 @@
 //! definitions: 12
 //! durable queues: 3
 //! messages: 1200
+//! of them scheduled for later: 7
 //! segments: 2 files, 8388608 bytes, 4096 of them dead
 //! log since the checkpoint: 0 records, 0 bytes
 //! ok
@@ -18,6 +19,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use posthouse_model::ids::QueueId;
 use posthouse_node::records;
 use posthouse_storage::check::{self, CheckReport};
 
@@ -37,16 +39,29 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
         Ok(report) => report,
         Err(problem) => return cli::fail(cli::STATE, format_args!("{problem}")),
     };
-    let undefined = undefined(&mut report);
-    let printed = cli::print(&describe(&args.dir.display().to_string(), &report, undefined));
+    let scheduled = scheduled(&mut report);
+    let undefined = undefined(&mut report, &scheduled);
+    let printed = cli::print(&describe(&args.dir.display().to_string(), &report, &scheduled, undefined));
     if report.damages.is_empty() { printed } else { ExitCode::from(cli::STATE) }
+}
+
+/// The queues of messages that wait for a time.
+fn scheduled(report: &mut CheckReport) -> HashSet<QueueId> {
+    let mut scheduled = HashSet::new();
+    for (key, value) in report.meta.iter().flat_map(|meta| &meta.system) {
+        match records::read_schedule(key, value) {
+            Ok(found) => scheduled.extend(found.map(|(_, queue)| queue)),
+            Err(problem) => report.damages.push(problem.to_string()),
+        }
+    }
+    scheduled
 }
 
 /// How many messages are in queues that are not defined. After an orderly stop there are none, so the definitions and
 /// the messages do not belong together: that is added to the damages.
-fn undefined(report: &mut CheckReport) -> u64 {
+fn undefined(report: &mut CheckReport, scheduled: &HashSet<QueueId>) -> u64 {
     let Some(meta) = &report.meta else { return 0 };
-    let mut defined = HashSet::new();
+    let mut defined = scheduled.clone();
     for (key, value) in &meta.queues {
         match records::read_queue(key, value) {
             Ok((id, ..)) => drop(defined.insert(id)),
@@ -63,7 +78,7 @@ fn undefined(report: &mut CheckReport) -> u64 {
     messages
 }
 
-fn describe(dir: &str, report: &CheckReport, undefined: u64) -> String {
+fn describe(dir: &str, report: &CheckReport, scheduled: &HashSet<QueueId>, undefined: u64) -> String {
     let mut text = format!("data directory: {dir}\n");
     let stop = if report.clean { "orderly" } else { "not orderly; the next start reads the log" };
     // Writing to a string cannot fail.
@@ -73,6 +88,11 @@ fn describe(dir: &str, report: &CheckReport, undefined: u64) -> String {
     }
     let defined = report.meta.as_ref().map_or(report.queues.len(), |meta| meta.queues.len());
     let _ = writeln!(text, "durable queues: {defined}\nmessages: {}", report.messages());
+    let waiting = report.queues.iter().filter(|(id, _)| scheduled.contains(id));
+    let waiting: u64 = waiting.map(|(_, messages)| messages).sum();
+    if waiting > 0 {
+        let _ = writeln!(text, "of them scheduled for later: {waiting}");
+    }
     if undefined > 0 {
         let _ = writeln!(text, "of them in undefined queues: {undefined}, which the next start deletes");
     }

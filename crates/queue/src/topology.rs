@@ -133,7 +133,7 @@ impl Topology {
                     internal,
                     arguments: FieldTable::default(),
                 },
-                ExchangeArguments::default(),
+                ExchangeArguments::none(kind),
             );
         }
         topology
@@ -157,6 +157,11 @@ impl Topology {
     /// The exchange of that name.
     pub fn exchange(&self, name: &str) -> Option<&ExchangeRecord> {
         self.exchange_id(name).and_then(|id| self.at(id)).map(|exchange| &exchange.record)
+    }
+
+    /// How an exchange routes.
+    pub fn routes_as(&self, name: &str) -> Option<ExchangeKind> {
+        self.exchange_id(name).and_then(|id| self.at(id)).map(|exchange| exchange.arguments.routes_as)
     }
 
     /// Declares an exchange. One that exists must agree in type, flags and alternate exchange (406); new names
@@ -323,7 +328,7 @@ impl Topology {
     fn insert_exchange(&mut self, record: ExchangeRecord, arguments: ExchangeArguments) {
         self.epoch += 1;
         let name = record.name.clone();
-        let router = if name.is_empty() { Router::ByQueueName } else { Router::new(record.kind, &arguments) };
+        let router = if name.is_empty() { Router::ByQueueName } else { Router::new(&arguments) };
         let exchange =
             Exchange { record, arguments, alternate_by_policy: None, router, bindings: HashMap::default() };
         let id = match self.free.pop() {

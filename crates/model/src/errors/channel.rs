@@ -103,6 +103,21 @@ pub fn invalid_extra_keys_header(header: &str, type_name: &str) -> ReplyError {
     ReplyError::new(PreconditionFailed, text)
 }
 
+/// A header that says when to deliver a message is no number; `got` is its text, or the name of its type.
+pub fn invalid_delay(header: &str, got: &str) -> ReplyError {
+    let text =
+        format!("invalid message: expected header '{header}' to be a number of milliseconds, got '{got}'");
+    ReplyError::new(PreconditionFailed, text)
+}
+
+/// A message would wait for longer than one may.
+pub fn delay_too_long(header: &str, delay_ms: i128, max_ms: u64) -> ReplyError {
+    let text = format!(
+        "invalid message: header '{header}' asks for a delay of {delay_ms} ms, expected at most {max_ms} (ten years)"
+    );
+    ReplyError::new(PreconditionFailed, text)
+}
+
 /// A request from `amq.rabbitmq.reply-to` on a channel that does not consume replies.
 pub fn no_fast_reply_consumer() -> ReplyError {
     ReplyError::new(PreconditionFailed, "fast reply consumer does not exist")
@@ -182,6 +197,18 @@ pub fn system_exchange_deletion(vhost: &str, name: &str) -> ReplyError {
 /// No such exchange type.
 pub fn unknown_exchange_type(kind: &str) -> ReplyError {
     ReplyError::new(PreconditionFailed, format!("unknown exchange type '{kind}'"))
+}
+
+/// A delayed message exchange is not told how to route.
+pub fn delayed_type_missing() -> ReplyError {
+    let text = "Invalid argument, 'x-delayed-type' must be an existing exchange type";
+    ReplyError::new(PreconditionFailed, text)
+}
+
+/// A delayed message exchange is told to route as it does itself.
+pub fn delayed_type_is_itself() -> ReplyError {
+    let text = "Invalid argument, 'x-delayed-message' can't be used for 'x-delayed-type'";
+    ReplyError::new(PreconditionFailed, text)
 }
 
 /// The broker has as many exchanges as it may have.

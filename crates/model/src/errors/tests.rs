@@ -99,6 +99,8 @@ fn channel_errors() {
         (default_exchange_not_permitted(), 403, "operation not permitted on the default exchange"),
         (system_exchange_deletion("/", "amq.direct"), 403, "deletion of system exchange 'amq.direct' in vhost '/' not allowed"),
         (unknown_exchange_type("nosuch"), 406, "unknown exchange type 'nosuch'"),
+        (delayed_type_missing(), 406, "Invalid argument, 'x-delayed-type' must be an existing exchange type"),
+        (delayed_type_is_itself(), 406, "Invalid argument, 'x-delayed-message' can't be used for 'x-delayed-type'"),
         (exchange_limit(e, 3), 406, "cannot declare exchange 'x' in vhost '/': exchange limit of 3 is reached"),
         (vhost_queue_limit("/", "newq", 1), 406, "cannot declare queue 'newq': queue limit in vhost '/' (1) is reached"),
         (queue_limit("newq", 1), 406, "cannot declare queue 'newq': queue limit in cluster (1) is reached"),

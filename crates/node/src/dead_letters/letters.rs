@@ -144,7 +144,8 @@ impl Letters<'_> {
         match (targets.is_empty(), found) {
             (false, _) => {
                 let (seq, reason) = (run.first, Some(run.reason));
-                let moving = Moving { seq, reason, flags, route: &route, header: &header, body };
+                let (waits_until_ms, route, header) = (None, &route[..], &header[..]);
+                let moving = Moving { seq, reason, flags, waits_until_ms, route, header, body };
                 self.transfer.add(&targets, moving)
             }
             (true, 0) if self.keeps => self.transfer.stall(run, Obstacle::NoPlace),

@@ -104,8 +104,8 @@ impl Handing {
             } else {
                 let (machine, wakes) = (&mut state.machine, &mut self.wakes);
                 let first = match &shared {
-                    Some(chunk) => machine.push_shared(0, chunk.clone(), persistence, lsn, wakes),
-                    None => machine.push_copied(0, records, count, persistence, lsn, wakes),
+                    Some(chunk) => machine.push_shared(slot.level, chunk.clone(), persistence, lsn, wakes),
+                    None => machine.push_copied(slot.level, records, count, persistence, lsn, wakes),
                 };
                 if logged {
                     self.targets.push((queue.id, first));

@@ -1,5 +1,6 @@
 //! From what a data directory has to a broker's virtual hosts, users and queues.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -112,7 +113,7 @@ fn restore_queues(
     recovered: &mut Recovered,
     undefined_queues: UndefinedQueues,
 ) -> Result<Vec<Restored>, StartError> {
-    let mut found: HashMap<QueueId, Vec<RecoveredQueue>, foldhash::fast::RandomState> = HashMap::default();
+    let mut found = Found::default();
     for level in std::mem::take(&mut recovered.queues) {
         found.entry(level.id.without_level()).or_default().push(level);
     }
@@ -126,6 +127,7 @@ fn restore_queues(
         };
         queues.push(restore_queue(broker, &vhost, id, (definition, setup), levels)?);
     }
+    restore_schedules(broker, &mut found, &recovered.deleted)?;
     if let Store::Log(storage) = broker.store() {
         let orphans = found.into_values().flatten().collect();
         orphans::give_up(storage, orphans, recovered.clean, undefined_queues)?;
@@ -167,6 +169,32 @@ fn restore_queue(
         inner.queues.insert(id, queue.clone());
     });
     Ok(Restored { queue, settings, attempts })
+}
+
+/// What was found of each queue, by level.
+type Found = HashMap<QueueId, Vec<RecoveredQueue>, foldhash::fast::RandomState>;
+
+/// Gives virtual hosts the messages that wait for a time.
+fn restore_schedules(
+    broker: &Broker,
+    found: &mut Found,
+    deleted: &HashSet<QueueId>,
+) -> Result<(), StartError> {
+    for (key, value) in broker.store().meta().scan(MetaTable::System)? {
+        let Some((vhost, mut id)) = records::read_schedule(&key, &value)? else { continue };
+        let Ok(vhost) = broker.vhost(&vhost) else { continue };
+        let levels = found.remove(&id).unwrap_or_default();
+        if deleted.contains(&id) {
+            // As with other queues, below.
+            id = broker.next_queue_id();
+            broker.keep(vec![records::put_schedule(vhost.name(), id)]);
+        }
+        for level in levels.iter().filter(|level| level.lost > 0) {
+            error!(vhost = %vhost.name(), messages = level.lost, "scheduled messages were lost to damage");
+        }
+        broker.restore_schedule(&vhost, id, Machine::Classic(owner::recovered(levels)));
+    }
+    Ok(())
 }
 
 /// Reads limits and policies back, before the queues that they are for.

@@ -70,6 +70,22 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         glimpses
     }
 
+    /// As [`Self::glimpse`], of one level; and whether more is left in it.
+    pub fn glimpse_level(
+        &mut self,
+        level: u8,
+        from: Seq,
+        most: usize,
+        bytes_of: impl Fn(L) -> usize,
+    ) -> (Vec<Glimpse<L>>, bool) {
+        let (mut glimpses, mut bytes) = (Vec::new(), 0);
+        let mut look =
+            |queue: &mut Self| queue.glimpse_of_line(from, most, &bytes_of, &mut bytes, &mut glimpses);
+        let more = if level == 0 { look(self) } else { self.in_level(level, look) };
+        (glimpses, more)
+    }
+
+    /// Whether more is left than there is room for.
     fn glimpse_of_line(
         &mut self,
         from: Seq,
@@ -77,7 +93,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         bytes_of: &impl Fn(L) -> usize,
         bytes: &mut usize,
         glimpses: &mut Vec<Glimpse<L>>,
-    ) {
+    ) -> bool {
         self.close_tail();
         let mut index = self.chunks.index_at_or_after(from);
         while let Some(held) = self.chunks.get(index) {
@@ -92,12 +108,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                     (None, None) => 0,
                 };
                 if *bytes > most && !glimpses.is_empty() {
-                    break;
+                    return true;
                 }
                 let (first_seq, residence) = (held.first_seq, held.residence.clone());
                 glimpses.push(Glimpse { first_seq, residence, ready });
             }
         }
+        false
     }
 
     /// A chunk's ready messages, in order.

@@ -27,6 +27,7 @@ pub mod leaving;
 mod level_set;
 mod limits;
 mod looks;
+pub mod lookup;
 mod priorities;
 pub mod ranges;
 pub mod residency;

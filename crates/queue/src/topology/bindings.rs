@@ -26,7 +26,7 @@ impl Topology {
         let key = binding.routing_key;
         let durable = self.is_durable(source, destination);
         let Some(exchange) = self.at_mut(source) else { return Ok(Vec::new()) };
-        validate(exchange.record.kind, destination, &key, &arguments)?;
+        validate(exchange.arguments.routes_as, destination, &key, &arguments)?;
         let sets = exchange.bindings.entry((destination, key.clone())).or_default();
         if !sets.insert(argument_bytes(&arguments), arguments.clone()) {
             return Ok(Vec::new());
@@ -226,7 +226,9 @@ fn validate(
         | ExchangeKind::ModulusHash
         | ExchangeKind::Random
         | ExchangeKind::RecentHistory
-        | ExchangeKind::Deduplication => Ok(()),
+        | ExchangeKind::Deduplication
+        // No exchange routes as that.
+        | ExchangeKind::DelayedMessage => Ok(()),
         ExchangeKind::Headers => HeadersPattern::parse(arguments).map(drop),
         ExchangeKind::JmsTopic => selectors::parse(arguments).map(drop),
         ExchangeKind::ConsistentHash => parse_weight(key).map(drop),

@@ -73,9 +73,10 @@ impl Everything {
 
 impl Router {
     /// A router without bindings.
-    pub(super) fn new(kind: ExchangeKind, arguments: &ExchangeArguments) -> Self {
-        match kind {
-            ExchangeKind::Direct => Self::Direct(HashMap::default()),
+    pub(super) fn new(arguments: &ExchangeArguments) -> Self {
+        match arguments.routes_as {
+            // No exchange routes as a delayed message exchange.
+            ExchangeKind::Direct | ExchangeKind::DelayedMessage => Self::Direct(HashMap::default()),
             ExchangeKind::Fanout => Self::Fanout(Everything::default()),
             ExchangeKind::Topic => Self::Topic(Trie::default()),
             ExchangeKind::Headers => Self::Headers(HeadersTable::default()),

@@ -192,7 +192,7 @@ impl Session {
         if !self.access.has_topics() {
             return Ok(());
         }
-        let kind = self.peer.vhost.with_topology(|topology| topology.exchange(exchange).map(|e| e.kind));
+        let kind = self.peer.vhost.with_topology(|topology| topology.routes_as(exchange));
         if kind != Some(ExchangeKind::Topic) {
             return Ok(());
         }

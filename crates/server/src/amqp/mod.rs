@@ -18,6 +18,7 @@ mod get;
 mod handshake;
 mod heartbeat;
 mod history;
+mod later;
 mod methods;
 mod outbox;
 mod pause;

@@ -170,7 +170,8 @@ impl Session {
     ) -> Result<(), ReplyError> {
         if needs_care(header) {
             let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
-            let special = Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
+            let now_ms = self.publisher.received_ms;
+            let special = Special::read(header, &self.peer.identity, reply_queue.as_deref(), now_ms)?;
             let route = self.routes.get(index);
             self.may_use_extra_keys(&route.exchange, &special)?;
             let fixed = !route.is_per_message && special.extra_keys.is_empty();
@@ -247,8 +248,12 @@ impl Session {
     ) -> Result<(), ReplyError> {
         let route = self.routes.get(index).clone();
         let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
-        let special = Special::read(header, &self.peer.identity, reply_queue.as_deref())?;
+        let now_ms = self.publisher.received_ms;
+        let special = Special::read(header, &self.peer.identity, reply_queue.as_deref(), now_ms)?;
         self.may_use_extra_keys(&route.exchange, &special)?;
+        if let Some(due_ms) = special.due_ms {
+            return self.publish_later(number, &route, header, body, &special, due_ms);
+        }
         let persistent = header.is_persistent();
         let kept = special.header.as_deref().unwrap_or(header.payload());
         let (mut is_mandatory, mut seen) = (route.mandatory, SeenOfMessage::new());
@@ -336,7 +341,7 @@ impl Session {
         self.publisher.slot(queues, |id| vhost.queue_by_id(id))
     }
 
-    fn send_back(&mut self, number: u16, route: &Route, header: HeaderView<'_>, body: &[u8]) {
+    pub(crate) fn send_back(&mut self, number: u16, route: &Route, header: HeaderView<'_>, body: &[u8]) {
         let returned = Return::no_route(&route.bytes);
         returned.write(&mut self.out.bytes, number, header.payload(), body, self.peer.frame_max);
     }

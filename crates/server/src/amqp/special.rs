@@ -1,8 +1,9 @@
-//! Properties of a published message that the broker acts on: `user-id`, `expiration`, `reply-to`, and the `CC` and
-//! `BCC` headers.
+//! Properties of a published message that the broker acts on: `user-id`, `expiration`, `reply-to`, and the headers `CC`,
+//! `BCC`, `x-delay` and `x-deliver-at`.
 
 use posthouse_auth::authorities::Identity;
 use posthouse_model::args::parse_expiration;
+use posthouse_model::delay;
 use posthouse_model::errors;
 use posthouse_model::field::FieldValue;
 use posthouse_model::props::{HeaderView, Property};
@@ -35,14 +36,18 @@ pub(crate) struct Special {
     pub hidden_keys: Vec<u8>,
     /// The header to be stored, where it differs from the one that came.
     pub header: Option<Vec<u8>>,
+    /// When the message is to be delivered, in milliseconds since the Unix epoch; none for now.
+    pub due_ms: Option<u64>,
 }
 
 impl Special {
-    /// Checks and reads the properties. `reply_queue` is the queue behind `amq.rabbitmq.reply-to` on the channel.
+    /// Checks and reads the properties. `reply_queue` is the queue behind `amq.rabbitmq.reply-to` on the channel, and the
+    /// message was received at `now_ms`, milliseconds since the Unix epoch.
     pub(crate) fn read(
         header: HeaderView<'_>,
         identity: &Identity,
         reply_queue: Option<&str>,
+        now_ms: u64,
     ) -> Result<Self, ReplyError> {
         check_user_id(header, identity)?;
         if let Some(expiration) = header.expiration() {
@@ -51,14 +56,17 @@ impl Special {
         let mut special = Self::default();
         if let Some(table) = header.headers() {
             special.read_extra_keys(header, table)?;
+            special.due_ms = delay::due_ms(table, now_ms)?;
+            if special.due_ms.is_some() {
+                let current = special.header.take();
+                let view = view_of(&current, header);
+                special.header = delay::with_delay_negated(view).or(current);
+            }
         }
         if header.reply_to() == Some(reply_to::PSEUDO_QUEUE.as_bytes()) {
             let queue = reply_queue.ok_or_else(errors::no_fast_reply_consumer)?;
             let current = special.header.take();
-            let view = match &current {
-                Some(bytes) => HeaderView::parse(bytes).unwrap_or(header),
-                None => header,
-            };
+            let view = view_of(&current, header);
             special.header = Some(view.with_reply_to(Some(queue.as_bytes())));
         }
         Ok(special)
@@ -99,6 +107,11 @@ impl Special {
         }
         Ok(())
     }
+}
+
+/// What has become of a header by now.
+fn view_of<'a>(changed: &'a Option<Vec<u8>>, header: HeaderView<'a>) -> HeaderView<'a> {
+    changed.as_ref().map_or(header, |bytes| HeaderView::parse(bytes).unwrap_or(header))
 }
 
 fn check_user_id(header: HeaderView<'_>, identity: &Identity) -> Result<(), ReplyError> {

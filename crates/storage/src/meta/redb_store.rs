@@ -161,6 +161,8 @@ pub struct MetaCensus {
     pub file_bytes: u64,
     /// Keys of the `queues` table with their values, for cross-checks.
     pub queues: MetaEntries,
+    /// The same of the `system` table.
+    pub system: MetaEntries,
 }
 
 /// Verifies every checksum of the metadata file and counts its entries, without touching the file: what redb would
@@ -192,8 +194,10 @@ fn try_inspect(path: &Path) -> Result<MetaCensus, MetaError> {
     for table in MetaTable::ALL {
         let entries = store.scan(table)?;
         census.entries[table as usize] = entries.len() as u64;
-        if table == MetaTable::Queues {
-            census.queues = entries;
+        match table {
+            MetaTable::Queues => census.queues = entries,
+            MetaTable::System => census.system = entries,
+            _ => {}
         }
     }
     Ok(census)

@@ -1,0 +1,204 @@
+//! Reading what waits: slots before they begin, and the messages that are due.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use posthouse_model::chunk::Chunk;
+use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::record::{FLAG_DEATHS, FLAG_PERSISTENT, FLAG_REDELIVERED, Record};
+use posthouse_queue::machine::browse::Ready;
+use posthouse_queue::machine::chunks::Residence;
+use posthouse_queue::schedule::wheel::Place;
+use posthouse_queue::schedule::{Fate, Waiting};
+use posthouse_storage::segment::Location;
+
+use super::{Schedule, id_of};
+use crate::broker::Broker;
+use crate::queue_handle::QueueHandle;
+use crate::residency::{self, FailedRead, READ_AGAIN_AFTER};
+use crate::transfer::{Mode, Moving, Target, Targets, Transfer};
+
+/// Bytes of records read in one step.
+const STEP_BYTES: usize = 1 << 20;
+
+/// Bytes of chunks that were read from segments and are kept for the messages in them that are due next.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// `FLAG_*` bits that a message keeps.
+pub(super) const KEPT_FLAGS: u16 = FLAG_PERSISTENT | FLAG_DEATHS | FLAG_REDELIVERED;
+
+/// Chunks read from segments, by queue and first number.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    chunks: BTreeMap<(u64, Seq), (Arc<Chunk>, u64)>,
+    bytes: usize,
+    clock: u64,
+}
+
+impl Cache {
+    fn get(&mut self, key: (u64, Seq)) -> Option<Arc<Chunk>> {
+        self.clock += 1;
+        let (chunk, used) = self.chunks.get_mut(&key)?;
+        *used = self.clock;
+        Some(chunk.clone())
+    }
+
+    fn insert(&mut self, key: (u64, Seq), chunk: Arc<Chunk>) {
+        self.bytes += chunk.memory_bytes();
+        self.chunks.insert(key, (chunk, self.clock));
+        while self.bytes > CACHE_BYTES
+            && self.chunks.len() > 1
+            && let Some(oldest) = self.chunks.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key)
+            && let Some((chunk, _)) = self.chunks.remove(&oldest)
+        {
+            self.bytes -= chunk.memory_bytes();
+        }
+    }
+}
+
+/// Why a chunk was not read.
+pub(super) enum Unread {
+    /// It is not there any more, or somewhere else.
+    Moved,
+    /// It cannot be read now.
+    Later,
+}
+
+/// A chunk's bytes.
+pub(super) fn read_chunk(
+    broker: &Broker,
+    queue: &Arc<QueueHandle>,
+    first_seq: Seq,
+    residence: &Residence<Location>,
+    cache: &mut Cache,
+) -> Result<Arc<Chunk>, Unread> {
+    if let Some(chunk) = residence.chunk() {
+        return Ok(chunk.clone());
+    }
+    let key = (queue.id.0, first_seq);
+    if let Some(chunk) = cache.get(key) {
+        return Ok(chunk);
+    }
+    let (Some(segments), Some(location)) = (broker.segments(), residence.location()) else {
+        return Err(Unread::Moved);
+    };
+    match segments.read(&location, queue.id, first_seq) {
+        Ok(chunk) => {
+            let chunk = Arc::new(chunk);
+            cache.insert(key, chunk.clone());
+            Ok(chunk)
+        }
+        Err(problem) => {
+            let mut state = queue.lock();
+            match (state.machine.classic(), residency::after_failed_read(&problem)) {
+                (Some(machine), FailedRead::Damage) if machine.lies_at(first_seq, location) => {
+                    residency::give_up(queue, machine, first_seq, &problem, &mut Vec::new());
+                    Err(Unread::Moved)
+                }
+                (Some(machine), FailedRead::TryAgain) if machine.lies_at(first_seq, location) => {
+                    Err(Unread::Later)
+                }
+                _ => Err(Unread::Moved),
+            }
+        }
+    }
+}
+
+/// Reads a part of a level: notes its messages, or moves them to finer slots. The position up to which the log must be on
+/// disk before the schedule settles what was moved, 0 for none.
+pub(super) fn read_level(
+    broker: &Broker,
+    schedule: &Schedule,
+    level: u8,
+    now_ms: u64,
+    cache: &mut Cache,
+) -> Lsn {
+    let queue = &schedule.queue;
+    let bytes_of = |location: Location| location.len as usize;
+    let from = schedule.agenda().read_below(level);
+    let extent = queue.lock().machine.classic().map(|machine| machine.extent(level, from, bytes_of));
+    let Some(extent) = extent else { return 0 };
+    // From here on, who adds messages has the level read again; so what is looked at must be looked at after it.
+    let pass = schedule.agenda().begin(level, now_ms, extent.messages, extent.bytes);
+    let glimpsed = queue
+        .lock()
+        .machine
+        .classic()
+        .map(|machine| machine.glimpse_level(level, from, STEP_BYTES, bytes_of));
+    let Some((glimpses, mut more)) = glimpsed else { return 0 };
+    let mut next = from;
+    let mut moved = Vec::new();
+    let mut transfer = Transfer::new(broker, queue, Mode::Ready, now_ms);
+    for glimpse in &glimpses {
+        let chunk = match read_chunk(broker, queue, glimpse.first_seq, &glimpse.residence, cache) {
+            Ok(chunk) => chunk,
+            Err(unread) => {
+                if matches!(unread, Unread::Later) {
+                    std::thread::sleep(READ_AGAIN_AFTER);
+                }
+                more = true;
+                break;
+            }
+        };
+        let records = ready_records(&chunk, glimpse.first_seq, &glimpse.ready);
+        let fates: Vec<Fate> = {
+            let mut agenda = schedule.agenda();
+            records.iter().map(|(waiting, _)| agenda.read(&pass, *waiting)).collect()
+        };
+        for ((waiting, record), fate) in records.iter().zip(fates) {
+            if let Fate::Moves(place) = fate {
+                add_move(&mut transfer, queue, waiting, record, place);
+                moved.push(place);
+            }
+            next = next.max(waiting.seq + 1);
+        }
+    }
+    let until = transfer.commit().until;
+    let mut agenda = schedule.agenda();
+    moved.into_iter().for_each(|place| agenda.arrived(place));
+    agenda.end(&pass, next, more);
+    until
+}
+
+fn ready_records<'a>(chunk: &'a Chunk, first_seq: Seq, ready: &[Ready]) -> Vec<(Waiting, Record<'a>)> {
+    let mut records = Vec::new();
+    for run in ready {
+        let place = chunk.find((run.first - first_seq) as u32);
+        let mut offset = place.map_or(u32::MAX, |place| place.offset);
+        while let Some(record) = chunk.record_at(offset) {
+            let seq = first_seq + Seq::from(record.delta());
+            if seq > run.last {
+                break;
+            }
+            records.push((waiting_of(&record, seq), record));
+            offset += record.len() as u32;
+        }
+    }
+    records
+}
+
+/// What is known of a message that waits.
+fn waiting_of(record: &Record<'_>, seq: Seq) -> Waiting {
+    Waiting { due_ms: record.received_ms(), id: id_of(record), seq }
+}
+
+/// Moves a message within the schedule, to where it waits until it is due.
+pub(super) fn add_move(
+    transfer: &mut Transfer<'_>,
+    queue: &Arc<QueueHandle>,
+    waiting: &Waiting,
+    record: &Record<'_>,
+    place: Place,
+) {
+    let targets: Targets = std::iter::once(Target::at(queue.clone(), place.level)).collect();
+    let moving = Moving {
+        seq: waiting.seq,
+        reason: None,
+        flags: record.flags() & KEPT_FLAGS,
+        waits_until_ms: Some(waiting.due_ms),
+        route: record.routes(),
+        header: record.header(),
+        body: record.body(),
+    };
+    transfer.add(&targets, moving);
+}

@@ -46,6 +46,8 @@ pub(super) struct Seen {
     producers: usize,
     /// A message's priority is its sequence modulo this; each priority counts for itself.
     priorities: u64,
+    /// How long messages are to wait; latencies are what comes on top.
+    delay_nanos: u64,
     /// Messages with wrong length or filler, or of an unknown producer.
     pub(super) corrupted: u64,
     /// Messages received.
@@ -55,13 +57,14 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Nothing yet, of so many queues, producers and priorities.
-    pub(super) fn new(queues: usize, producers: usize, priorities: usize) -> Self {
+    /// Nothing yet, of so many queues, producers and priorities, and messages that are to wait for so long.
+    pub(super) fn new(queues: usize, producers: usize, priorities: usize, delay_ms: u64) -> Self {
         let streams = vec![Stream::default(); queues * producers * priorities];
         Self {
             streams,
             producers,
             priorities: priorities as u64,
+            delay_nanos: delay_ms.saturating_mul(1_000_000),
             corrupted: 0,
             received: 0,
             latency: Histogram::default(),
@@ -94,7 +97,7 @@ impl Seen {
             self.corrupted += u64::from(!delivery.intact);
         }
         if let (Some(now), Some(sent)) = (now, delivery.sent) {
-            self.latency.record(now.saturating_sub(sent), 1);
+            self.latency.record(now.saturating_sub(sent.saturating_add(self.delay_nanos)), 1);
         }
     }
 }

@@ -238,7 +238,7 @@ mod tests {
     use posthouse_amqp::frame::write_frame_with;
     use posthouse_amqp::method::write_method;
 
-    use super::super::template::write_header;
+    use super::super::template::{Headers, write_header};
     use super::*;
 
     fn deliver(
@@ -259,7 +259,7 @@ mod tests {
         };
         write_method(out, CHANNEL, &method);
         write_frame_with(out, FrameKind::Header, CHANNEL, |out| {
-            write_header(out, size, false, None, false);
+            write_header(out, size, false, None, Headers::default());
         });
         let mut body = payload::blank(size);
         payload::stamp(&mut body, payload::word(3, tag), tag * 2);

@@ -11,7 +11,7 @@ use super::client::{CHANNEL, Client};
 use super::delivery::{Parser, consumer_tag};
 use super::idle::{Measure, pipeline};
 use super::options::Plan;
-use super::template::{Shape, Template};
+use super::template::{Headers, Shape, Template};
 use super::topology;
 
 /// How long after their time messages may still arrive.
@@ -95,7 +95,7 @@ fn publish(client: &mut Client, plan: &Plan, names: &[String], start: Instant) -
         size: plan.size,
         persistent: plan.persistent,
         priorities: 1,
-        unique: false,
+        headers: Headers::default(),
         max_payload: client.max_payload,
     });
     while template.sent() < names.len() as u64 {

@@ -68,6 +68,9 @@ pub(crate) struct AmqpArgs {
     /// Publish to queues that dead-letter each message, for this reason, and consume where the dead letters go
     #[arg(long, value_name = "REASON", conflicts_with_all = ["publish_only", "consume_only", "backlog"])]
     dead_letter: Option<DeadLetter>,
+    /// Give every message an x-delay of so many milliseconds; latencies are what comes on top of it
+    #[arg(long, value_name = "MS")]
+    delay: Option<u64>,
     /// Only publish, and leave the queues behind
     #[arg(long, conflicts_with_all = ["consume_only", "backlog"])]
     publish_only: bool,
@@ -198,6 +201,8 @@ pub(super) struct Plan {
     pub(super) unique: bool,
     /// Why messages are dead-lettered before they are consumed, if they are.
     pub(super) dead_letter: Option<DeadLetter>,
+    /// `x-delay` of every message, in milliseconds.
+    pub(super) delay_ms: Option<u64>,
     /// Which halves.
     pub(super) roles: Roles,
     /// Leave queues behind.
@@ -355,6 +360,7 @@ impl AmqpArgs {
             priorities: self.priorities.into(),
             unique: self.unique,
             dead_letter: self.dead_letter,
+            delay_ms: self.delay,
             roles,
             keep: self.keep,
             name: self.name.unwrap_or_else(unique),

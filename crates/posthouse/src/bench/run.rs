@@ -18,7 +18,7 @@ use super::producer::{self, Producer, Published};
 use super::report::{Measured, Summary};
 use super::shared::{Counter, Shared, set};
 use super::tally::{Stream, Verdict, judge};
-use super::template::{Shape, Template};
+use super::template::{Headers, Shape, Template};
 use super::topology;
 use super::window::Window;
 
@@ -227,7 +227,7 @@ impl<'s> Run<'s> {
             size: plan.size,
             persistent: plan.persistent,
             priorities: plan.priorities,
-            unique: plan.unique,
+            headers: Headers { unique: plan.unique, delay_ms: plan.delay_ms },
             max_payload: client.max_payload,
         });
         let task = producer::Task {
@@ -298,7 +298,7 @@ impl<'s> Run<'s> {
             latency: plan.latency && !rejects,
             counter,
             shared: self.shared,
-            seen: Seen::new(names.len(), plan.producers, plan.priorities),
+            seen: Seen::new(names.len(), plan.producers, plan.priorities, plan.delay_ms.unwrap_or(0)),
         };
         Consumer::new(client, task)
     }

@@ -13,7 +13,7 @@ use posthouse_model::field::FieldTable;
 use super::client::CHANNEL;
 use super::payload;
 use super::report::{count, print_live};
-use super::template::write_header;
+use super::template::{Headers, write_header};
 
 /// Flags of `posthouse bench sink`.
 #[derive(Args, Debug)]
@@ -144,7 +144,7 @@ fn deliver(mut stream: TcpStream, consumer_tag: &str, size: usize) -> Result<()>
         };
         write_method(&mut bytes, CHANNEL, &method);
         write_frame_with(&mut bytes, FrameKind::Header, CHANNEL, |out| {
-            write_header(out, size, false, None, false);
+            write_header(out, size, false, None, Headers::default());
         });
         for part in payload::blank(size).chunks(MAX_PAYLOAD) {
             write_frame(&mut bytes, FrameKind::Body, CHANNEL, part);

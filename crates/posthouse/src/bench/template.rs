@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use posthouse_amqp::frame::{FrameKind, HEAD_BYTES, write_frame, write_frame_with};
 use posthouse_amqp::method::{Method, write_method};
+use posthouse_model::field::{FieldTable, FieldValue};
 
 use super::client::CHANNEL;
 use super::payload;
@@ -31,6 +32,15 @@ pub(super) struct Template {
     sent: u64,
 }
 
+/// The headers of messages.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Headers {
+    /// Each message has an `x-deduplication-header` of its own.
+    pub(super) unique: bool,
+    /// `x-delay`, in milliseconds.
+    pub(super) delay_ms: Option<u64>,
+}
+
 /// What a producer's messages look like.
 pub(super) struct Shape<'a> {
     /// Its number.
@@ -45,8 +55,8 @@ pub(super) struct Shape<'a> {
     pub(super) persistent: bool,
     /// Priorities that a route's messages have in turn; 1 for none.
     pub(super) priorities: usize,
-    /// Each message has an `x-deduplication-header` of its own.
-    pub(super) unique: bool,
+    /// What headers each message has.
+    pub(super) headers: Headers,
     /// Largest frame payload.
     pub(super) max_payload: usize,
 }
@@ -131,7 +141,7 @@ fn encode(
     write_method(out, CHANNEL, &publish);
     let mut unique_at = None;
     write_frame_with(out, FrameKind::Header, CHANNEL, |out| {
-        unique_at = write_header(out, shape.size, shape.persistent, priority, shape.unique);
+        unique_at = write_header(out, shape.size, shape.persistent, priority, shape.headers);
     });
     let body_at = out.len() + HEAD_BYTES;
     for part in payload::blank(shape.size).chunks(shape.max_payload) {
@@ -142,13 +152,13 @@ fn encode(
 
 /// Appends a content header's payload: `class u16 | weight u16 | body size u64 | flags u16 | headers, if flagged | delivery
 /// mode u8, if flagged | priority u8, if flagged`. Where the eight bytes of the deduplication header's value are, if it is
-/// `unique`.
+/// has one.
 pub(super) fn write_header(
     out: &mut Vec<u8>,
     size: usize,
     persistent: bool,
     priority: Option<u8>,
-    unique: bool,
+    headers: Headers,
 ) -> Option<usize> {
     const CLASS_BASIC: u16 = 60;
     const HAS_HEADERS: u16 = 1 << 13;
@@ -158,21 +168,21 @@ pub(super) fn write_header(
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&(size as u64).to_be_bytes());
     let flag = |is_set, flag| if is_set { flag } else { 0 };
-    let flags = flag(unique, HAS_HEADERS)
+    let flags = flag(headers != Headers::default(), HAS_HEADERS)
         | flag(persistent, HAS_DELIVERY_MODE)
         | flag(priority.is_some(), HAS_PRIORITY);
     out.extend_from_slice(&flags.to_be_bytes());
-    let unique_at = unique.then(|| {
-        const NAME: &[u8] = b"x-deduplication-header";
-        const VALUE_BYTES: usize = 8;
-        let table_bytes = 1 + NAME.len() + 1 + VALUE_BYTES;
-        out.extend_from_slice(&(table_bytes as u32).to_be_bytes());
-        out.push(NAME.len() as u8);
-        out.extend_from_slice(NAME);
-        out.push(b'l');
-        out.extend_from_slice(&[0; VALUE_BYTES]);
-        out.len() - VALUE_BYTES
-    });
+    let mut unique_at = None;
+    if headers != Headers::default() {
+        let entry =
+            |name: &str, value: u64| (name.to_owned(), FieldValue::I64(value.try_into().unwrap_or(i64::MAX)));
+        let mut entries = Vec::new();
+        entries.extend(headers.delay_ms.map(|delay_ms| entry("x-delay", delay_ms)));
+        // Last, so that its value ends the table.
+        entries.extend(headers.unique.then(|| entry("x-deduplication-header", 0)));
+        FieldTable(entries).encode(out);
+        unique_at = headers.unique.then(|| out.len() - size_of::<u64>());
+    }
     if persistent {
         out.push(2);
     }
@@ -232,7 +242,7 @@ mod tests {
                 size,
                 persistent: true,
                 priorities: 3,
-                unique: false,
+                headers: Headers::default(),
                 max_payload: 4_088,
             };
             let mut template = Template::new(&shape);
@@ -265,7 +275,7 @@ mod tests {
             size: 16,
             persistent: false,
             priorities: 1,
-            unique: false,
+            headers: Headers::default(),
             max_payload: 4_088,
         };
         let (n, range) = Template::new(&shape).stamp(u64::MAX, 0);
@@ -282,7 +292,7 @@ mod tests {
             size: 16,
             persistent: true,
             priorities: 1,
-            unique: true,
+            headers: Headers { unique: true, delay_ms: None },
             max_payload: 4_088,
         };
         let mut template = Template::new(&shape);

@@ -310,6 +310,63 @@ fn nobody_sees_where_they_wait() {
 }
 
 #[test]
+fn an_operator_lists_and_cancels_what_waits() {
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    peer.declare_exchange(1, &Exchange::named("x", "fanout"));
+    peer.declare(1, &Queue::named("q"));
+    peer.bind(1, "q", "x", "");
+    for (minutes, key, id) in [(50, "b", "2"), (10, "a", "1"), (70_000, "c", "3")] {
+        let delay = with("x-delay", FieldValue::I64(minutes * 60_000));
+        let properties = Properties { message_id: Some(id.to_owned()), delivery_mode: Some(2), ..delay };
+        publish(&mut peer, "x", key, properties, "0123456789");
+    }
+    publish(&mut peer, "", "q", delayed(400), "comes");
+    peer.select_confirms(1);
+    publish(&mut peer, "", "q", Properties::default(), "first");
+    peer.confirmed(1, 1);
+    let listed = |more: &[&str]| -> Vec<Vec<String>> {
+        let columns =
+            ["routing_key", "id", "due_at", "exchange", "payload_bytes", "persistent", "properties"];
+        let mut words = vec!["list_scheduled", "--quiet"];
+        words.extend(columns.into_iter().chain(more.iter().copied()));
+        let text = broker.ctl(&words);
+        text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    };
+    let keys = |rows: Vec<Vec<String>>| rows.into_iter().map(|row| row[0].clone()).collect::<Vec<_>>();
+    assert_eq!(keys(listed(&["--count", "3", "--filter", "exchange=x"])), ["a", "b", "c"]);
+    assert_eq!(keys(listed(&["--count", "2", "--filter", "exchange=x"])), ["a", "b"]);
+    assert_eq!(keys(listed(&["--filter", "message_id=3"])), ["c"]);
+    let one = listed(&["--filter", "routing_key=a"]).remove(0);
+    assert_eq!(one[3..6], ["x", "10", "true"]);
+    assert!(one[6].contains("{x-delay,-600000}"), "{}", one[6]);
+    let due: i64 = one[2].parse().unwrap();
+    assert!((now_ms()..=now_ms() + 600_000).contains(&due), "{due}");
+    assert!(broker.ctl(&["list_vhosts", "messages_scheduled", "--quiet"]).starts_with('4'));
+    let id = &one[1];
+    let cancel = |which: [&str; 2]| {
+        let [option, value] = which;
+        broker.ctl(&["cancel_scheduled", option, value, "--formatter", "json"]).trim().to_owned()
+    };
+    assert_eq!(cancel(["--id", id]), r#"{"messages":1}"#);
+    assert_eq!(cancel(["--id", id]), r#"{"messages":0}"#);
+    assert_eq!(cancel(["--filter", "exchange=x"]), r#"{"messages":2}"#);
+    for (words, text) in [
+        (&["cancel_scheduled"][..], "expected an id or a filter, got neither"),
+        (&["cancel_scheduled", "--id", "one"], "id: expected hexadecimal digits, got \"one\""),
+        (&["list_scheduled", "--count", "0"], "count: expected 1 to 10000, got 0"),
+        (&["list_scheduled", "-p", "none"], "none"),
+    ] {
+        let refused = broker.ctl_refused(words);
+        assert!(refused.contains(text), "{refused}");
+    }
+    peer.open_channel(2);
+    peer.consume(2, &Consume::no_ack("q"));
+    assert_eq!(peer.messages(2, 2), ["first", "comes"]);
+    assert!(listed(&[]).is_empty());
+}
+
+#[test]
 fn a_deleted_virtual_host_takes_what_waits_with_it() {
     let mut broker = Broker::start(Options::log());
     for _ in 0..2 {

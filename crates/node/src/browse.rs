@@ -223,7 +223,7 @@ fn row(position: u64, number: Seq, redelivered: bool, record: &Record<'_>, body_
 }
 
 /// The properties that are set, under the management API's names. Headers that cannot be read are left out.
-fn properties(header: &[u8]) -> Value {
+pub(crate) fn properties(header: &[u8]) -> Value {
     let Ok(header) = HeaderView::parse(header) else { return Value::Null };
     let value = |value| match value {
         PropertyValue::Text(text) => Some(Value::from(String::from_utf8_lossy(text))),

@@ -53,6 +53,8 @@ pub struct VhostRow {
     pub protected_from_deletion: bool,
     /// Whether the firehose is on.
     pub tracing: bool,
+    /// Messages that wait for a time.
+    pub messages_scheduled: u64,
 }
 
 /// Limits of a virtual host.
@@ -190,6 +192,7 @@ pub fn vhosts(broker: &Broker) -> Vec<VhostRow> {
             default_queue_type: metadata.default_queue_type.map_or("", QueueKind::name),
             protected_from_deletion: metadata.protected_from_deletion,
             tracing: vhost.is_traced(),
+            messages_scheduled: vhost.schedule().map_or(0, |schedule| schedule.messages()),
         }
     });
     rows.collect()

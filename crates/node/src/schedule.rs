@@ -33,6 +33,7 @@ use crate::records;
 use crate::vhost::{Inner, VirtualHost};
 
 mod handover;
+pub mod listing;
 mod reading;
 pub(crate) mod worker;
 
@@ -59,6 +60,11 @@ impl Schedule {
     /// The queue that they are in.
     pub(crate) fn queue(&self) -> &Arc<QueueHandle> {
         &self.queue
+    }
+
+    /// How many messages wait.
+    pub(crate) fn messages(&self) -> u64 {
+        self.queue.lock().machine.ready()
     }
 
     /// An identity for a message that is published now. Later ones are greater, after a restart too unless the clock was

@@ -160,7 +160,12 @@ pub(super) fn read_level(
     until
 }
 
-fn ready_records<'a>(chunk: &'a Chunk, first_seq: Seq, ready: &[Ready]) -> Vec<(Waiting, Record<'a>)> {
+/// The messages of a chunk that are ready.
+pub(super) fn ready_records<'a>(
+    chunk: &'a Chunk,
+    first_seq: Seq,
+    ready: &[Ready],
+) -> Vec<(Waiting, Record<'a>)> {
     let mut records = Vec::new();
     for run in ready {
         let place = chunk.find((run.first - first_seq) as u32);

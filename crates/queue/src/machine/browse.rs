@@ -1,6 +1,7 @@
 //! Looking at messages without taking them: no place, flag or count changes.
 
 use posthouse_model::bitmap::SeqBitmap;
+use posthouse_model::chunk::Received;
 use posthouse_model::ids::{Seq, first_of_level, level_of};
 
 use super::Queue;
@@ -14,6 +15,8 @@ pub struct Glimpse<L> {
     pub first_seq: Seq,
     /// Where its bytes are.
     pub residence: Residence<L>,
+    /// When its messages were received.
+    pub received: Received,
     /// The ready ones among its messages.
     pub ready: Vec<Ready>,
 }
@@ -110,8 +113,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 if *bytes > most && !glimpses.is_empty() {
                     return true;
                 }
-                let (first_seq, residence) = (held.first_seq, held.residence.clone());
-                glimpses.push(Glimpse { first_seq, residence, ready });
+                let (first_seq, residence, received) =
+                    (held.first_seq, held.residence.clone(), held.received);
+                glimpses.push(Glimpse { first_seq, residence, received, ready });
             }
         }
         false

@@ -1,5 +1,6 @@
 //! Looking at messages without reading along: no reader's place changes.
 
+use posthouse_model::chunk::Received;
 use posthouse_model::ids::Seq;
 
 use super::Stream;
@@ -26,7 +27,8 @@ impl<L: Copy, W: Clone> Stream<L, W> {
             }
             let ready = Ready { first: next.max(first_seq), last: end_seq - 1, redelivered: false };
             next = end_seq;
-            glimpses.push(Glimpse { first_seq, residence, ready: vec![ready] });
+            let received = Received::UNKNOWN;
+            glimpses.push(Glimpse { first_seq, residence, received, ready: vec![ready] });
             true
         };
         let older = self.blocks.from(from).take_while(|block| block.first_seq < in_memory);

@@ -136,6 +136,45 @@ pub(super) const COMMANDS: &[Command] = &[
                 exchange, routing_key, headers.KEY or a property, or sql: and a selector",
         ..DONE
     },
+    Command {
+        name: "list_scheduled",
+        vhost: true,
+        options: SCHEDULED_OPTIONS,
+        rest: Rest::Columns,
+        answer: Answer::Rows {
+            title: "Listing scheduled messages for vhost {vhost} ...",
+            shown: &["id", "due_at", "exchange", "routing_key", "payload_bytes"],
+            columns: &[
+                "id",
+                "due_at",
+                "exchange",
+                "routing_key",
+                "persistent",
+                "properties",
+                "payload_bytes",
+            ],
+        },
+        about: "messages that wait for a time, those that are due first",
+        ..DONE
+    },
+    Command {
+        name: "cancel_scheduled",
+        vhost: true,
+        options: CANCEL_OPTIONS,
+        answer: Answer::Done("Cancelled {messages} scheduled messages in vhost '{vhost}'"),
+        about: "delete messages that wait for a time: one by its id, or those that match a filter",
+        ..DONE
+    },
+];
+
+const SCHEDULED_OPTIONS: &[CtlOption] = &[
+    CtlOption { name: "count", kind: OptionKind::Number, default: None },
+    CtlOption { name: "filter", kind: OptionKind::Text, default: None },
+];
+
+const CANCEL_OPTIONS: &[CtlOption] = &[
+    CtlOption { name: "id", kind: OptionKind::Text, default: None },
+    CtlOption { name: "filter", kind: OptionKind::Text, default: None },
 ];
 
 const CONVERT_OPTIONS: &[CtlOption] = &[CtlOption { name: "to", kind: OptionKind::Text, default: None }];

@@ -105,5 +105,12 @@ const VHOST_OPTIONS: &[CtlOption] = &[
     CtlOption { name: "default_queue_type", kind: OptionKind::Text, default: None },
 ];
 
-const VHOST_COLUMNS: &[&str] =
-    &["name", "description", "tags", "default_queue_type", "protected_from_deletion", "tracing"];
+const VHOST_COLUMNS: &[&str] = &[
+    "name",
+    "description",
+    "tags",
+    "default_queue_type",
+    "protected_from_deletion",
+    "tracing",
+    "messages_scheduled",
+];

@@ -1,14 +1,16 @@
-//! Steps in moving, copying, redriving and purging some of a queue's messages. They change no definitions, so they do not
-//! wait for commands that do.
+//! Steps in moving, copying, redriving and purging some of a queue's messages, and cancelling scheduled ones. They change
+//! no definitions, so they do not wait for commands that do.
 
 use std::sync::Arc;
 
 use posthouse_node::broker::Broker;
 use posthouse_node::message_filter::MessageFilter;
 use posthouse_node::relocate::{self, Action, Progress, Request};
+use posthouse_node::schedule::listing;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::reading::which;
 use super::{Failure, root};
 
 /// See the module's documentation.
@@ -19,6 +21,19 @@ pub(super) enum Command {
     RedriveQueue(Step),
     MoveMessages(StepTo),
     CopyMessages(StepTo),
+    CancelScheduled(Scheduled),
+}
+
+/// Which scheduled messages are meant: by identity, by what is written on them, or both.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scheduled {
+    #[serde(default = "root")]
+    vhost: String,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    filter: Option<String>,
 }
 
 /// `vhost` is `/` when left out.
@@ -63,9 +78,19 @@ fn everything() -> u64 {
     u64::MAX
 }
 
+fn cancel(broker: &Broker, scheduled: &Scheduled) -> Result<Value, Failure> {
+    let Scheduled { vhost, id, filter } = scheduled;
+    if id.is_none() && filter.is_none() {
+        return Err(Failure::usage("expected an id or a filter, got neither"));
+    }
+    let which = which(id.as_deref(), filter.as_deref())?;
+    Ok(json!({"messages": listing::cancel(broker, vhost, &which)?}))
+}
+
 /// Takes the step.
 pub(super) fn run(broker: &Arc<Broker>, command: Command) -> Result<Value, Failure> {
     let (step, action) = match command {
+        Command::CancelScheduled(scheduled) => return cancel(broker, &scheduled),
         Command::PurgeMessages(step) => (step, Action::Purge),
         Command::RedriveQueue(step) => (step, Action::Redrive),
         Command::MoveMessages(step) => {

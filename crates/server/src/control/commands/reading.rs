@@ -3,6 +3,7 @@
 use posthouse_model::policy::PolicyKind;
 use posthouse_node::broker::Broker;
 use posthouse_node::message_filter::MessageFilter;
+use posthouse_node::schedule::listing;
 use posthouse_node::{admin, browse, listings};
 use serde::Deserialize;
 use serde_json::Value;
@@ -66,6 +67,14 @@ pub(super) enum Command {
         #[serde(default = "body_bytes")]
         body_bytes: usize,
     },
+    ListScheduled {
+        #[serde(default = "root")]
+        vhost: String,
+        #[serde(default = "few_scheduled")]
+        count: usize,
+        #[serde(default)]
+        filter: Option<String>,
+    },
     ListPolicies {
         #[serde(default = "root")]
         vhost: String,
@@ -106,6 +115,14 @@ pub(super) fn run(broker: &Broker, command: Command) -> Result<Value, Failure> {
             let request = browse_request(skip, count, filter.as_deref(), body_bytes)?;
             rows(browse::browse(broker, &vhost, &name, &request)?)
         }
+        Command::ListScheduled { vhost, count, filter } => {
+            let most = listing::COUNT_MAX;
+            if !(1..=most).contains(&count) {
+                return Err(Failure::usage(format!("count: expected 1 to {most}, got {count}")));
+            }
+            let which = which(None, filter.as_deref())?;
+            rows(listing::list(broker, &vhost, &which, count)?)
+        }
         Command::ListPolicies { vhost } => rows(listings::policies(broker, &vhost, PolicyKind::User)?),
         Command::ListParameters { vhost } => rows(listings::parameters(broker, &vhost)?),
         Command::ListGlobalParameters {} => rows(listings::global_parameters(broker)),
@@ -119,6 +136,18 @@ pub(super) fn run(broker: &Broker, command: Command) -> Result<Value, Failure> {
 /// Messages shown unless another number is asked for.
 fn few() -> usize {
     10
+}
+
+/// Scheduled messages shown unless another number is asked for.
+fn few_scheduled() -> usize {
+    100
+}
+
+/// Which scheduled messages are meant.
+pub(super) fn which(id: Option<&str>, filter: Option<&str>) -> Result<listing::Which, Failure> {
+    let id = id.map(listing::parse_id).transpose().map_err(Failure::usage)?;
+    let filter = filter.map(MessageFilter::parse).transpose().map_err(Failure::usage)?;
+    Ok(listing::Which { id, filters: filter.into_iter().collect() })
 }
 
 fn body_bytes() -> usize {

@@ -49,6 +49,12 @@ pub fn due_ms(headers: RawTable<'_>, now_ms: u64) -> Result<Option<u64>, ReplyEr
     }
 }
 
+/// Whether a value of `x-delay` is a number that delays nothing.
+#[inline]
+pub fn is_none(value: RawValue<'_>) -> bool {
+    number(value).is_some_and(|delay_ms| delay_ms <= 0)
+}
+
 /// A copy of the content header with `x-delay` negated; `None` when it has none that delays.
 pub fn with_delay_negated(header: HeaderView<'_>) -> Option<Vec<u8>> {
     let raw = header.headers()?;
@@ -173,6 +179,12 @@ mod tests {
             assert_eq!(due(&[(DELAY, value.clone())]), Ok(None), "{value:?}");
         }
         assert_eq!(due(&[("delay", FieldValue::I32(50))]), Ok(None));
+    }
+
+    #[test]
+    fn numbers_that_delay_nothing_are_told() {
+        assert!(is_none(RawValue::I32(0)) && is_none(RawValue::I64(-1)) && is_none(RawValue::F32(0.5)));
+        assert!(!is_none(RawValue::I32(1)) && !is_none(RawValue::LongStr(b"0")) && !is_none(RawValue::Void));
     }
 
     #[test]

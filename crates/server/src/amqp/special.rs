@@ -9,6 +9,7 @@ use posthouse_model::field::FieldValue;
 use posthouse_model::props::{HeaderView, Property};
 use posthouse_model::raw_table::RawTable;
 use posthouse_model::reply::ReplyError;
+use posthouse_queue::stream::publishers::REFERENCE;
 
 use super::reply_to;
 
@@ -21,10 +22,32 @@ const CARE: u16 = 1 << Property::Headers as u16
 /// Bytes of `BCC` keys that are stored with a message; it is dead-lettered without the rest.
 const HIDDEN_KEYS_BYTES_MAX: usize = 32 << 10;
 
-/// Whether a message has a property that the broker may act on.
+/// The flag of the headers.
+const HEADERS: u16 = 1 << Property::Headers as u16;
+
+/// Whether a message has a property that the broker may act on. Most messages with headers have only the application's.
 #[inline]
 pub(crate) fn needs_care(header: HeaderView<'_>) -> bool {
-    header.flags() & CARE != 0
+    match header.flags() & CARE {
+        0 => false,
+        HEADERS => has_special_header(header),
+        _ => true,
+    }
+}
+
+fn has_special_header(header: HeaderView<'_>) -> bool {
+    let Some(headers) = header.headers() else { return true };
+    let mut entries = headers.iter();
+    loop {
+        match entries.next_entry() {
+            Ok(Some((b"x-delay", value))) if delay::is_none(value) => {}
+            Ok(Some((b"CC" | b"BCC" | b"x-delay" | b"x-deliver-at", _))) => return true,
+            Ok(Some((name, _))) if name == REFERENCE => return true,
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
+        }
+    }
 }
 
 /// What the broker reads from a message's properties.
@@ -120,5 +143,53 @@ fn check_user_id(header: HeaderView<'_>, identity: &Identity) -> Result<(), Repl
             Err(errors::user_id_mismatch(&String::from_utf8_lossy(claimed), &identity.user))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::field::FieldTable;
+    use posthouse_model::props::Properties;
+
+    use super::*;
+
+    fn cares(name: &str, value: FieldValue) -> bool {
+        let more = ("application".to_owned(), FieldValue::I32(1));
+        let headers = Some(FieldTable(vec![more.clone(), (name.to_owned(), value), more]));
+        let mut header = Vec::new();
+        Properties { headers, ..Properties::default() }.encode(0, &mut header);
+        needs_care(HeaderView::parse(&header).unwrap())
+    }
+
+    #[test]
+    fn only_headers_that_the_broker_knows_need_care() {
+        for (name, value) in [
+            ("CC", FieldValue::Void),
+            ("BCC", FieldValue::Array(Vec::new())),
+            ("x-delay", FieldValue::I32(1)),
+            ("x-delay", FieldValue::string("0")),
+            ("x-deliver-at", FieldValue::I64(0)),
+            ("x-stream-publisher-reference", FieldValue::string("p")),
+        ] {
+            assert!(cares(name, value.clone()), "{name} {value:?}");
+        }
+        for (name, value) in
+            [("x-delay", FieldValue::I32(0)), ("x-delay", FieldValue::I64(-9)), ("cc", FieldValue::Void)]
+        {
+            assert!(!cares(name, value.clone()), "{name} {value:?}");
+        }
+    }
+
+    #[test]
+    fn other_properties_need_care_with_any_headers() {
+        let with = |properties: Properties| {
+            let mut header = Vec::new();
+            properties.encode(0, &mut header);
+            needs_care(HeaderView::parse(&header).unwrap())
+        };
+        assert!(!with(Properties { content_type: Some("text/plain".to_owned()), ..Properties::default() }));
+        let headers = Some(FieldTable::default());
+        let expiration = Some("1".to_owned());
+        assert!(with(Properties { headers, expiration, ..Properties::default() }));
     }
 }

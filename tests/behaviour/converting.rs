@@ -2,7 +2,8 @@
 
 use posthouse_testkit::calls::persistent;
 use posthouse_testkit::{
-    Broker, Consume, FieldTable, FieldValue, Method, Options, Peer, Properties, Publish, Queue, table, text,
+    Broker, Consume, FieldTable, FieldValue, Method, Options, Peer, Properties, Publish, Queue,
+    expect_method, table, text,
 };
 
 fn of_type(name: &str) -> FieldTable {
@@ -125,7 +126,6 @@ fn what_the_new_type_cannot_be_is_refused_and_nothing_changes() {
     peer.declare(1, &Queue::named("transient"));
     peer.declare(1, &Queue { exclusive: true, ..Queue::durable("exclusive") });
     peer.declare(1, &argument("x-queue-mode", text("lazy")));
-    peer.declare(1, &argument("x-message-deduplication", FieldValue::Bool(true)));
     peer.declare(1, &argument("x-max-priority", FieldValue::I32(255)));
     peer.declare(1, &argument("x-queue-type", text("stream")));
     let group = FieldTable(
@@ -148,11 +148,6 @@ fn what_the_new_type_cannot_be_is_refused_and_nothing_changes() {
             "x-queue-mode",
             "quorum",
             "invalid arg 'x-queue-mode' for queue 'x-queue-mode' in vhost '/' of queue type rabbit_quorum_queue",
-        ),
-        (
-            "x-message-deduplication",
-            "quorum",
-            "arguments 'x-message-deduplication' and 'x-queue-type' of queue 'x-message-deduplication' in vhost '/' are not supported together yet",
         ),
         (
             "x-max-priority",
@@ -204,6 +199,34 @@ fn policies_and_defaults_of_the_new_type_count() {
         nack(&mut peer, message.tag);
     }
     assert_eq!(peer.drain(1, "q"), ["c"]);
+}
+
+#[test]
+fn what_is_in_it_is_still_known_to_deduplication() {
+    let mut broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    let arguments = table([("x-message-deduplication", FieldValue::Bool(true))]);
+    peer.declare(1, &Queue { arguments, ..Queue::durable("q") });
+    let publish = |peer: &mut Peer, id: &str| {
+        let headers = Some(table([("x-deduplication-header", text(id))]));
+        let properties = Properties { headers, ..persistent() };
+        peer.publish_with(1, &Publish { properties, body: id.as_bytes(), ..Publish::to("", "q") });
+        expect_method!(peer, 1, Method::BasicAck { .. });
+    };
+    peer.select_confirms(1);
+    publish(&mut peer, "a");
+    broker.ctl(&["convert_queue", "q", "--to", "quorum"]);
+    for id in ["a", "b", "b"] {
+        publish(&mut peer, id);
+    }
+    broker.kill();
+    broker.start_again();
+    let mut peer = broker.peer();
+    peer.select_confirms(1);
+    for id in ["b", "a", "c"] {
+        publish(&mut peer, id);
+    }
+    assert_eq!(peer.drain(1, "q"), ["a", "b", "c"]);
 }
 
 #[test]

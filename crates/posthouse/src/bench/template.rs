@@ -151,7 +151,7 @@ fn encode(
 }
 
 /// Appends a content header's payload: `class u16 | weight u16 | body size u64 | flags u16 | headers, if flagged | delivery
-/// mode u8, if flagged | priority u8, if flagged`. Where the eight bytes of the deduplication header's value are, if it is
+/// mode u8, if flagged | priority u8, if flagged`. Where the eight bytes of the deduplication header's value are, if it
 /// has one.
 pub(super) fn write_header(
     out: &mut Vec<u8>,

@@ -44,7 +44,7 @@ pub(super) fn run(request: &Request, socket: &Path, said: &str) -> Result<String
             let answer = json!({"messages": done});
             let mut text = super::said_of(said, request, &answer);
             if stayed > 0 {
-                text += &format!("{stayed} stayed: they have nowhere to go\n");
+                text += &format!("{stayed} stayed: they have nowhere to go, or there is no room\n");
             }
             text
         }

@@ -192,6 +192,10 @@ fn run(
 /// # Errors
 /// When the last checkpoint cannot be written; what was confirmed is kept all the same.
 pub fn stop(broker: &Broker) -> Result<(), OpenError> {
+    // Any of these may be waiting for the log.
+    if let Some(wal) = broker.wal() {
+        wal.begin_close();
+    }
     // Whatever changes queues by itself ends first: nothing may follow the last checkpoint, or be lost with it.
     broker.workers().stop(|| {
         broker.timers().close();
@@ -199,9 +203,6 @@ pub fn stop(broker: &Broker) -> Result<(), OpenError> {
         broker.residency().inspect(|residency| residency.close());
     });
     broker.events().stop();
-    if let Some(wal) = broker.wal() {
-        wal.begin_close();
-    }
     broker.dead_letters().stop();
     match broker.store() {
         Store::Memory(_) => Ok(()),

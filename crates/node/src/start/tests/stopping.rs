@@ -69,6 +69,8 @@ fn a_stop_on_a_full_disk_ends() {
     while wal.shortage().is_none() {
         std::thread::yield_now();
     }
+    // One of the broker's own threads waits for the log, too.
+    node.broker.workers().spawn("waits", move |_| assert!(wal.sync().is_err())).unwrap();
     let (told, stopped) = mpsc::channel();
     let broker = node.broker.clone();
     let stopping = std::thread::spawn(move || told.send(stop(&broker)).unwrap());

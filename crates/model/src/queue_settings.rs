@@ -87,6 +87,8 @@ pub struct QueueSettings {
     pub max_age_ms: Option<u64>,
     /// `x-stream-max-segment-size-bytes`: bytes of a stream that are given up at once.
     pub segment_bytes: Option<u64>,
+    /// `x-stream-filter-size-bytes` of a stream: bytes of a block's filter summary, 16 to 255; 16 where nobody says.
+    pub filter_bytes: Option<u8>,
     /// `x-single-active-consumer`: one consumer at a time gets messages.
     pub single_active_consumer: bool,
     /// `x-durability`: when its persistent messages count as kept, if it is durable.
@@ -137,10 +139,14 @@ pub const SETTINGS: [&str; 17] = [
 ];
 
 /// The settings that only streams have.
-const STREAM_SETTINGS: [&str; 2] = ["x-max-age", "x-stream-max-segment-size-bytes"];
+const STREAM_SETTINGS: [&str; 3] =
+    ["x-max-age", "x-stream-max-segment-size-bytes", "x-stream-filter-size-bytes"];
 
 /// The longest time to live of anything: ten years, in milliseconds.
 pub const MAX_TTL_MS: u64 = 10 * 365 * 86_400_000;
+
+/// The sizes that a stream's filter summaries may have.
+pub(crate) const FILTER_BYTES: std::ops::RangeInclusive<u8> = 16..=255;
 
 /// What RabbitMQ's quorum queues have without being told.
 const QUORUM_MAX_PRIORITY: u8 = 31;
@@ -212,6 +218,7 @@ impl QueueSettings {
             overflow: policy.overflow.unwrap_or(self.overflow),
             max_age_ms: smaller(self.max_age_ms, policy.max_age_ms),
             segment_bytes: smaller(self.segment_bytes, policy.segment_bytes),
+            filter_bytes: self.filter_bytes.or(policy.filter_bytes),
             durability: policy.durability.unwrap_or(self.durability),
             priority_order: policy.priority_order.unwrap_or(self.priority_order),
             overflow_priority: policy.overflow_priority.unwrap_or(self.overflow_priority),
@@ -275,6 +282,11 @@ impl QueueSettings {
                 self.max_age_ms = Some(age.ok_or_else(|| "invalid_max_age".to_owned())?);
             }
             "x-stream-max-segment-size-bytes" => self.segment_bytes = Some(not_negative(value)?),
+            "x-stream-filter-size-bytes" => {
+                let bytes = integer(value)?;
+                let fits = u8::try_from(bytes).ok().filter(|bytes| FILTER_BYTES.contains(bytes));
+                self.filter_bytes = Some(fits.ok_or_else(|| format!("{{value_out_of_range,{bytes}}}"))?);
+            }
             "x-consumer-timeout" => self.consumer_timeout_ms = Some(timeout(value)?),
             "x-delivery-limit" => self.delivery_limit = Some(limit(integer(value)?)),
             "x-single-active-consumer" => self.single_active_consumer = boolean(value)?,
@@ -405,6 +417,7 @@ mod tests {
                 overflow: Some(Overflow::DropHead),
                 max_age_ms: Some(11),
                 segment_bytes: Some(9),
+                filter_bytes: Some(99),
                 durability: Some(Durability::Relaxed),
                 ..QueuePolicy::default()
             };
@@ -413,6 +426,9 @@ mod tests {
             assert_eq!((settings.message_ttl_ms, settings.expires_ms), (Some(expected), Some(said)));
             assert_eq!((settings.overflow, settings.durability), (Overflow::DropHead, Durability::Relaxed));
             assert_eq!((settings.max_age_ms, settings.segment_bytes), (Some(11), Some(8)));
+            assert_eq!(settings.filter_bytes, Some(99));
+            let own = QueueSettings { filter_bytes: Some(20), ..declared.clone() };
+            assert_eq!(own.under(&policy).filter_bytes, Some(20));
             assert_eq!((settings.overflow, settings.max_priority), (Overflow::DropHead, 4));
         }
         let policy = QueuePolicy {

@@ -4,7 +4,7 @@ use crate::args::{check_equivalent, check_leader_locator, expected_integer};
 use crate::durability::Durability;
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
-use crate::queue_settings::QueueSettings;
+use crate::queue_settings::{self, QueueSettings};
 use crate::reply::ReplyError;
 
 /// Arguments that RabbitMQ knows for other queue types only.
@@ -68,16 +68,11 @@ const NAME_BYTES_MAX: usize = 255;
 /// The largest segment size that can be asked for.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 3_000_000_000;
 
-/// The size of a filter summary unless the declaration says otherwise, which is also the smallest.
-const FILTER_BYTES_DEFAULT: u8 = 16;
-
 /// The arguments of a stream's declaration.
 #[derive(Clone, PartialEq, Debug)]
 pub struct StreamArguments {
     /// What to keep.
     pub settings: QueueSettings,
-    /// Bytes of a block's filter summary: 16 to 255.
-    pub filter_bytes: u8,
     /// As the client sent them, to be shown and compared.
     pub table: FieldTable,
 }
@@ -119,11 +114,7 @@ impl StreamArguments {
     /// Reads the arguments of a declaration of the stream `queue`: 406 for bad values and arguments of other queue
     /// types, 541 for what RabbitMQ no longer permits.
     pub fn parse(table: FieldTable, queue: Resource<'_>) -> Result<Self, ReplyError> {
-        let mut arguments = Self {
-            settings: QueueSettings::default(),
-            filter_bytes: FILTER_BYTES_DEFAULT,
-            table: FieldTable::default(),
-        };
+        let mut arguments = Self { settings: QueueSettings::default(), table: FieldTable::default() };
         for (name, value) in &table.0 {
             let (name, settings) = (name.as_str(), &mut arguments.settings);
             match name {
@@ -138,7 +129,11 @@ impl StreamArguments {
                         return Err(errors::exceeded_max_value(SEGMENT_BYTES));
                     }
                 }
-                FILTER_BYTES => arguments.filter_bytes = filter_bytes(value)?,
+                FILTER_BYTES => {
+                    check_filter_bytes(value)?;
+                    // Checked just now.
+                    let _ = settings.set(name, value);
+                }
                 // There is one node, and so one copy.
                 CLUSTER_SIZE => check_group_size(CLUSTER_SIZE, value, queue)?,
                 "x-queue-leader-locator" => check_leader_locator(value, queue)?,
@@ -211,10 +206,12 @@ fn integer(name: &str, value: &FieldValue, queue: Resource<'_>) -> Result<i64, R
     value.as_int().ok_or_else(|| errors::invalid_argument(name, queue, &expected_integer(value)))
 }
 
-fn filter_bytes(value: &FieldValue) -> Result<u8, ReplyError> {
+fn check_filter_bytes(value: &FieldValue) -> Result<(), ReplyError> {
     let bytes = value.as_int().ok_or_else(|| errors::invalid_type_for(FILTER_BYTES))?;
-    let fits = u8::try_from(bytes).ok().filter(|bytes| *bytes >= FILTER_BYTES_DEFAULT);
-    fits.ok_or_else(|| errors::invalid_value_for(FILTER_BYTES))
+    match u8::try_from(bytes) {
+        Ok(bytes) if queue_settings::FILTER_BYTES.contains(&bytes) => Ok(()),
+        _ => Err(errors::invalid_value_for(FILTER_BYTES)),
+    }
 }
 
 /// Checks how many copies are asked for; there is one.
@@ -341,8 +338,8 @@ mod tests {
         assert_eq!(parse(MAX_BYTES, FieldValue::I64(0)).settings.max_length_bytes, Some(0));
         let largest = parse(SEGMENT_BYTES, FieldValue::I64(3_000_000_000));
         assert_eq!(largest.settings.segment_bytes, Some(SEGMENT_BYTES_MAX));
-        assert_eq!(parse(FILTER_BYTES, FieldValue::U8(255)).filter_bytes, 255);
-        assert_eq!(parse("x-own", FieldValue::Void).filter_bytes, 16);
+        assert_eq!(parse(FILTER_BYTES, FieldValue::U8(255)).settings.filter_bytes, Some(255));
+        assert_eq!(parse("x-own", FieldValue::Void).settings.filter_bytes, None);
     }
 
     #[test]

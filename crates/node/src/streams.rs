@@ -63,18 +63,12 @@ pub(crate) fn declare(declaration: &QueueDeclaration, resource: Resource<'_>) ->
         return Err(errors::invalid_property(property, resource));
     }
     let arguments = StreamArguments::parse(declaration.arguments.clone(), resource)?;
-    Ok(Machine::Stream(Box::new(Stream::new(arguments.settings, arguments.filter_bytes))))
+    Ok(Machine::Stream(Box::new(Stream::new(arguments.settings))))
 }
 
-/// The machine of a stream that was declared with `arguments` before a restart, with what was found of it.
-pub(crate) fn recover(
-    broker: &Broker,
-    arguments: &StreamArguments,
-    settings: QueueSettings,
-    found: Option<RecoveredQueue>,
-) -> Machine {
-    let filter_bytes = arguments.filter_bytes;
-    let Some(found) = found else { return Machine::Stream(Box::new(Stream::new(settings, filter_bytes))) };
+/// The machine of a stream that was declared before a restart, with what was found of it.
+pub(crate) fn recover(broker: &Broker, settings: QueueSettings, found: Option<RecoveredQueue>) -> Machine {
+    let Some(found) = found else { return Machine::Stream(Box::new(Stream::new(settings))) };
     let (mut blocks, mut recent) = (Vec::new(), Vec::new());
     for chunk in found.chunks {
         match chunk.source {
@@ -95,7 +89,7 @@ pub(crate) fn recover(
     let (covered, replayed) = (found.covered, recent.clone());
     let from_log: Vec<_> = blocks.iter().filter(|block| block.end_seq() > covered).cloned().collect();
     let recovered = Recovered { floor: found.floor, next_seq: found.next_seq, blocks, recent };
-    let mut stream = Stream::recover(settings, filter_bytes, recovered);
+    let mut stream = Stream::recover(settings, recovered);
     for note in &found.notes {
         if !stream.remember(&note.key, &note.value) {
             error!(queue = %found.id, key = ?note.key, "a note of a stream has no form that is known");

@@ -9,7 +9,7 @@ use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
 use crate::durability::Durability;
 use crate::name::Name;
 use crate::priorities::{OverflowPriority, PriorityOrder};
-use crate::queue_settings::{DeadLetterStrategy, MAX_TTL_MS, Overflow};
+use crate::queue_settings::{DeadLetterStrategy, FILTER_BYTES, MAX_TTL_MS, Overflow};
 use crate::stream_args::{SEGMENT_BYTES_MAX, parse_interval};
 
 /// The greatest length: what the argument of the same meaning can say.
@@ -58,6 +58,8 @@ pub struct QueuePolicy {
     pub max_age_ms: Option<u64>,
     /// Bytes of a stream that are given up at once; the smaller of this and the argument counts.
     pub segment_bytes: Option<u64>,
+    /// Bytes of the filter summaries of a stream's blocks, 16 to 255; the argument wins.
+    pub filter_bytes: Option<u8>,
     /// When its persistent messages count as kept; wins over the argument.
     pub durability: Option<Durability>,
     /// How priorities share the consumers; wins over the argument.
@@ -147,12 +149,35 @@ const KEYS: &[Key] = &[
         set: |to, value| put(&mut to.queue.expires_ms, number(value, 1, MAX_TTL_MS)),
         problem: "is not a valid queue expiry",
     },
+    // How many copies there are and where, and how much is kept in memory of which RabbitMQ takes no notice any more: without
+    // effect here, where there is one node, as the arguments of the same meaning.
+    Key {
+        name: "initial-cluster-size",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |_, value| number(value, 0, MAX_COUNT).is_some(),
+        problem: "is not a valid cluster size",
+    },
     Key {
         name: "max-age",
         operator: false,
         stricter: Stricter::Operators,
         set: |to, value| put(&mut to.queue.max_age_ms, interval(value)),
         problem: "is not a valid max age",
+    },
+    Key {
+        name: "max-in-memory-bytes",
+        operator: true,
+        stricter: Stricter::Smaller,
+        set: |_, value| number(value, 0, MAX_COUNT).is_some(),
+        problem: "is not a valid maximum memory in bytes",
+    },
+    Key {
+        name: "max-in-memory-length",
+        operator: true,
+        stricter: Stricter::Smaller,
+        set: |_, value| number(value, 0, MAX_COUNT).is_some(),
+        problem: "is not a valid maximum memory in bytes",
     },
     Key {
         name: "max-length",
@@ -167,6 +192,13 @@ const KEYS: &[Key] = &[
         stricter: Stricter::Smaller,
         set: |to, value| put(&mut to.queue.max_length_bytes, number(value, 0, MAX_COUNT)),
         problem: "is not a valid maximum length in bytes",
+    },
+    Key {
+        name: "member-placement-tag",
+        operator: true,
+        stricter: Stricter::Operators,
+        set: |_, value| value.is_string(),
+        problem: "is not a valid member placement tag",
     },
     Key {
         name: "message-ttl",
@@ -221,11 +253,25 @@ const KEYS: &[Key] = &[
         problem: "is not a valid queue-version value",
     },
     Key {
+        name: "stream-filter-size-bytes",
+        operator: false,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.filter_bytes, filter_bytes(value)),
+        problem: "is not a valid filter size. Valid range is 16-255",
+    },
+    Key {
         name: "stream-max-segment-size-bytes",
         operator: false,
         stricter: Stricter::Operators,
         set: |to, value| put(&mut to.queue.segment_bytes, number(value, 0, SEGMENT_BYTES_MAX)),
         problem: "is not a valid segment size",
+    },
+    Key {
+        name: "target-group-size",
+        operator: true,
+        stricter: Stricter::Operators,
+        set: |_, value| number(value, 1, MAX_COUNT).is_some(),
+        problem: "is not a valid target count",
     },
 ];
 
@@ -238,12 +284,6 @@ const NOT_SUPPORTED: &[&str] = &[
     "federation-upstream",
     "federation-upstream-pattern",
     "federation-upstream-set",
-    "initial-cluster-size",
-    "max-in-memory-bytes",
-    "max-in-memory-length",
-    "member-placement-tag",
-    "stream-filter-size-bytes",
-    "target-group-size",
 ];
 
 impl PolicySettings {
@@ -333,6 +373,10 @@ fn overflow(value: &Value) -> Option<Overflow> {
 
 fn interval(value: &Value) -> Option<u64> {
     parse_interval(value.as_str()?.as_bytes())
+}
+
+fn filter_bytes(value: &Value) -> Option<u8> {
+    u8::try_from(value.as_u64()?).ok().filter(|bytes| FILTER_BYTES.contains(bytes))
 }
 
 fn durability(value: &Value) -> Option<Durability> {

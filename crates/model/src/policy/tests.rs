@@ -49,6 +49,13 @@ fn values_are_refused_with_rabbitmqs_texts() {
         (json!({"max-age": "1x"}), "<<\"1x\">> is not a valid max age"),
         (json!({"max-age": 1}), "1 is not a valid max age"),
         (json!({"stream-max-segment-size-bytes": 3_000_000_001_u64}), "3000000001 is not a valid segment size"),
+        (json!({"stream-filter-size-bytes": 15}), "15 is not a valid filter size. Valid range is 16-255"),
+        (json!({"stream-filter-size-bytes": 256}), "256 is not a valid filter size. Valid range is 16-255"),
+        (json!({"initial-cluster-size": -1}), "-1 is not a valid cluster size"),
+        (json!({"target-group-size": 0}), "0 is not a valid target count"),
+        (json!({"max-in-memory-bytes": "x"}), "<<\"x\">> is not a valid maximum memory in bytes"),
+        (json!({"max-in-memory-length": -1}), "-1 is not a valid maximum memory in bytes"),
+        (json!({"member-placement-tag": 1}), "1 is not a valid member placement tag"),
         (json!({"federation-upstream": "x"}), "policy key 'federation-upstream' is not supported yet"),
     ] {
         assert_eq!(refusal(PolicyKind::User, value), text);
@@ -74,7 +81,9 @@ fn definitions_become_typed() {
         "overflow": "reject-publish-dlx", "dead-letter-exchange": "", "dead-letter-routing-key": "k",
         "dead-letter-strategy": "at-least-once",
         "delivery-limit": -1, "queue-mode": "lazy", "queue-version": 2, "queue-leader-locator": "balanced",
-        "max-age": "1m", "stream-max-segment-size-bytes": 4, "durability": "relaxed",
+        "max-age": "1m", "stream-max-segment-size-bytes": 4, "durability": "relaxed", "stream-filter-size-bytes": 255,
+        "initial-cluster-size": 0, "target-group-size": 1, "max-in-memory-bytes": 0, "max-in-memory-length": 0,
+        "member-placement-tag": "zone",
         "consumer-timeout": 5, "priority-order": "weighted", "overflow-priority": "highest",
     })));
     let expected = PolicySettings {
@@ -92,6 +101,7 @@ fn definitions_become_typed() {
             delivery_limit: Some(-1),
             max_age_ms: Some(60_000),
             segment_bytes: Some(4),
+            filter_bytes: Some(255),
             durability: Some(Durability::Relaxed),
             priority_order: Some(PriorityOrder::Weighted),
             overflow_priority: Some(OverflowPriority::Highest),
@@ -114,6 +124,11 @@ fn the_stricter_number_and_the_operators_word_count() {
             json!({"overflow": "reject-publish"}),
         ),
         (json!({"queue-version": 1}), json!({"queue-version": 2}), json!({"queue-version": 2})),
+        (
+            json!({"max-in-memory-length": 5}),
+            json!({"max-in-memory-length": 7}),
+            json!({"max-in-memory-length": 5}),
+        ),
         (
             json!({"alternate-exchange": "ae"}),
             json!({"message-ttl": 5}),

@@ -258,9 +258,10 @@ fn machine(
     match kind {
         QueueKind::Classic | QueueKind::Quorum => Ok(Machine::Classic(owner::recovered(found))),
         QueueKind::Stream => {
+            // What cannot be read of them must not be taken for something else.
             let resource = Resource::queue(&definition.vhost, &definition.name);
-            let arguments = StreamArguments::parse(setup.arguments.clone(), resource);
-            Ok(streams::recover(broker, &arguments.map_err(unreadable)?, settings, found.pop()))
+            StreamArguments::parse(setup.arguments.clone(), resource).map_err(unreadable)?;
+            Ok(streams::recover(broker, settings, found.pop()))
         }
     }
 }

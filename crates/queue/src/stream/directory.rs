@@ -88,6 +88,11 @@ impl<L: Copy> Directory<L> {
         Self { filter_bytes, blocks: VecDeque::new(), stored_below: 0, released: Vec::new() }
     }
 
+    /// Changes the size of the summaries of blocks that are written later.
+    pub(super) fn set_filter_bytes(&mut self, filter_bytes: u8) {
+        self.filter_bytes = filter_bytes;
+    }
+
     /// Adds a block that a restart found.
     pub(super) fn restore(&mut self, block: Block<L>) {
         debug_assert!(self.blocks.back().is_none_or(|last| last.end_seq() <= block.first_seq));

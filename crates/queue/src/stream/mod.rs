@@ -95,16 +95,22 @@ pub struct Recovered<L> {
     pub recent: Vec<(Seq, Arc<Chunk>)>,
 }
 
+/// Bytes of a block's filter summary.
+fn filter_bytes(settings: &QueueSettings) -> u8 {
+    const DEFAULT: u8 = 16;
+    settings.filter_bytes.unwrap_or(DEFAULT)
+}
+
 impl<L: Copy, W: Clone> Stream<L, W> {
-    /// An empty stream. Summaries of its blocks' filter values have `filter_bytes` bytes: 16 to 255.
-    pub fn new(settings: QueueSettings, filter_bytes: u8) -> Self {
+    /// An empty stream.
+    pub fn new(settings: QueueSettings) -> Self {
         let found = Recovered { floor: 0, next_seq: 0, blocks: Vec::new(), recent: Vec::new() };
-        Self::recover(settings, filter_bytes, found)
+        Self::recover(settings, found)
     }
 
     /// A stream with what a restart found.
-    pub fn recover(settings: QueueSettings, filter_bytes: u8, found: Recovered<L>) -> Self {
-        let limits = Limits::of(&settings);
+    pub fn recover(settings: QueueSettings, found: Recovered<L>) -> Self {
+        let (limits, filter_bytes) = (Limits::of(&settings), filter_bytes(&settings));
         Self { settings, ..Self::with_limits(limits, filter_bytes, found) }
     }
 
@@ -143,9 +149,11 @@ impl<L: Copy, W: Clone> Stream<L, W> {
         &self.settings
     }
 
-    /// Changes what the stream is to keep; what is too much or too old then goes with the next [`Self::retain`].
+    /// Changes what the stream is to keep; what is too much or too old then goes with the next [`Self::retain`]. Blocks that
+    /// are written from now on have filter summaries of the new size.
     pub fn set_settings(&mut self, settings: QueueSettings) {
         self.retention.set_limits(Limits::of(&settings));
+        self.blocks.set_filter_bytes(filter_bytes(&settings));
         self.settings = settings;
     }
 

@@ -255,6 +255,20 @@ fn more_readers_than_the_cache_has_room_for_all_get_on() {
 }
 
 #[test]
+fn filter_summaries_have_the_size_that_the_settings_say_when_they_are_written() {
+    let mut rig = Rig::new(UNLIMITED);
+    for (filter_bytes, expected) in [(None, 16), (Some(64), 64), (Some(200), 200), (None, 16)] {
+        rig.stream.set_settings(QueueSettings { filter_bytes, ..QueueSettings::default() });
+        rig.push(1, 1, true, Some(1));
+        let mut writes = Vec::new();
+        rig.stream.plan_migration(rig.lsn, &mut writes);
+        let sizes: Vec<u8> = writes.iter().map(|write| write.filter_bytes).collect();
+        assert_eq!(sizes, [expected]);
+        rig.store(writes);
+    }
+}
+
+#[test]
 fn filters_pass_over_whole_blocks() {
     let mut rig = Rig::new(UNLIMITED);
     for i in 0..40 {

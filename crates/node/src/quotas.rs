@@ -140,7 +140,7 @@ impl StoredBytes {
 fn stored(machine: &Machine, chunks: &mut usize) -> u64 {
     match machine {
         Machine::Classic(queue) => {
-            let held = queue.held().inspect(|_| *chunks += 1);
+            let held = queue.levels().flat_map(|level| level.held()).inspect(|_| *chunks += 1);
             let on_disk = held.filter(|held| held.residence.chunk().is_none());
             let on_disk: u64 =
                 on_disk.filter_map(|held| held.residence.location()).map(|at| u64::from(at.len)).sum();
@@ -164,6 +164,10 @@ fn set_full(broker: &Broker, vhost: &VirtualHost, full: bool) {
 
 #[cfg(test)]
 mod tests {
+    use posthouse_model::chunk::ChunkBuilder;
+    use posthouse_model::queue_settings::QueueSettings;
+    use posthouse_queue::machine::chunks::Persistence;
+    use posthouse_storage::segment::{Class, Location, SegmentId};
     use serde_json::json;
 
     use super::*;
@@ -198,6 +202,30 @@ mod tests {
         assert_eq!(wait, Duration::from_secs(3));
         assert_eq!(meter.charge(0, limits(10, 3000), Published::default()), Duration::from_secs(1));
         assert_eq!(meter.charge(0, limits(-1, -1), published(1 << 40, 1 << 60)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_stored_is_counted_in_every_level() {
+        let mut machine = Machine::default();
+        machine.set_settings(QueueSettings { max_priority: 9, ..QueueSettings::default() });
+        let mut location = Location {
+            file: SegmentId(1),
+            class: Class::Durable,
+            shared: false,
+            offset: 0,
+            len: 1_000,
+            records: 1,
+        };
+        for level in [0, 5, 9] {
+            let mut builder = ChunkBuilder::default();
+            builder.push(0, 0, b"\0\x01q", b"", 100, &[0; 100]);
+            let chunk = Arc::new(builder.finish());
+            let first = machine.push_shared(level, chunk, Persistence::Persistent, 0, &mut Vec::new());
+            location.len += 1;
+            machine.classic().unwrap().written(first, location, true);
+        }
+        let mut chunks = 0;
+        assert_eq!((stored(&machine, &mut chunks), chunks), (3_006, 3));
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! Quorum queues: every message is kept, and what RabbitMQ's cannot be, they can be here.
 
-use posthouse_testkit::{Broker, FieldTable, Method, Options, Properties, Publish, Queue, table, text};
+use std::time::Instant;
+
+use posthouse_testkit::{
+    Broker, FieldTable, FieldValue, Method, Options, Properties, Publish, Queue, TIMEOUT, table, text,
+};
 
 use super::{broker, unique};
 
@@ -109,4 +113,25 @@ fn they_have_32_priorities() {
     peer.confirmed(1, priorities.len() as u64);
     assert_eq!(peer.drain(1, &queue), ["200", "31", "30", "5", "4", "none", "0"]);
     peer.delete(1, &queue);
+}
+
+#[test]
+fn declaring_it_again_does_not_keep_it_from_expiring() {
+    let mut peer = broker().peer();
+    let queue = unique("q");
+    let arguments = FieldTable([quorum().0, table([("x-expires", FieldValue::I32(300))]).0].concat());
+    let declared = Queue { arguments, ..Queue::durable(&queue) };
+    let deadline = Instant::now() + TIMEOUT;
+    peer.declare(1, &declared);
+    peer.publish(1, "", &queue, "m");
+    peer.await_counts(1, &queue, (1, 0));
+    // It goes meanwhile, and another one is made.
+    while peer.declare(1, &declared).1 == 1 {
+        assert!(Instant::now() < deadline, "it does not expire");
+    }
+    // Asking whether it is there is no use either.
+    let passive = Queue::passive(&queue).method();
+    while matches!(peer.call(1, &passive).get(), Method::QueueDeclareOk { .. }) {
+        assert!(Instant::now() < deadline, "it does not expire");
+    }
 }

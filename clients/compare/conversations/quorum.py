@@ -1,6 +1,13 @@
 """Quorum queues: declaration rules, and what is done with their messages."""
 
+import re
+
 from . import conversation, kinds
+from .dead_letters import letter
+
+# 3.10 says of a first delivery that it is none again, and does not say how often a message was handed out.
+NO_FAILURE = re.compile(r"headers=\{x-delivery-count: l:0\}")
+HANDED_OUT = re.compile(r"x-acquired-count: l:\d+, ")
 
 
 def declare(c, channel, **arguments):
@@ -75,3 +82,61 @@ def quorum_delete_if_unused(c):
     channel = c.open()
     queue = declare(c, channel)
     channel.call("queue.delete", queue=queue, if_unused=True)
+
+
+def limited(c, limit):
+    """A quorum queue with a delivery limit and one message, and the queue of its dead letters."""
+    channel = c.open()
+    dead = c.q("dead")
+    channel.call("queue.declare", queue=dead)
+    named = {"x_dead_letter_exchange": "", "x_dead_letter_routing_key": dead, "x_delivery_limit": limit}
+    queue = declare(c, channel, **named)
+    c.fill(queue, b"m")
+    return channel, queue, dead
+
+
+def take(channel, queue):
+    """Gets a message, and notes what both series say of its deliveries."""
+    with channel.peer.hush():
+        line = channel.call("basic.get", queue=queue)
+    channel.peer.note(channel.number, "got: " + HANDED_OUT.sub("", NO_FAILURE.sub("", line)))
+
+
+@conversation
+def quorum_delivery_limit_by_reject(c):
+    channel, queue, dead = limited(c, 2)
+    for tag in (1, 2, 3):
+        take(channel, queue)
+        channel.send("basic.reject", delivery_tag=tag, requeue=True)
+    letter(channel, dead)
+    channel.call("basic.get", queue=queue)
+
+
+@conversation
+def quorum_delivery_limit_by_nack(c):
+    channel, queue, dead = limited(c, 1)
+    for tag in (1, 2):
+        take(channel, queue)
+        channel.send("basic.nack", delivery_tag=tag, requeue=True)
+    channel.ready(dead, 1)
+    channel.call("basic.get", queue=queue)
+
+
+@conversation
+def quorum_delivery_limit_of_nothing(c):
+    channel, queue, dead = limited(c, 0)
+    take(channel, queue)
+    channel.send("basic.reject", delivery_tag=1, requeue=True)
+    channel.ready(dead, 1)
+    channel.call("basic.get", queue=queue)
+
+
+@conversation
+def quorum_delivery_limit_by_lost_channels(c):
+    channel, queue, dead = limited(c, 1)
+    for number in (2, 3):
+        other = channel.peer.channel(number)
+        take(other, queue)
+        other.call("channel.close")
+    channel.ready(dead, 1)
+    channel.call("basic.get", queue=queue)

@@ -53,11 +53,11 @@ pub struct Declared {
 }
 
 impl Declared {
-    /// Reads a queue's counts; that somebody asks for them counts as use.
+    /// Reads a queue's counts; that somebody asks for them counts as a declaration.
     pub fn of(queue: Arc<QueueHandle>) -> Self {
         let (messages, consumers) = {
             let mut state = queue.lock();
-            state.renew_lease();
+            state.renew_by_declaration();
             (state.machine.ready(), state.machine.roster().len())
         };
         Self { queue, messages, consumers }
@@ -106,7 +106,7 @@ impl Broker {
             if let Some(queue) = inner.topology.queue_id(&name).and_then(|id| inner.queues.get(&id)) {
                 check_equivalent(queue, kept, exclusive, auto_delete, connection, arguments)?;
                 // Here, so that it does not expire before the reply.
-                queue.lock().renew_lease();
+                queue.lock().renew_by_declaration();
                 return Ok(queue.clone());
             }
             if !generated && name.starts_with("amq.") {

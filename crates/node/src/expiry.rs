@@ -1,11 +1,12 @@
 //! Letting go what time is over for: messages of a queue, and queues that nobody uses.
 //!
-//! A queue with `x-expires` goes when for so long it had no consumer, no `basic.get` and no declaration. The time is
-//! measured by a clock that nobody can set, and begins anew with the broker.
+//! A queue with `x-expires` goes when for so long it had no consumer, no `basic.get` and, unless it is a quorum queue, no
+//! declaration. The time is measured by a clock that nobody can set, and begins anew with the broker.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use posthouse_model::args::QueueKind;
 use posthouse_queue::machine::times::NEVER_MS;
 
 use crate::broker::Broker;
@@ -23,6 +24,14 @@ impl QueueState {
     pub(crate) fn renew_lease(&mut self) {
         if self.expires_ms().is_some() {
             self.used_at_ms = uptime_ms();
+        }
+    }
+
+    /// Somebody declares the queue again, or asks whether it is there. That is use of a classic queue, and as in RabbitMQ none
+    /// of a quorum queue.
+    pub(crate) fn renew_by_declaration(&mut self) {
+        if self.setup.kind() != QueueKind::Quorum {
+            self.renew_lease();
         }
     }
 

@@ -130,6 +130,28 @@ def deduplication_exchange():
         opened.exchange_delete(exchange)
 
 
+def idempotent_publisher():
+    """A publisher that sends its last messages again on another connection, because it does not know."""
+    queue = checks.name("idempotent")
+    with channel() as opened:
+        opened.queue_declare(queue, durable=True, arguments={"x-publisher-deduplication": True})
+
+    def publish(numbers):
+        with channel() as opened:
+            opened.confirm_delivery()
+            for number in numbers:
+                headers = {"x-stream-publisher-reference": "orders", "x-stream-publishing-id": number}
+                opened.basic_publish("", queue, b"%d" % number, pika.BasicProperties(headers=headers, delivery_mode=2))
+
+    publish(range(0, 20))
+    publish(range(10, 30))
+    with channel() as opened:
+        got = [int(opened.basic_get(queue, auto_ack=True)[2]) for _ in range(30)]
+        checks.equal(got, list(range(30)), "each message once")
+        checks.equal(count(opened, queue), 0, "messages left")
+        opened.queue_delete(queue)
+
+
 def message_groups():
     """Orders of many customers, worked off by four consumers at once: each customer's in order, by one at a time."""
     customers, orders = 20, 15
@@ -177,4 +199,4 @@ def message_groups():
         publisher.queue_delete(queue)
 
 
-checks.run(single_active_consumer, consumer_timeout, delivery_limit, deduplication, deduplication_exchange, message_groups)
+checks.run(single_active_consumer, consumer_timeout, delivery_limit, deduplication, deduplication_exchange, idempotent_publisher, message_groups)

@@ -21,6 +21,7 @@ mod framing;
 mod full_targets;
 mod handshake;
 mod heartbeats;
+mod idempotent_publishers;
 mod identity;
 mod length_limits;
 mod limits;

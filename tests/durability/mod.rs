@@ -9,6 +9,7 @@ mod deletions;
 mod delivery_limit;
 mod fan_out;
 mod file_limit;
+mod idempotent_publishers;
 mod kill;
 mod ledger;
 mod length_limits;

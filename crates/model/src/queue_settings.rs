@@ -81,6 +81,8 @@ pub struct QueueSettings {
     pub overflow: Overflow,
     /// `x-message-deduplication`: a message goes when the queue has one with the same `x-deduplication-header`.
     pub unique: bool,
+    /// `x-publisher-deduplication`: a message goes when its publisher has published its number before.
+    pub publisher_deduplication: bool,
     /// `x-message-groups`: messages with one `x-message-group` go to one consumer at a time, in order.
     pub message_groups: bool,
     /// `x-max-age` of a stream: milliseconds a message is kept at least.
@@ -118,13 +120,14 @@ pub struct QueueSettings {
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 17] = [
+pub const SETTINGS: [&str; 18] = [
     "x-message-ttl",
     "x-expires",
     "x-max-length",
     "x-max-length-bytes",
     "x-message-deduplication",
     "x-message-groups",
+    "x-publisher-deduplication",
     "x-overflow",
     "x-max-priority",
     "x-priority-order",
@@ -215,7 +218,8 @@ impl QueueSettings {
             expires_ms: smaller(self.expires_ms, policy.expires_ms),
             max_length: smaller(self.max_length, policy.max_length),
             max_length_bytes: smaller(self.max_length_bytes, policy.max_length_bytes),
-            overflow: policy.overflow.unwrap_or(self.overflow),
+            // A publisher that numbers its messages goes on from the one that was refused; it would be taken for an old one.
+            overflow: policy.overflow.filter(|_| !self.publisher_deduplication).unwrap_or(self.overflow),
             max_age_ms: smaller(self.max_age_ms, policy.max_age_ms),
             segment_bytes: smaller(self.segment_bytes, policy.segment_bytes),
             filter_bytes: self.filter_bytes.or(policy.filter_bytes),
@@ -277,6 +281,7 @@ impl QueueSettings {
                 other => return Err(format!("\"expected bool, got {}\"", other.type_name())),
             },
             "x-message-groups" => self.message_groups = boolean(value)?,
+            "x-publisher-deduplication" => self.publisher_deduplication = boolean(value)?,
             "x-max-age" => {
                 let age = parse_interval(long_string(value)?);
                 self.max_age_ms = Some(age.ok_or_else(|| "invalid_max_age".to_owned())?);

@@ -8,7 +8,7 @@ use crate::queue_settings::{self, QueueSettings};
 use crate::reply::ReplyError;
 
 /// Arguments that RabbitMQ knows for other queue types only.
-const OF_OTHER_QUEUE_TYPES: [&str; 23] = [
+const OF_OTHER_QUEUE_TYPES: [&str; 24] = [
     "x-consumer-disconnected-timeout",
     "x-consumer-timeout",
     "x-dead-letter-exchange",
@@ -28,6 +28,7 @@ const OF_OTHER_QUEUE_TYPES: [&str; 23] = [
     "x-message-groups",
     "x-message-ttl",
     "x-overflow",
+    "x-publisher-deduplication",
     "x-queue-mode",
     "x-queue-version",
     "x-quorum-initial-group-size",

@@ -6,11 +6,14 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 use posthouse_queue::machine::chunks::{Held, Persistence, Residence};
 use posthouse_queue::machine::keeping::ToKeep;
+use posthouse_queue::machine::producers::Recalled;
 use posthouse_queue::machine::{Queue, Recovered};
+use posthouse_queue::stream::notes;
 use posthouse_storage::StorageError;
-use posthouse_storage::checkpoint::{BlockRef, QueueState};
+use posthouse_storage::checkpoint::{BlockRef, Note, QueueState};
 use posthouse_storage::engine::{ChunkSink, LiveChunk, QueueOwner, RecoveredQueue, Source};
 use posthouse_storage::segment::{Class, Location, is_gone};
+use tracing::error;
 
 use crate::broker::Broker;
 use crate::queue_handle::{Machine, QueueHandle};
@@ -50,7 +53,9 @@ impl QueueOwner for Broker {
         // What was moved to other queues is settled here once the log has it; it has everything below the position
         // that the checkpoint is for.
         let durable = self.wal().map_or(Lsn::MAX, |wal| wal.durable());
+        let mut any_numbered = false;
         for queue in self.durable_queues() {
+            any_numbered |= queue.is_numbered && !queue.is_stream;
             let mut state = queue.lock();
             if let Some(machine) = state.machine.classic() {
                 machine.finish_moves(durable);
@@ -66,6 +71,10 @@ impl QueueOwner for Broker {
             };
             drop(state);
             states.into_iter().for_each(&mut *sink);
+        }
+        if any_numbered && let Some(problem) = self.wal().and_then(|wal| wal.sync().err()) {
+            // The log has stopped for it, and with it the broker.
+            error!(%problem, "cannot sync what publishers have published before a checkpoint says so");
         }
     }
 
@@ -176,21 +185,37 @@ fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>) -> Queu
         covered,
         delivered_below: machine.delivered_below(),
         blocks,
-        notes: Vec::new(),
+        notes: machine.producer_notes().into_iter().map(note).collect(),
         attempts: machine.attempts().collect(),
     }
 }
 
-/// A queue with what a start found of each of its levels, in ascending order.
-pub(crate) fn recovered(levels: Vec<RecoveredQueue>) -> Queue<Location, ConsumerWaker> {
+/// Something that a queue remembers beside its messages, as it is kept.
+pub(crate) fn note(note: notes::Note) -> Note {
+    Note { key: note.key.into(), value: note.value.into() }
+}
+
+/// A queue with what a start found of each of its levels, in ascending order; and what the log must be told of its publishers
+/// before anything else.
+pub(crate) fn recovered(levels: Vec<RecoveredQueue>) -> (Queue<Location, ConsumerWaker>, Vec<notes::Note>) {
     let mut machine = Queue::default();
-    for found in levels {
+    let mut remembered = Vec::new();
+    for mut found in levels {
+        remembered.append(&mut found.notes);
         match level_of(found.next_seq) {
             0 => machine = Queue::recover(of_level(found)),
             level => machine.recover_level(level, of_level(found)),
         }
     }
-    machine
+    let mut truth = Vec::new();
+    for note in remembered {
+        match machine.remember_producer(&note.key, &note.value) {
+            Recalled::Unknown => error!(key = ?note.key, "a note of a queue has no form that is known"),
+            Recalled::AsItSays => {}
+            Recalled::NotThere(note) => truth.push(note),
+        }
+    }
+    (machine, truth)
 }
 
 fn of_level(found: RecoveredQueue) -> Recovered<Location> {

@@ -74,7 +74,7 @@ struct Slot {
     builder: ChunkBuilder,
     /// Whether one of the queues may refuse messages: then it is kept where each came from.
     tracked: bool,
-    /// Whether a stream may have kept one of the messages before: their publishers number them.
+    /// Whether a queue may have had one of the messages before: their publishers number them.
     numbered: bool,
     origins: Vec<Origin>,
     /// Whether it is on the list of slots to hand over.
@@ -307,15 +307,15 @@ impl Publisher {
         }
     }
 
-    /// Whether one of the queues is a stream.
-    pub fn has_stream(&self, id: SlotId) -> bool {
+    /// Whether one of the queues is a stream, or looks at its publishers' numbers like one.
+    pub fn has_numbered(&self, id: SlotId) -> bool {
         self.slots
             .get(id as usize)
-            .is_some_and(|slot| slot.targets.iter().any(|target| target.queue.is_stream))
+            .is_some_and(|slot| slot.targets.iter().any(|target| target.queue.is_numbered))
     }
 
-    /// Notes that the publisher of the message that was appended last numbers its messages, so that a stream keeps it
-    /// once. A message that is kept already is as good as one that is kept now.
+    /// Notes that the publisher of the message that was appended last numbers its messages, so that such a queue
+    /// keeps it once. A message that is kept already is as good as one that is kept now.
     pub fn note_numbered(&mut self, id: SlotId) {
         if let Some(slot) = self.slots.get_mut(id as usize) {
             slot.numbered = true;

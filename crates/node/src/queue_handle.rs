@@ -44,6 +44,8 @@ pub struct QueueHandle {
     pub definition: QueueDefinition,
     /// Its messages stay and are read by everyone.
     pub is_stream: bool,
+    /// Its publishers' numbers say which messages it has had: it is a stream, or was declared so.
+    pub is_numbered: bool,
     /// See [`Self::keeps_all`].
     keeps_all: AtomicBool,
     state: Mutex<QueueState>,
@@ -134,10 +136,12 @@ impl QueueHandle {
         machine: Machine,
         memory: Arc<MemoryUse>,
     ) -> Self {
+        let is_stream = matches!(machine, Machine::Stream(_));
         let handle = Self {
             id,
             definition,
-            is_stream: matches!(machine, Machine::Stream(_)),
+            is_stream,
+            is_numbered: is_stream || setup.settings().publisher_deduplication,
             keeps_all: AtomicBool::new(setup.kind() != QueueKind::Classic),
             state: Mutex::new(QueueState { machine, setup, timer_ms: NEVER_MS, ..QueueState::default() }),
             memory,

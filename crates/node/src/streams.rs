@@ -11,11 +11,10 @@ use posthouse_model::stream_args::{StreamArguments, StreamConsumerArguments};
 use posthouse_queue::machine::roster::ConsumerId;
 use posthouse_queue::stream::directory::{Block, ToStore, join};
 use posthouse_queue::stream::filter::{Filter, summarize};
-use posthouse_queue::stream::notes;
 use posthouse_queue::stream::offsets::{NAMES_MAX, TooManyNames};
 use posthouse_queue::stream::{Read, ReaderOptions, Recovered, Stream};
 use posthouse_storage::StorageError;
-use posthouse_storage::checkpoint::{BlockRef, Note, QueueState};
+use posthouse_storage::checkpoint::{BlockRef, QueueState};
 use posthouse_storage::engine::{ChunkSink, LiveChunk, RecoveredQueue, Source};
 use posthouse_storage::segment::{BlockIn, Class, Location, SegmentStore};
 use posthouse_storage::wal::Stage;
@@ -277,8 +276,7 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
         })
         .collect();
     let floor = stream.floor().min(covered);
-    let note = |note: notes::Note| Note { key: note.key.into(), value: note.value.into() };
-    let notes = stream.notes().into_iter().map(note).collect();
+    let notes = stream.notes().into_iter().map(crate::owner::note).collect();
     QueueState {
         id: queue.id,
         next_seq: stream.next_seq(),

@@ -6,6 +6,7 @@ use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_queue::machine::chunks::Persistence;
+use posthouse_queue::stream::notes::Note;
 use posthouse_storage::wal::{Payload, Stage};
 use smallvec::SmallVec;
 
@@ -24,7 +25,9 @@ pub(super) struct Handing {
     targets: Vec<(QueueId, Seq)>,
     /// Targets that took only a part of the messages, and that part.
     partial: Vec<(QueueId, Seq, ChunkBuilder)>,
-    /// Positions of the messages that one queue refused.
+    /// What the log must know of their publishers, right before the messages.
+    notes: Vec<(QueueId, Note)>,
+    /// Positions of the messages that one queue refused, or has had.
     turned_away: Vec<u32>,
     /// Persistent messages that left to make room, for the log.
     pub(super) departed: Vec<(QueueId, Vec<(Seq, Seq)>)>,
@@ -73,6 +76,9 @@ impl Handing {
             if let Some(stream) = state.machine.stream().filter(|_| slot.numbered) {
                 stream.admit(records, logged, &mut self.turned_away);
                 // The stream has them already: they are not refused.
+                origins = &[];
+            } else if slot.numbered && queue.is_numbered {
+                self.admit(queue.id, &mut state.machine, records, logged);
                 origins = &[];
             } else if slot.tracked {
                 state.machine.refuse(records, count, &mut self.turned_away);
@@ -125,6 +131,9 @@ impl Handing {
             parts.finish(stage.as_deref_mut(), slot.durability);
         }
         if let Some(stage) = stage {
+            for (queue, note) in self.notes.drain(..) {
+                stage.note(queue, &note.key, &note.value);
+            }
             self.stage(stage, slot.durability, count, shared, slot.builder.bytes());
         }
         slot.builder.clear();
@@ -150,6 +159,16 @@ impl Handing {
             }
         }
         residency::after_push(broker, queue, state, now_ms)
+    }
+
+    /// Finds the messages that a queue has had, by their publishers' numbers.
+    fn admit(&mut self, queue: QueueId, machine: &mut Machine, records: &[u8], logged: bool) {
+        let Some(machine) = machine.classic() else { return };
+        let mut notes = Vec::new();
+        machine.admit(records, &mut self.turned_away, &mut notes);
+        if logged {
+            self.notes.extend(notes.into_iter().map(|note| (queue, note)));
+        }
     }
 
     /// Appends a part of a batch to a queue; with `turned_away` it leaves the queue at once.

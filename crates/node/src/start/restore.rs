@@ -161,7 +161,7 @@ fn restore_queue(
     let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
     let settings = policies::effective_settings(setup.settings(), applied.as_deref());
     let attempts = levels.iter_mut().flat_map(|level| std::mem::take(&mut level.attempts)).collect();
-    let machine = machine(broker, kind, &definition, &setup, settings.clone(), levels)?;
+    let machine = machine(broker, id, kind, &definition, &setup, settings.clone(), levels)?;
     let queue = Arc::new(QueueHandle::new(id, definition, setup, machine, broker.memory().clone()));
     queue.lock().policy = applied;
     vhost.change(|inner| {
@@ -192,7 +192,7 @@ fn restore_schedules(
         for level in levels.iter().filter(|level| level.lost > 0) {
             error!(vhost = %vhost.name(), messages = level.lost, "scheduled messages were lost to damage");
         }
-        broker.restore_schedule(&vhost, id, Machine::Classic(owner::recovered(levels)));
+        broker.restore_schedule(&vhost, id, Machine::Classic(owner::recovered(levels).0));
     }
     Ok(())
 }
@@ -246,6 +246,7 @@ fn unreadable(refused: ReplyError) -> RecordError {
 
 fn machine(
     broker: &Broker,
+    id: QueueId,
     kind: QueueKind,
     definition: &QueueDefinition,
     setup: &QueueSetup,
@@ -256,7 +257,16 @@ fn machine(
         error!(queue = %definition.name, messages = found.lost, "messages were lost to damage");
     }
     match kind {
-        QueueKind::Classic | QueueKind::Quorum => Ok(Machine::Classic(owner::recovered(found))),
+        QueueKind::Classic | QueueKind::Quorum => {
+            let (machine, truth) = owner::recovered(found);
+            if let Some(wal) = broker.wal().filter(|_| !truth.is_empty()) {
+                let mut stage = wal.stage();
+                for note in truth {
+                    stage.note(id, &note.key, &note.value);
+                }
+            }
+            Ok(Machine::Classic(machine))
+        }
         QueueKind::Stream => {
             // What cannot be read of them must not be taken for something else.
             let resource = Resource::queue(&definition.vhost, &definition.name);

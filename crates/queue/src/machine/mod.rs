@@ -29,6 +29,7 @@ mod limits;
 mod looks;
 pub mod lookup;
 mod priorities;
+pub mod producers;
 pub mod ranges;
 pub mod residency;
 pub mod roster;
@@ -52,6 +53,7 @@ use details::{Details, Wanted};
 use groups::Groups;
 use leaving::Leaving;
 use priorities::Levels;
+use producers::Producers;
 use ranges::SeqRanges;
 use roster::Roster;
 pub use take::{Limits, Run, TakeEnd};
@@ -90,6 +92,8 @@ pub struct Queue<L, W> {
     departure_counts: DepartureCounts,
     /// Absent until a message leaves for another queue.
     leaving: Option<Box<Leaving>>,
+    /// What publishers have published, in queues that tell messages apart by that.
+    producers: Option<Box<Producers>>,
     /// Which groups are with whom, in queues with groups.
     groups: Option<Box<Groups>>,
     round: take::Round,
@@ -133,6 +137,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             departed: Departed::default(),
             departure_counts: DepartureCounts::default(),
             leaving: None,
+            producers: None,
             groups: None,
             round: take::Round::default(),
             levels: None,
@@ -170,6 +175,9 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.attempts.clear();
         }
         self.chunks.keep_values(settings.unique);
+        if settings.publisher_deduplication != self.producers.is_some() {
+            self.producers = settings.publisher_deduplication.then(Box::default);
+        }
         if settings.message_groups != self.groups.is_some() {
             // It is declared, so nothing was handed out before.
             self.groups = settings.message_groups.then(Box::default);
@@ -226,7 +234,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     pub fn descriptor_bytes(&self) -> usize {
         let above = self.levels.as_ref().map_or(0, |levels| levels.descriptor_bytes());
         let groups = self.groups.as_ref().map_or(0, |groups| groups.memory_bytes());
-        above + self.chunks.descriptor_bytes() + self.attempts.memory_bytes() + groups
+        let producers = self.producers.as_ref().map_or(0, |producers| producers.memory_bytes());
+        above + self.chunks.descriptor_bytes() + self.attempts.memory_bytes() + groups + producers
     }
 
     /// Adds a chunk whose deltas are `0..count`, by reference, to level 0.

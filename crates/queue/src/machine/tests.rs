@@ -15,6 +15,7 @@ mod groups;
 mod leaving;
 mod limits;
 mod priorities;
+mod producers;
 mod residency;
 mod single_active;
 mod ttl;

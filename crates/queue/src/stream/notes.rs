@@ -1,9 +1,11 @@
-//! What a stream remembers beside its messages, as bytes: it is kept with them and comes back after a restart.
+//! What a stream, or another queue, remembers beside its messages, as bytes: it is kept with them and comes back after a
+//! restart.
 //!
 //! ```text
 //! key:   kind u8 | name
 //! value: kind 1, a stored offset: the number of the next message to read u64
 //!        kind 2, a publisher:     its last publishing id u64 | the number of that message u64
+//!        kind 3, a publisher to a queue that is no stream: the same | its publishing id before u64, if it had one
 //! ```
 //!
 //! Little-endian, version 1; another form gets another kind. An empty value takes back what was remembered.
@@ -12,6 +14,7 @@ use posthouse_model::ids::Seq;
 
 const KIND_OFFSET: u8 = 1;
 const KIND_PUBLISHER: u8 = 2;
+const KIND_PRODUCER: u8 = 3;
 
 /// Something to be remembered: of what, and what.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +50,30 @@ impl Note {
     }
 }
 
+impl Note {
+    /// The last message of the publisher of this name to a queue that is no stream, and the highest id before it.
+    pub(crate) fn producer(name: &[u8], id: u64, seq: Seq, before: Option<u64>) -> Self {
+        let mut value = [id.to_le_bytes(), seq.to_le_bytes()].concat();
+        value.extend(before.into_iter().flat_map(u64::to_le_bytes));
+        Self { key: [&[KIND_PRODUCER], name].concat(), value }
+    }
+
+    /// Reads such a note back: name, id, message, and the id before; `None` when it has another form.
+    pub(crate) fn read_producer<'a>(
+        key: &'a [u8],
+        value: &[u8],
+    ) -> Option<(&'a [u8], u64, Seq, Option<u64>)> {
+        let (kind, name) = key.split_first()?;
+        let number = |at: usize| Some(u64::from_le_bytes(*value.get(at..)?.first_chunk()?));
+        let before = match (*kind, value.len()) {
+            (KIND_PRODUCER, 16) => None,
+            (KIND_PRODUCER, 24) => number(16),
+            _ => return None,
+        };
+        Some((name, number(0)?, number(8)?, before))
+    }
+}
+
 /// Reads a note back; `None` when it has another form.
 pub(super) fn read<'a>(key: &'a [u8], value: &[u8]) -> Option<Remembered<'a>> {
     let (kind, name) = key.split_first()?;
@@ -69,6 +96,14 @@ mod tests {
         let publisher = Note::publisher(b"p", 3, 4);
         assert_eq!(publisher.key, b"\x02p");
         assert_eq!(publisher.value, b"\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0");
+        let producer = Note::producer(b"p", 3, 4, Some(1));
+        assert_eq!(producer.key, b"\x03p");
+        assert_eq!(producer.value, b"\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0");
+        assert_eq!(Note::read_producer(&producer.key, &producer.value), Some((&b"p"[..], 3, 4, Some(1))));
+        let first = Note::producer(b"p", 3, 4, None);
+        assert_eq!(Note::read_producer(&first.key, &first.value), Some((&b"p"[..], 3, 4, None)));
+        assert_eq!(Note::read_producer(b"\x02p", &first.value), None);
+        assert_eq!(Note::read_producer(b"\x03p", &[0; 17]), None);
         assert!(Note::offset(b"app", None).value.is_empty());
     }
 

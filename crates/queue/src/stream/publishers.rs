@@ -72,7 +72,7 @@ pub fn publishing_of(headers: RawTable<'_>) -> Option<(&[u8], u64)> {
     Some((name, id?)).filter(|(name, _)| !name.is_empty() && name.len() <= REFERENCE_BYTES_MAX)
 }
 
-fn publishing_of_record<'a>(record: &Record<'a>) -> Option<(&'a [u8], u64)> {
+pub(crate) fn publishing_of_record<'a>(record: &Record<'a>) -> Option<(&'a [u8], u64)> {
     publishing_of(HeaderView::parse(record.header()).ok()?.headers()?)
 }
 

@@ -175,7 +175,7 @@ impl Session {
             let route = self.routes.get(index);
             self.may_use_extra_keys(&route.exchange, &special)?;
             let fixed = !route.is_per_message && special.extra_keys.is_empty();
-            if !fixed || route.slot.is_some_and(|slot| self.publisher.has_stream(slot)) {
+            if !fixed || route.slot.is_some_and(|slot| self.publisher.has_numbered(slot)) {
                 Self::check_numbered(header)?;
             }
         }
@@ -276,7 +276,7 @@ impl Session {
         };
         match slot {
             Some(slot) => {
-                let numbered = self.publisher.has_stream(slot) && Self::check_numbered(header)?;
+                let numbered = self.publisher.has_numbered(slot) && Self::check_numbered(header)?;
                 let mut bytes = std::borrow::Cow::from(&route.bytes[..]);
                 if !special.hidden_keys.is_empty() {
                     bytes.to_mut().extend_from_slice(&special.hidden_keys);

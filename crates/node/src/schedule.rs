@@ -2,8 +2,8 @@
 //!
 //! Those of one virtual host are in one queue that nobody sees. Each of its levels is a slot of the wheel of
 //! [`posthouse_queue::schedule`], so it is kept, spilled, checkpointed and recovered as any other queue is, and memory
-//! does not grow with the messages in it. One thread ([`worker`]) hands over what is due, for all virtual hosts, and
-//! takes crowded slots apart; each of these is a move ([`crate::transfer`]), which a crash finds done or not.
+//! does not grow with the messages in it. One thread (`worker`) hands over what is due, for all virtual hosts, and
+//! takes crowded slots apart; each of these is a move (`crate::transfer`), which a crash finds done or not.
 //!
 //! A message is there as it was published, but for three things of its record:
 //!

@@ -53,9 +53,7 @@ impl QueueOwner for Broker {
         // What was moved to other queues is settled here once the log has it; it has everything below the position
         // that the checkpoint is for.
         let durable = self.wal().map_or(Lsn::MAX, |wal| wal.durable());
-        let mut any_numbered = false;
         for queue in self.durable_queues() {
-            any_numbered |= queue.is_numbered && !queue.is_stream;
             let mut state = queue.lock();
             if let Some(machine) = state.machine.classic() {
                 machine.finish_moves(durable);
@@ -65,16 +63,12 @@ impl QueueOwner for Broker {
             }
             let states: Vec<_> = match &state.machine {
                 Machine::Classic(machine) => {
-                    machine.levels().map(|level| level_state(queue.id, level)).collect()
+                    machine.levels().map(|level| level_state(queue.id, level, durable)).collect()
                 }
                 Machine::Stream(stream) => vec![streams::state(&queue, stream)],
             };
             drop(state);
             states.into_iter().for_each(&mut *sink);
-        }
-        if any_numbered && let Some(problem) = self.wal().and_then(|wal| wal.sync().err()) {
-            // The log has stopped for it, and with it the broker.
-            error!(%problem, "cannot sync what publishers have published before a checkpoint says so");
         }
     }
 
@@ -171,7 +165,7 @@ fn spilled_blocks(machine: &Queue<Location, ConsumerWaker>) -> impl Iterator<Ite
 }
 
 /// The state of one level of a queue.
-fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>) -> QueueState {
+fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>, durable: Lsn) -> QueueState {
     let covered = machine.covered();
     let blocks = machine
         .held()
@@ -185,7 +179,7 @@ fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>) -> Queu
         covered,
         delivered_below: machine.delivered_below(),
         blocks,
-        notes: machine.producer_notes().into_iter().map(note).collect(),
+        notes: machine.producer_notes(durable).into_iter().map(note).collect(),
         attempts: machine.attempts().collect(),
     }
 }

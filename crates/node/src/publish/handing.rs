@@ -27,6 +27,8 @@ pub(super) struct Handing {
     partial: Vec<(QueueId, Seq, ChunkBuilder)>,
     /// What the log must know of their publishers, right before the messages.
     notes: Vec<(QueueId, Note)>,
+    /// Queues that it is about, each once.
+    numbered: Vec<Arc<QueueHandle>>,
     /// Positions of the messages that one queue refused, or has had.
     turned_away: Vec<u32>,
     /// Persistent messages that left to make room, for the log.
@@ -78,7 +80,7 @@ impl Handing {
                 // The stream has them already: they are not refused.
                 origins = &[];
             } else if slot.numbered && queue.is_numbered {
-                self.admit(queue.id, &mut state.machine, records, logged);
+                self.admit(queue, &mut state.machine, records, logged);
                 origins = &[];
             } else if slot.tracked {
                 state.machine.refuse(records, count, &mut self.turned_away);
@@ -135,6 +137,12 @@ impl Handing {
                 stage.note(queue, &note.key, &note.value);
             }
             self.stage(stage, slot.durability, count, shared, slot.builder.bytes());
+            let durable = broker.wal().map_or(Lsn::MAX, |wal| wal.durable());
+            for queue in self.numbered.drain(..) {
+                if let Some(machine) = queue.lock().machine.classic() {
+                    machine.admitted(stage.position(), durable);
+                }
+            }
         }
         slot.builder.clear();
         slot.origins.clear();
@@ -162,12 +170,13 @@ impl Handing {
     }
 
     /// Finds the messages that a queue has had, by their publishers' numbers.
-    fn admit(&mut self, queue: QueueId, machine: &mut Machine, records: &[u8], logged: bool) {
+    fn admit(&mut self, queue: &Arc<QueueHandle>, machine: &mut Machine, records: &[u8], logged: bool) {
         let Some(machine) = machine.classic() else { return };
         let mut notes = Vec::new();
-        machine.admit(records, &mut self.turned_away, &mut notes);
-        if logged {
-            self.notes.extend(notes.into_iter().map(|note| (queue, note)));
+        machine.admit(records, logged, &mut self.turned_away, &mut notes);
+        if !notes.is_empty() {
+            self.notes.extend(notes.into_iter().map(|note| (queue.id, note)));
+            self.numbered.push(queue.clone());
         }
     }
 

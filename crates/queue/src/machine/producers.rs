@@ -6,11 +6,17 @@
 //! the batch. The note says which number the batch begins with in the queue, and what was the publisher's highest before.
 //! Should a crash cut the log between the two, the batch is not there, and what was before counts.
 //!
+//! A checkpoint says only what is on disk by then: what the log has not on disk yet is undone in what is told to it. The log has
+//! the notes of that, should it come to be there.
+//!
 //! Publishers that have published nothing for longest are forgotten when there are too many.
+
+use std::collections::VecDeque;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use posthouse_model::chunk::Records;
+use posthouse_model::ids::Lsn;
 
 use super::Queue;
 use crate::stream::notes::Note;
@@ -25,6 +31,17 @@ pub(super) struct Producers {
     by_name: HashMap<Box<[u8]>, Producer, FixedState>,
     names_bytes: usize,
     batches: u64,
+    /// What the log is told of and does not have on disk yet, as far as is known; the oldest first.
+    pending: VecDeque<Pending>,
+}
+
+/// A publisher's number that a batch has raised.
+#[derive(Clone, Debug)]
+struct Pending {
+    name: Box<[u8]>,
+    before: Option<u64>,
+    /// The log's position after the batch; [`Lsn::MAX`] until that is known.
+    until: Lsn,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,15 +80,24 @@ impl Producers {
 
     /// Bytes of memory they take.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.by_name.capacity() * size_of::<(Box<[u8]>, Producer)>() + self.names_bytes
+        self.by_name.capacity() * size_of::<(Box<[u8]>, Producer)>()
+            + self.names_bytes
+            + self.pending.capacity() * size_of::<Pending>()
     }
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// Appends to `entered_before` the positions within `records` of messages that their publishers have published before.
     /// The others are noted as published: they must be added to level 0 next, in one batch. What the log must be told right
-    /// before that batch is appended to `notes`. Nothing in queues that are not told to.
-    pub fn admit(&mut self, records: &[u8], entered_before: &mut Vec<u32>, notes: &mut Vec<Note>) {
+    /// before that batch is appended to `notes` if it is `logged`; then [`Self::admitted`] must follow. Nothing in queues that
+    /// are not told to.
+    pub fn admit(
+        &mut self,
+        records: &[u8],
+        logged: bool,
+        entered_before: &mut Vec<u32>,
+        notes: &mut Vec<Note>,
+    ) {
         let next_seq = self.next_seq();
         let Some(producers) = &mut self.producers else { return };
         producers.batches += 1;
@@ -92,17 +118,41 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 None => all_raised.push(Raised { name, before, highest: id }),
             }
         }
-        let note = |raised: Raised<'_>| Note::producer(raised.name, raised.highest, next_seq, raised.before);
-        notes.extend(all_raised.into_iter().map(note));
+        if !logged {
+            return;
+        }
+        for Raised { name, before, highest } in all_raised {
+            notes.push(Note::producer(name, highest, next_seq, before));
+            producers.pending.push_back(Pending { name: name.into(), before, until: Lsn::MAX });
+        }
     }
 
-    /// What a checkpoint must remember. It must not count before all messages that are in the queue now are durable, if they
-    /// are ever to be.
-    pub fn producer_notes(&self) -> Vec<Note> {
+    /// What was admitted last is in the log up to `until`, and the log is on disk up to `durable`.
+    pub fn admitted(&mut self, until: Lsn, durable: Lsn) {
+        let Some(Producers { pending, .. }) = self.producers.as_deref_mut() else { return };
+        pending
+            .iter_mut()
+            .rev()
+            .take_while(|last| last.until == Lsn::MAX)
+            .for_each(|last| last.until = until);
+        while pending.pop_front_if(|first| first.until <= durable).is_some() {}
+    }
+
+    /// What a checkpoint must remember when the log is on disk up to `durable`.
+    pub fn producer_notes(&self, durable: Lsn) -> Vec<Note> {
         let Some(producers) = &self.producers else { return Vec::new() };
-        // There is one: it published a message.
-        let known = producers.by_name.iter();
-        known.map(|(name, producer)| Note::producer(name, producer.highest, 0, None)).collect()
+        let mut before: HashMap<&[u8], Option<u64>, FixedState> = HashMap::default();
+        for last in producers.pending.iter().rev().take_while(|last| last.until > durable) {
+            before.insert(&last.name, last.before);
+        }
+        let known = producers.by_name.iter().map(|(name, producer)| (&name[..], producer));
+        known
+            .filter_map(|(name, producer)| {
+                let highest = before.get(name).copied().unwrap_or(Some(producer.highest))?;
+                // There is one: it published a message.
+                Some(Note::producer(name, highest, 0, None))
+            })
+            .collect()
     }
 
     /// Takes over what a start found, when all messages are in place.

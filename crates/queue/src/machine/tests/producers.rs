@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use posthouse_model::field::{FieldTable, FieldValue};
+use posthouse_model::ids::Lsn;
 use posthouse_model::props::Properties;
 
 use super::super::producers::{PRODUCERS_MAX, Recalled};
@@ -36,14 +37,39 @@ fn records(messages: &[(&str, i64)]) -> Chunk {
 fn publish(queue: &mut TestQueue, messages: &[(&str, i64)]) -> (Vec<i64>, Vec<Note>) {
     let chunk = records(messages);
     let (mut before, mut notes) = (Vec::new(), Vec::new());
-    queue.admit(chunk.bytes(), &mut before, &mut notes);
+    queue.admit(chunk.bytes(), true, &mut before, &mut notes);
     let is_new = |(position, _): &(usize, _)| !before.contains(&(*position as u32));
     let new: Vec<(&str, i64)> = messages.iter().copied().enumerate().filter(is_new).map(|(_, m)| m).collect();
     let part = records(&new);
     if part.count() > 0 {
         queue.push_copied(part.bytes(), part.count(), Persistence::Persistent, 0, &mut Vec::new());
     }
+    queue.admitted(queue.next_seq(), 0);
     (new.iter().map(|(_, id)| *id).collect(), notes)
+}
+
+#[test]
+fn a_checkpoint_says_what_is_on_disk() {
+    let mut queue = numbered();
+    publish(&mut queue, &[("a", 1)]);
+    publish(&mut queue, &[("a", 2), ("b", 5)]);
+    publish(&mut queue, &[("a", 3)]);
+    let told = |queue: &TestQueue, durable| {
+        let mut notes = queue.producer_notes(durable);
+        notes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        notes
+    };
+    let note = |name: &[u8], id| Note::producer(name, id, 0, None);
+    assert_eq!(told(&queue, 0), []);
+    assert_eq!(told(&queue, 1), [note(b"a", 1)]);
+    assert_eq!(told(&queue, 2), [note(b"a", 1)], "half a batch");
+    assert_eq!(told(&queue, 3), [note(b"a", 2), note(b"b", 5)]);
+    assert_eq!(told(&queue, 4), [note(b"a", 3), note(b"b", 5)]);
+    queue.admitted(4, 3);
+    assert_eq!(queue.producer_notes(0).len(), 2, "what is known to be on disk is not undone any more");
+    let (mut before, mut notes) = (Vec::new(), Vec::new());
+    queue.admit(records(&[("c", 1)]).bytes(), true, &mut before, &mut notes);
+    assert_eq!(queue.producer_notes(Lsn::MAX - 1).len(), 2, "where it ends is not known yet");
 }
 
 #[test]
@@ -55,7 +81,7 @@ fn a_number_enters_once() {
     assert_eq!(publish(&mut queue, &[("a", 5), ("a", 6)]).0, [6], "whatever becomes of the messages");
     let chunk = chunk(0, 3);
     let (mut before, mut notes) = (Vec::new(), Vec::new());
-    queue.admit(chunk.bytes(), &mut before, &mut notes);
+    queue.admit(chunk.bytes(), true, &mut before, &mut notes);
     assert_eq!((before.len(), notes.len()), (0, 0), "messages without a number are new");
 }
 
@@ -87,7 +113,7 @@ fn who_is_quiet_for_longest_is_forgotten() {
     publish(&mut queue, &[("another", 9)]);
     assert_eq!(publish(&mut queue, &[("0", 9)]).0, [] as [i64; 0], "what is sent again counts");
     assert_eq!(publish(&mut queue, &[("1", 9)]).0, [9], "it had to make room");
-    assert_eq!(queue.producer_notes().len(), PRODUCERS_MAX);
+    assert_eq!(queue.producer_notes(Lsn::MAX).len(), PRODUCERS_MAX);
     assert!(queue.descriptor_bytes() < 200 * PRODUCERS_MAX, "{} bytes", queue.descriptor_bytes());
 }
 
@@ -167,11 +193,18 @@ proptest! {
                     disk.next_seq = queue.next_seq();
                     queue = disk.start();
                 }
-                // A checkpoint.
+                // A checkpoint after the batch is on disk.
                 3 => {
                     disk.notes.clear();
-                    disk.keep(queue.producer_notes());
+                    disk.keep(queue.producer_notes(queue.next_seq()));
                     disk.next_seq = queue.next_seq();
+                }
+                // A checkpoint, and a crash before it is.
+                4 => {
+                    disk.notes.clear();
+                    disk.keep(queue.producer_notes(disk.next_seq));
+                    highest = before;
+                    queue = disk.start();
                 }
                 _ => {
                     disk.keep(notes);

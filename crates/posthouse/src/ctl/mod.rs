@@ -130,8 +130,8 @@ fn said_of(said: &str, request: &Request, answer: &Value) -> String {
             text = text.replace(&format!("{{{name}}}"), &table::cell(value));
         }
     }
-    for count in ["messages", "connections"] {
-        text = text.replace(&format!("{{{count}}}"), &table::cell(&answer[count]));
+    for fact in ["messages", "connections", "from"] {
+        text = text.replace(&format!("{{{fact}}}"), &table::cell(&answer[fact]));
     }
     text + "\n"
 }

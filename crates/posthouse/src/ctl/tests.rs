@@ -151,6 +151,10 @@ fn sentences_name_what_was_done_and_no_password() {
         said("purge_queue q", json!({"messages": 3})),
         "Purged 3 messages from queue 'q' in vhost '/'\n"
     );
+    assert_eq!(
+        said("convert_queue q --to quorum", json!({"from": "classic"})),
+        "Queue 'q' in vhost '/' is a quorum queue now; it was a classic queue\n"
+    );
     assert_eq!(said("-q purge_queue q", json!({"messages": 3})), "");
     assert_eq!(said("purge_queue q --formatter json", json!({"messages": 3})), "{\"messages\":3}\n");
     assert_eq!(said("ping --formatter json", Value::Null), "{}\n");

@@ -72,12 +72,7 @@ impl Command {
             match read(&request) {
                 Ok(subject) => return Ok(Self(subject)),
                 Err(error) if error.to_string().starts_with("unknown variant") => {}
-                Err(_) => {
-                    // The values may be secrets.
-                    let given: Vec<&String> = args.as_object().into_iter().flat_map(Map::keys).collect();
-                    let text = format!("{name}: missing, unknown or mistyped arguments, got {given:?}");
-                    return Err(Failure::usage(text));
-                }
+                Err(error) => return Err(Failure::usage(format!("{name}: {}", complaint(&error, args)))),
             }
         }
         Err(Failure::usage(format!("command {name:?} is not supported yet")))
@@ -89,6 +84,16 @@ impl Command {
             Subject::Definitions(command) => command.payload_bytes(),
             _ => None,
         }
+    }
+}
+
+/// What is wrong with a command's arguments. Shows their names only: the values may be secrets.
+fn complaint(error: &serde_json::Error, args: &Value) -> String {
+    let given: Vec<&String> = args.as_object().into_iter().flat_map(Map::keys).collect();
+    let text = error.to_string();
+    match text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+        Some(missing) => format!("expected an argument {missing:?}, got {given:?}"),
+        None => format!("missing, unknown or mistyped arguments, got {given:?}"),
     }
 }
 

@@ -122,6 +122,14 @@ async fn bad_lines_are_told_and_do_not_end_the_connection() {
             "add_user: missing, unknown or mistyped arguments, got [\"name\", \"password\"]",
         ),
         (
+            r#"{"v":1,"command":"add_user","args":{"password":"secret"}}"#,
+            "add_user: expected an argument \"name\", got [\"password\"]",
+        ),
+        (
+            r#"{"v":1,"command":"convert_queue","args":{"name":"q"}}"#,
+            "convert_queue: expected an argument \"to\", got [\"name\"]",
+        ),
+        (
             r#"{"v":1,"command":"ping","args":"secret"}"#,
             "ping: missing, unknown or mistyped arguments, got []",
         ),

@@ -6,6 +6,11 @@ use posthouse_testkit::{
     expect_method, table, text,
 };
 
+/// Why a queue can be converted no more.
+const USED_UP: &str = "it has used up its conversions: there are 14 without x-max-priority, fewer with one above 16 \
+                       and none with one above 127; declare a new queue of that type and move its messages there, \
+                       with `posthouse ctl move_messages`";
+
 fn of_type(name: &str) -> FieldTable {
     table([("x-queue-type", text(name))])
 }
@@ -152,7 +157,7 @@ fn what_the_new_type_cannot_be_is_refused_and_nothing_changes() {
         (
             "x-max-priority",
             "quorum",
-            "queue 'x-max-priority' cannot become a quorum queue: expected 256 levels of messages at most, those of the types it has had included; move its messages to a new queue instead",
+            &format!("queue 'x-max-priority' cannot become a quorum queue: {USED_UP}"),
         ),
         (
             "x-queue-type",
@@ -177,6 +182,25 @@ fn what_the_new_type_cannot_be_is_refused_and_nothing_changes() {
     // What is of the type already stays as it is.
     broker.ctl(&["convert_queue", "transient", "--to", "classic"]);
     assert_eq!(broker.ctl(&["list_queues", "name,type,arguments"]), before);
+}
+
+#[test]
+fn a_queue_can_be_converted_only_so_often() {
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    let argument = |value| table([("x-max-priority", FieldValue::I32(value))]);
+    for (queue, arguments, times) in
+        [("none", FieldTable::default(), 14), ("16", argument(16), 14), ("17", argument(17), 13)]
+    {
+        peer.declare(1, &Queue { arguments, ..Queue::durable(queue) });
+        let mut types = ["quorum", "classic"].into_iter().cycle();
+        for to in types.by_ref().take(times) {
+            broker.ctl(&["convert_queue", queue, "--to", to]);
+        }
+        let to = types.next().expect("no end");
+        let refused = broker.ctl_refused(&["convert_queue", queue, "--to", to]);
+        assert_eq!(refused, format!("queue '{queue}' cannot become a {to} queue: {USED_UP}"));
+    }
 }
 
 #[test]

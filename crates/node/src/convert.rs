@@ -77,8 +77,9 @@ fn begin(queue: &QueueHandle, to: QueueKind) -> Result<(QueueKind, QueueSetup), 
         (state.setup.settings().levels(), QueueSetup::declared(arguments.clone()).settings().levels());
     let Some(former_levels) = state.setup.former_levels.then(now, next) else {
         return refused(
-            "expected 256 levels of messages at most, those of the types it has had included; move its messages to a new \
-             queue instead",
+            "it has used up its conversions: there are 14 without x-max-priority, fewer with one above 16 and none \
+             with one above 127; declare a new queue of that type and move its messages there, with `posthouse ctl \
+             move_messages`",
         );
     };
     state.converting = true;

@@ -93,7 +93,7 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(args) => with_settings(args, |loaded| serve::serve(loaded.settings)),
+        Command::Serve(args) => with_settings(args, |loaded| serve::serve(&loaded)),
         Command::Config(args) => with_settings(args, |loaded| print(&loaded.to_toml())),
         Command::Check(args) => check::run(&args),
         Command::Ctl(args) => ctl::run(args),

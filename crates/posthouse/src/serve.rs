@@ -21,14 +21,15 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli;
-use crate::config::{Settings, Storage};
+use crate::config::{Loaded, Settings, Storage};
 
 /// How long connections may take to close when the broker stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the broker until SIGTERM or SIGINT. Exit code 0 after an orderly stop, 1 when the state of the machine or
 /// of the data directory forbids starting.
-pub(crate) fn serve(settings: Settings) -> ExitCode {
+pub(crate) fn serve(loaded: &Loaded) -> ExitCode {
+    let settings = &loaded.settings;
     start_logging(&settings.logging.filter);
     let files = crate::files::allow_many();
     crate::memory::use_small_pages();
@@ -36,7 +37,7 @@ pub(crate) fn serve(settings: Settings) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(cli::STATE, format_args!("cannot start threads: {error}")),
     };
-    match run(&runtime, &settings, files) {
+    match run(&runtime, loaded, files) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => cli::fail(cli::STATE, format_args!("{problem}")),
     }
@@ -50,7 +51,8 @@ fn start_logging(filter: &str) {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
-fn run(runtime: &Runtime, settings: &Settings, files: Option<u64>) -> Result<(), String> {
+fn run(runtime: &Runtime, loaded: &Loaded, files: Option<u64>) -> Result<(), String> {
+    let settings = &loaded.settings;
     let mut options = start_options(settings);
     if let Some(path) = &settings.server.load_definitions {
         options.definitions = Some(read_definitions(path)?);
@@ -65,11 +67,12 @@ fn run(runtime: &Runtime, settings: &Settings, files: Option<u64>) -> Result<(),
     let wanted = (settings.amqp.max_connections as usize).saturating_mul(2);
     let max_sockets = crate::files::for_sockets(files, own_files, wanted);
     if max_sockets < settings.amqp.max_connections as usize {
-        tracing::info!(
-            max_sockets,
-            files,
-            "the limit of open files allows fewer connections than the settings"
-        );
+        let text = "the limit of open files allows fewer connections than the settings";
+        // The default is more than many machines allow; nobody asked for it.
+        match loaded.is_set("amqp", "max_connections") {
+            true => tracing::info!(max_sockets, files, "{text}"),
+            false => tracing::debug!(max_sockets, files, "{text}"),
+        }
     }
     let broker = start::start(options).map_err(|e| e.to_string())?;
     runtime.block_on(async {

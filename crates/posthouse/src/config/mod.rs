@@ -60,6 +60,13 @@ pub(crate) fn load(
 }
 
 impl Loaded {
+    /// Whether a layer above the defaults sets this one.
+    pub(crate) fn is_set(&self, section: &str, key: &str) -> bool {
+        let mut fields = FIELDS.iter().zip(&self.origins);
+        fields
+            .any(|(field, origin)| (field.section, field.key) == (section, key) && *origin != Origin::Default)
+    }
+
     /// The effective settings as a configuration file that means the same, secrets left out, each line saying where
     /// it came from.
     pub(crate) fn to_toml(&self) -> String {

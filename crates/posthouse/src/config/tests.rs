@@ -200,6 +200,9 @@ fn the_printed_settings_read_back_to_themselves() {
     assert_eq!(origin("data_dir"), "--data-dir");
     assert_eq!(origin("frame_max"), "default");
     assert!(origin("budget").ends_with("p.toml:5"), "{text}");
+    assert!(loaded.is_set("server", "data_dir") && !loaded.is_set("amqp", "max_connections"));
+    let set = load_all(None, &[("POSTHOUSE__AMQP__MAX_CONNECTIONS", "65536")], Vec::new()).unwrap();
+    assert!(set.is_set("amqp", "max_connections"));
 }
 
 #[test]

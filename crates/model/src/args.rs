@@ -58,6 +58,14 @@ const PUBLISHER_DEDUPLICATION: &str = "x-publisher-deduplication";
 /// The queue type of a queue declared without `x-queue-type`.
 const DEFAULT_QUEUE_TYPE: &str = "classic";
 
+/// Whether an argument of a queue's declaration means something, be it to queues of another type only.
+pub fn is_known_of_queues(name: &str) -> bool {
+    SETTINGS.contains(&name)
+        || queue_settings::STREAM_SETTINGS.contains(&name)
+        || COMPARED_FOR_QUEUES.contains(&name)
+        || OF_OTHER_QUEUE_TYPES.contains(&name)
+}
+
 /// What kind of queue a declaration asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum QueueKind {
@@ -328,6 +336,16 @@ mod tests {
     fn queue_error(name: &str, value: FieldValue) -> (u16, String) {
         let error = QueueArguments::parse(table(&[(name, value)]), Q).unwrap_err();
         (error.code as u16, error.text)
+    }
+
+    #[test]
+    fn what_means_nothing_is_known_as_such() {
+        for known in ["x-message-ttl", "x-queue-type", "x-max-age", "x-quorum-initial-group-size"] {
+            assert!(is_known_of_queues(known), "{known}");
+        }
+        for unknown in ["x-mesage-ttl", "x-cache-size", ""] {
+            assert!(!is_known_of_queues(unknown), "{unknown}");
+        }
     }
 
     #[test]

@@ -32,6 +32,21 @@ const CACHE_SIZE_MAX: u64 = 10_000_000;
 /// The type that a delayed message exchange routes as.
 const DELAYED_TYPE: &str = "x-delayed-type";
 
+/// Whether an argument of an exchange's declaration means something, be it to exchanges of another type only.
+pub fn is_known_of_exchanges(name: &str) -> bool {
+    const ALL: [&str; 8] = [
+        ALTERNATE_EXCHANGE,
+        HASH_HEADER,
+        HASH_PROPERTY,
+        HISTORY_LENGTH,
+        CACHE_SIZE,
+        CACHE_TTL,
+        CACHE_PERSISTENCE,
+        DELAYED_TYPE,
+    ];
+    ALL.contains(&name)
+}
+
 /// The arguments of an exchange declaration.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ExchangeArguments {

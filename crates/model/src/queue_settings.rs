@@ -142,7 +142,7 @@ pub const SETTINGS: [&str; 18] = [
 ];
 
 /// The settings that only streams have.
-const STREAM_SETTINGS: [&str; 3] =
+pub(crate) const STREAM_SETTINGS: [&str; 3] =
     ["x-max-age", "x-stream-max-segment-size-bytes", "x-stream-filter-size-bytes"];
 
 /// The longest time to live of anything: ten years, in milliseconds.

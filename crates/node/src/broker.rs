@@ -33,6 +33,7 @@ use crate::records::{self, LIMITS, VHOST_LIMITS};
 use crate::residency::Residency;
 use crate::schedule::Bell;
 use crate::timers::Timers;
+use crate::unknown_arguments::UnknownArguments;
 use crate::vhost::VirtualHost;
 use crate::waker::SessionWaker;
 use crate::workers::Workers;
@@ -112,6 +113,7 @@ pub struct Broker {
     queue_ids: Mutex<QueueIds>,
     parameters: Mutex<BTreeMap<String, Value>>,
     events: Arc<Events>,
+    pub(crate) unknown_arguments: UnknownArguments,
     /// Of users who have had a quota while they were connected.
     meters: Mutex<HashMap<Name, Arc<Meter>, foldhash::quality::RandomState>>,
     /// Ends the process; absent until the broker has started.
@@ -161,6 +163,7 @@ impl Broker {
             queue_ids: Mutex::new(QueueIds { next: first_queue_id, reserved: first_queue_id }),
             parameters: Mutex::default(),
             events: Arc::new(Events::new(event_vhost)),
+            unknown_arguments: UnknownArguments::default(),
             meters: Mutex::default(),
             on_fatal: OnceLock::new(),
         }

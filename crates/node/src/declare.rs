@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use posthouse_model::args::{QueueArguments, QueueKind};
+use posthouse_model::args::{QueueArguments, QueueKind, is_known_of_queues};
 use posthouse_model::durability::Durability;
 use posthouse_model::errors::{self, Resource};
 use posthouse_model::exchange::ExchangeKind;
+use posthouse_model::exchange_args::is_known_of_exchanges;
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::name::Name;
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
 use posthouse_model::stream_args::StreamArguments;
 use posthouse_queue::machine::roster::ConsumerId;
+use posthouse_queue::topology::super_streams::SUPER_STREAM;
 use posthouse_queue::topology::{BindingRecord, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::MetaOp;
 
@@ -114,6 +116,7 @@ impl Broker {
             }
             inner.check_queue_limit(vhost.name(), &name)?;
             let machine = new_machine(&declaration, resource)?;
+            self.unknown_arguments.warn(resource, arguments, is_known_of_queues);
             let definition = QueueDefinition {
                 vhost: vhost.name().clone(),
                 name: Name::truncated(&name),
@@ -304,8 +307,11 @@ impl Broker {
     pub fn declare_exchange(&self, vhost: &VirtualHost, exchange: ExchangeRecord) -> Result<(), ReplyError> {
         self.change_topology(vhost, |inner| {
             inner.check_not_deleted(vhost.name())?;
-            let name = exchange.name.clone();
+            let ExchangeRecord { name, arguments, .. } = exchange.clone();
             let changes = inner.topology.declare_exchange(exchange)?;
+            let resource = Resource::exchange(vhost.name(), &name);
+            let is_known = |argument: &str| argument == SUPER_STREAM || is_known_of_exchanges(argument);
+            self.unknown_arguments.warn(resource, &arguments, is_known);
             inner.apply_exchange_policy(&name);
             Ok(changes)
         })

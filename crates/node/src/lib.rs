@@ -39,6 +39,7 @@ pub mod survey;
 pub mod timers;
 mod transfer;
 mod unique;
+mod unknown_arguments;
 pub mod vhost;
 pub mod waker;
 mod workers;

@@ -31,24 +31,33 @@ pub(super) const KEPT_FLAGS: u16 = FLAG_PERSISTENT | FLAG_DEATHS | FLAG_REDELIVE
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     chunks: BTreeMap<(u64, Seq), (Arc<Chunk>, u64)>,
+    /// Their keys by when they were last used: a large chunk may take the place of thousands.
+    by_use: BTreeMap<u64, (u64, Seq)>,
     bytes: usize,
     clock: u64,
 }
 
 impl Cache {
     fn get(&mut self, key: (u64, Seq)) -> Option<Arc<Chunk>> {
-        self.clock += 1;
         let (chunk, used) = self.chunks.get_mut(&key)?;
+        self.by_use.remove(used);
+        self.clock += 1;
         *used = self.clock;
+        self.by_use.insert(self.clock, key);
         Some(chunk.clone())
     }
 
     fn insert(&mut self, key: (u64, Seq), chunk: Arc<Chunk>) {
+        self.clock += 1;
         self.bytes += chunk.memory_bytes();
-        self.chunks.insert(key, (chunk, self.clock));
+        self.by_use.insert(self.clock, key);
+        if let Some((former, used)) = self.chunks.insert(key, (chunk, self.clock)) {
+            self.by_use.remove(&used);
+            self.bytes -= former.memory_bytes();
+        }
         while self.bytes > CACHE_BYTES
             && self.chunks.len() > 1
-            && let Some(oldest) = self.chunks.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key)
+            && let Some((_, oldest)) = self.by_use.pop_first()
             && let Some((chunk, _)) = self.chunks.remove(&oldest)
         {
             self.bytes -= chunk.memory_bytes();
@@ -206,4 +215,48 @@ pub(super) fn add_move(
         body: record.body(),
     };
     transfer.add(&targets, moving);
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::chunk::ChunkBuilder;
+
+    use super::*;
+
+    fn chunk(body_bytes: usize) -> Arc<Chunk> {
+        let (mut builder, body) = (ChunkBuilder::default(), vec![0; body_bytes]);
+        builder.push(0, 0, &[0, 0], &[], body.len(), &body);
+        Arc::new(builder.finish())
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_makes_room() {
+        let mut cache = Cache::default();
+        for seq in 0..4 {
+            cache.insert((1, seq), chunk(CACHE_BYTES / 5));
+        }
+        assert!(cache.get((1, 0)).is_some());
+        cache.insert((1, 4), chunk(CACHE_BYTES / 5));
+        let left = |cache: &Cache| cache.chunks.keys().map(|&(_, seq)| seq).collect::<Vec<_>>();
+        assert_eq!(left(&cache), [0, 2, 3, 4]);
+        cache.insert((1, 2), chunk(1));
+        cache.insert((1, 5), chunk(CACHE_BYTES / 5));
+        assert_eq!(left(&cache), [0, 2, 3, 4, 5], "the same chunk counts once");
+        cache.insert((2, 0), chunk(2 * CACHE_BYTES));
+        assert_eq!(cache.chunks.len(), 1, "one stays, however large");
+        assert_eq!(cache.by_use.len(), 1);
+        assert_eq!(cache.bytes, cache.chunks[&(2, 0)].0.memory_bytes());
+    }
+
+    /// It took a minute when each looked at all that were left.
+    #[test]
+    fn a_large_chunk_takes_the_place_of_many_small_ones() {
+        let (mut cache, small) = (Cache::default(), chunk(1));
+        let many = (CACHE_BYTES / small.memory_bytes()).min(100_000) as Seq;
+        (0..many).for_each(|seq| cache.insert((1, seq), small.clone()));
+        let started = std::time::Instant::now();
+        cache.insert((2, 0), chunk(2 * CACHE_BYTES));
+        assert_eq!(cache.chunks.len(), 1);
+        assert!(started.elapsed() < std::time::Duration::from_secs(3));
+    }
 }

@@ -70,6 +70,10 @@ impl Worker {
             }
             drop(schedules);
             drop(broker);
+            if next_ms > now_ms() + SLEEP_MAX.as_millis() as u64 {
+                // Until then it would be memory for nothing, and a virtual host of which it is may be gone.
+                self.cache = Cache::default();
+            }
             let most = if self.unfinished.is_empty() { SLEEP_MAX } else { UNFINISHED_SLEEP_MAX };
             bell.sleep(next_ms, most);
         }

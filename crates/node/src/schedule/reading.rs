@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, Seq};
-use posthouse_model::record::{FLAG_DEATHS, FLAG_PERSISTENT, FLAG_REDELIVERED, Record};
+use posthouse_model::record::{FLAG_DEATHS, FLAG_MAYBE_DELIVERED, FLAG_PERSISTENT, FLAG_REDELIVERED, Record};
 use posthouse_queue::machine::browse::Ready;
 use posthouse_queue::machine::chunks::Residence;
 use posthouse_queue::schedule::wheel::Place;
@@ -24,8 +24,9 @@ const STEP_BYTES: usize = 1 << 20;
 /// Bytes of chunks that were read from segments and are kept for the messages in them that are due next.
 const CACHE_BYTES: usize = 32 << 20;
 
-/// `FLAG_*` bits that a message keeps.
-pub(super) const KEPT_FLAGS: u16 = FLAG_PERSISTENT | FLAG_DEATHS | FLAG_REDELIVERED;
+/// `FLAG_*` bits that a message keeps, however often it is moved: one may have been delivered before a crash and not have
+/// left the schedule on disk.
+pub(super) const KEPT_FLAGS: u16 = FLAG_PERSISTENT | FLAG_DEATHS | FLAG_REDELIVERED | FLAG_MAYBE_DELIVERED;
 
 /// Chunks read from segments, by queue and first number.
 #[derive(Debug, Default)]

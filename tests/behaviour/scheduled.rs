@@ -255,6 +255,76 @@ fn a_queue_without_room_gets_its_messages_when_there_is_some() {
     assert_eq!(all, ["one", "three", "two"]);
 }
 
+/// A deduplication exchange compares a message when it is due: what is cancelled before, or goes nowhere then, was not seen.
+#[test]
+fn what_waits_is_compared_when_it_is_due() {
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    let arguments = table([("x-cache-size", FieldValue::I32(9))]);
+    peer.declare_exchange(1, &Exchange { arguments, ..Exchange::named("once", "x-message-deduplication") });
+    peer.declare(1, &Queue::named("q"));
+    let of_value = |id: &str, delay: i32| {
+        let value = ("x-deduplication-header", text(id));
+        let delay = ("x-delay", FieldValue::I32(delay));
+        let message_id = Some(id.to_owned());
+        Properties { headers: Some(table([value, delay])), message_id, ..Properties::default() }
+    };
+    publish(&mut peer, "once", "", of_value("nowhere", 10), "goes nowhere");
+    let until = Instant::now() + Duration::from_secs(10);
+    while !broker.ctl(&["list_vhosts", "messages_scheduled", "--quiet"]).starts_with('0') {
+        assert!(Instant::now() < until, "it waits for ever");
+    }
+    // One that nothing is bound for yet is not too early to be a duplicate.
+    for body in ["one of two", "one of two"] {
+        publish(&mut peer, "once", "", of_value("twice", 900), body);
+    }
+    peer.bind(1, "q", "once", "");
+    peer.select_confirms(1);
+    publish(&mut peer, "once", "", of_value("cancelled", 600_000), "cancelled");
+    publish(&mut peer, "once", "", of_value("overtaken", 2_000), "too late");
+    peer.confirmed(1, 2);
+    let cancel = ["cancel_scheduled", "--filter", "message_id=cancelled", "--formatter", "json"];
+    assert_eq!(broker.ctl(&cancel).trim(), r#"{"messages":1}"#);
+    for value in ["nowhere", "cancelled", "overtaken"] {
+        publish(&mut peer, "once", "", of_value(value, 0), value);
+    }
+    publish(&mut peer, "", "q", delayed(2_200), "last");
+    peer.open_channel(2);
+    peer.consume(2, &Consume::no_ack("q"));
+    let mut all = peer.messages(2, 5);
+    all[..4].sort();
+    assert_eq!(all, ["cancelled", "nowhere", "one of two", "overtaken", "last"]);
+    peer.expect_quiet(2);
+}
+
+/// It is not taken for a duplicate of itself, and nobody who came with it is dropped for good.
+#[test]
+fn a_message_that_finds_no_room_was_not_seen() {
+    let mut peer = broker().peer();
+    let (exchange, queue) = (unique("once"), unique("full"));
+    let arguments = table([("x-cache-size", FieldValue::I32(9))]);
+    peer.declare_exchange(
+        1,
+        &Exchange { arguments, ..Exchange::named(&exchange, "x-message-deduplication") },
+    );
+    let arguments = table([("x-max-length", FieldValue::I32(1)), ("x-overflow", text("reject-publish"))]);
+    peer.declare(1, &Queue { arguments, ..Queue::named(&queue) });
+    peer.bind(1, &queue, &exchange, "");
+    publish(&mut peer, "", &queue, Properties::default(), "in the way");
+    for (value, body) in [("a", "a"), ("b", "b"), ("a", "a")] {
+        let value = ("x-deduplication-header", text(value));
+        let headers = Some(table([value, ("x-delay", FieldValue::I32(50))]));
+        publish(&mut peer, &exchange, "", Properties { headers, ..Properties::default() }, body);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    peer.consume(1, &Consume::no_ack(&queue));
+    let mut all = peer.messages(1, 3);
+    all.sort();
+    assert_eq!(all, ["a", "b", "in the way"]);
+    std::thread::sleep(Duration::from_millis(1_200));
+    peer.expect_quiet(1);
+}
+
 #[test]
 fn what_cannot_be_is_refused() {
     let mut peer = broker().peer();

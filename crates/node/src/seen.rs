@@ -24,6 +24,13 @@ pub struct SeenValue {
     stamp: Stamp,
 }
 
+impl SeenValue {
+    /// Whether it is the same exchange's value, of whichever message.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.value == other.value && self.exchange == other.exchange
+    }
+}
+
 /// The values of one message, by the exchanges it met.
 pub type SeenOfMessage = SmallVec<[SeenValue; 1]>;
 
@@ -50,17 +57,22 @@ pub(crate) struct Comparison<'a> {
     now_ms: u64,
     values: Option<MutexGuard<'a, SeenByExchange>>,
     seen: SeenOfMessage,
-    has_dropped: bool,
+    known: SeenOfMessage,
 }
 
 impl<'a> Comparison<'a> {
     pub(crate) fn new(vhost: &'a VirtualHost, now_ms: u64) -> Self {
-        Self { vhost, now_ms, values: None, seen: SmallVec::new(), has_dropped: false }
+        Self { vhost, now_ms, values: None, seen: SmallVec::new(), known: SmallVec::new() }
     }
 
     /// Whether an exchange has dropped the message.
     pub(crate) fn has_dropped(&self) -> bool {
-        self.has_dropped
+        !self.known.is_empty()
+    }
+
+    /// The values for which exchanges have dropped it. Their stamps mean nothing.
+    pub(crate) fn take_known(&mut self) -> SeenOfMessage {
+        std::mem::take(&mut self.known)
     }
 
     /// What exchanges have seen, which counts only if the message `is_routed`.
@@ -77,15 +89,11 @@ impl Duplicates for Comparison<'_> {
     fn is_duplicate(&mut self, exchange: &Name, window: SeenWindow, message: Seen) -> bool {
         let values = &mut self.values.get_or_insert_with(|| self.vhost.seen()).0;
         let values = values.entry(exchange.clone()).or_default();
-        match values.enter(message, window, self.now_ms) {
-            Some(stamp) => {
-                self.seen.push(SeenValue { exchange: exchange.clone(), value: message.value, stamp });
-                false
-            }
-            None => {
-                self.has_dropped = true;
-                true
-            }
-        }
+        let stamp = values.enter(message, window, self.now_ms);
+        let list = if stamp.is_some() { &mut self.seen } else { &mut self.known };
+        let (exchange, is_known) = (exchange.clone(), stamp.is_none());
+        let stamp = stamp.unwrap_or_default();
+        list.push(SeenValue { exchange, value: message.value, stamp });
+        is_known
     }
 }

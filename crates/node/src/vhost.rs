@@ -151,31 +151,20 @@ impl VirtualHost {
         message: Publication<'_>,
         now_ms: u64,
     ) -> Result<Found, ReplyError> {
-        self.route_compared(exchange, routed, now_ms, |result| {
+        let mut comparison = Comparison::new(self, now_ms);
+        let mut found = self.route_and(exchange, routed, &mut comparison, |result| {
             if let Some(header) = routed.header {
                 self.keep_history(result, header, message);
             }
-        })
-    }
-
-    /// Finds where a message would go now that waits for a time: it is routed again then. Deduplication exchanges compare it
-    /// now, and not again.
-    pub fn route_later(&self, exchange: &str, routed: Routed<'_>, now_ms: u64) -> Result<Found, ReplyError> {
-        self.route_compared(exchange, routed, now_ms, |_| {})
-    }
-
-    fn route_compared(
-        &self,
-        exchange: &str,
-        routed: Routed<'_>,
-        now_ms: u64,
-        and: impl FnOnce(&RouteResult),
-    ) -> Result<Found, ReplyError> {
-        let mut comparison = Comparison::new(self, now_ms);
-        let mut found = self.route_and(exchange, routed, &mut comparison, and)?;
+        })?;
         found.swallowed |= found.queues.is_empty() && comparison.has_dropped();
         found.seen = comparison.finish(!found.queues.is_empty());
         Ok(found)
+    }
+
+    /// Finds where a message would go now that waits for a time: it is routed then, and nothing knows of it before.
+    pub fn route_later(&self, exchange: &str, routed: Routed<'_>) -> Result<Found, ReplyError> {
+        self.route_and(exchange, routed, &mut NotCompared, |_| {})
     }
 
     /// What deduplication exchanges have seen of a message that was refused counts as not seen.
@@ -239,14 +228,45 @@ impl VirtualHost {
         message: Publication<'_>,
     ) -> Found {
         let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
-        let mut result = RouteResult::default();
         let routed = Routed { key, extra_keys: &extra_keys, header: Some(header), draw };
+        self.route_own_and_keep(exchange, routed, message, &mut NotCompared)
+    }
+
+    /// The same for a message that waited until `now_ms`: deduplication exchanges compare it with those before it. What
+    /// is seen of one that they drop was seen of those.
+    pub(crate) fn route_due(
+        &self,
+        exchange: &str,
+        routed: Routed<'_>,
+        message: Publication<'_>,
+        now_ms: u64,
+    ) -> Found {
+        let mut comparison = Comparison::new(self, now_ms);
+        let mut found = self.route_own_and_keep(exchange, routed, message, &mut comparison);
+        let is_routed = !found.queues.is_empty();
+        found.swallowed = !is_routed && comparison.has_dropped();
+        let known = comparison.take_known();
+        let seen = comparison.finish(is_routed);
+        found.seen = if found.swallowed { known } else { seen };
+        found
+    }
+
+    fn route_own_and_keep(
+        &self,
+        exchange: &str,
+        routed: Routed<'_>,
+        message: Publication<'_>,
+        duplicates: &mut dyn Duplicates,
+    ) -> Found {
+        let mut result = RouteResult::default();
         {
             let inner = self.read();
-            inner.topology.route_own(exchange, routed, &mut result);
-            self.keep_history(&result, header, message);
+            inner.topology.route_own_compared(exchange, routed, duplicates, &mut result);
+            if let Some(header) = routed.header {
+                self.keep_history(&result, header, message);
+            }
         }
-        let is_per_message = result.is_per_message() || !extra_keys.is_empty();
+        let is_per_message = result.is_per_message() || !routed.extra_keys.is_empty();
         Found { queues: SmallVec::from_slice(result.queues()), is_per_message, ..Found::default() }
     }
 

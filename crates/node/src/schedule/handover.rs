@@ -10,6 +10,8 @@ use posthouse_model::raw_table::RawValue;
 use posthouse_model::record::{FLAG_PERSISTENT, Record};
 use posthouse_queue::schedule::Waiting;
 use posthouse_queue::schedule::wheel::place;
+use posthouse_queue::topology::Routed;
+use smallvec::SmallVec;
 
 use super::reading::{Cache, KEPT_FLAGS, Unread, add_move, read_chunk};
 use super::{Schedule, route_of};
@@ -17,6 +19,7 @@ use crate::broker::Broker;
 use crate::draws::Draws;
 use crate::history::Publication;
 use crate::residency::READ_AGAIN_AFTER;
+use crate::seen::SeenOfMessage;
 use crate::transfer::{self, Mode, Moving, Target, Targets, Transfer};
 use crate::vhost::VirtualHost;
 
@@ -40,6 +43,10 @@ pub(super) struct Handover<'a> {
     transfer: Transfer<'a>,
     /// Those that go nowhere.
     unroutable: Vec<(Seq, Seq)>,
+    /// Those that deduplication exchanges drop, and what these had seen.
+    duplicates: Vec<(Waiting, SeenOfMessage)>,
+    /// What deduplication exchanges have seen of the others.
+    seen: Vec<(Seq, SeenOfMessage)>,
     /// The last route that other messages may share.
     known: Option<Route>,
 }
@@ -61,8 +68,8 @@ impl<'a> Handover<'a> {
         draws: &'a mut Draws,
     ) -> Self {
         let transfer = Transfer::new(broker, &schedule.queue, Mode::Ready, now_ms);
-        let (unroutable, known) = Default::default();
-        Self { broker, vhost, schedule, now_ms, cache, draws, transfer, unroutable, known }
+        let (unroutable, duplicates, seen, known) = Default::default();
+        Self { broker, vhost, schedule, now_ms, cache, draws, transfer, unroutable, duplicates, seen, known }
     }
 
     /// Hands messages over, as many as one step takes; the others are due still. The position up to which the log must be
@@ -90,8 +97,23 @@ impl<'a> Handover<'a> {
                 }
             }
         }
-        let Self { broker, schedule, now_ms, cache, transfer, unroutable, .. } = self;
+        let Self {
+            broker, vhost, schedule, now_ms, cache, transfer, mut unroutable, duplicates, seen, ..
+        } = self;
         let (done, left) = transfer.commit_listing();
+        let stays = |seq: Seq| left.iter().any(|&(first, last)| (first..=last).contains(&seq));
+        let (mut forgotten, mut undecided) = (Vec::new(), Vec::new());
+        for (_, seen) in seen.into_iter().filter(|(seq, _)| stays(*seq)) {
+            vhost.forget_seen(&seen);
+            forgotten.extend(seen);
+        }
+        for (waiting, known) in duplicates {
+            // What it is a duplicate of may stay, and be cancelled yet.
+            match known.iter().any(|known| forgotten.iter().any(|seen| seen.is_same(known))) {
+                true => undecided.push(waiting),
+                false => unroutable.push((waiting.seq, waiting.seq)),
+            }
+        }
         if !unroutable.is_empty() {
             transfer::purge(broker, &schedule.queue, &unroutable);
         }
@@ -103,9 +125,8 @@ impl<'a> Handover<'a> {
         if left.is_empty() {
             return done.until;
         }
-        let stayed =
-            |waiting: &Waiting| left.iter().any(|&(first, last)| (first..=last).contains(&waiting.seq));
-        handed_over.retain(stayed);
+        handed_over.retain(|waiting| stays(waiting.seq));
+        handed_over.append(&mut undecided);
         if crowded {
             return done.until.max(postpone(broker, schedule, &handed_over, now_ms, cache));
         }
@@ -139,7 +160,7 @@ impl<'a> Handover<'a> {
         let Some(record) = place.and_then(|place| chunk.record_at(place.offset)) else { return 0 };
         debug_assert_eq!(first_seq + Seq::from(record.delta()), waiting.seq);
         let route = route_of(&record);
-        let targets = self.targets(&record, &route);
+        let Some(targets) = self.targets(waiting, &record, &route) else { return record.len() };
         if targets.is_empty() {
             self.unroutable.push((waiting.seq, waiting.seq));
             return record.len();
@@ -157,16 +178,17 @@ impl<'a> Handover<'a> {
         record.len()
     }
 
-    fn targets(&mut self, record: &Record<'_>, route: &[u8]) -> Targets {
+    /// Where a message goes; `None` when a deduplication exchange drops it.
+    fn targets(&mut self, waiting: &Waiting, record: &Record<'_>, route: &[u8]) -> Option<Targets> {
         // What was stored was checked when it came.
-        let Ok(header) = HeaderView::parse(record.header()) else { return Targets::new() };
+        let Ok(header) = HeaderView::parse(record.header()) else { return Some(Targets::new()) };
         let (epoch, extra_keys) = (self.vhost.epoch(), extra_keys(header, record));
         if let Some(known) = &self.known
             && known.epoch == epoch
             && known.route == route
             && extra_keys.is_empty()
         {
-            return known.targets.clone();
+            return Some(known.targets.clone());
         }
         let (exchange, key) = record.exchange_and_key();
         let text = |bytes| String::from_utf8_lossy(bytes);
@@ -174,14 +196,25 @@ impl<'a> Handover<'a> {
         let (header_bytes, body) = (record.header(), record.body());
         let publication = Publication { route, is_persistent, header: header_bytes, body };
         let draw = self.draws.next_draw();
-        let found =
-            self.vhost.route_dead_letter(&text(exchange), &text(key), header, &extra_keys, draw, publication);
+        let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
+        let key = text(key);
+        let routed = Routed { key: &key, extra_keys: &extra_keys, header: Some(header), draw };
+        let found = self.vhost.route_due(&text(exchange), routed, publication, self.now_ms);
+        if found.swallowed {
+            self.duplicates.push((*waiting, found.seen));
+            return None;
+        }
         let queues = found.queues.iter().filter_map(|&queue| self.vhost.queue_by_id(queue));
         let targets: Targets = queues.map(Target::new).collect();
         if !found.is_per_message {
             self.known = Some(Route { epoch, route: route.to_vec(), targets: targets.clone() });
         }
-        targets
+        if targets.is_empty() {
+            self.vhost.forget_seen(&found.seen);
+        } else if !found.seen.is_empty() {
+            self.seen.push((waiting.seq, found.seen));
+        }
+        Some(targets)
     }
 }
 

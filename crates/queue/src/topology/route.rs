@@ -137,10 +137,21 @@ impl Topology {
     /// Finds the queues of one of the broker's own messages, which may go to internal exchanges. `result` is empty
     /// when there is no such exchange.
     pub fn route_own(&self, exchange: &str, message: Routed<'_>, result: &mut RouteResult) {
+        self.route_own_compared(exchange, message, &mut NotCompared, result);
+    }
+
+    /// The same; exchanges that drop what they have seen before compare the message.
+    pub fn route_own_compared(
+        &self,
+        exchange: &str,
+        message: Routed<'_>,
+        duplicates: &mut dyn Duplicates,
+        result: &mut RouteResult,
+    ) {
         result.reset();
         result.draw = message.draw;
         if let Some(id) = self.exchange_id(exchange) {
-            self.follow(id, message, &mut NotCompared, result);
+            self.follow(id, message, duplicates, result);
         }
     }
 

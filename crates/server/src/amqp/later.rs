@@ -33,7 +33,7 @@ impl Session {
             let draw = self.draws.next_draw();
             let extra_keys: Vec<&str> = special.extra_keys.iter().map(String::as_str).collect();
             let routed = Routed { key: &route.key, extra_keys: &extra_keys, header: Some(header), draw };
-            let found = vhost.route_later(&route.exchange, routed, self.publisher.received_ms)?;
+            let found = vhost.route_later(&route.exchange, routed)?;
             if vhost.is_traced() {
                 let message = Traced { exchange: &route.exchange, key: &route.key, header, body };
                 self.trace_publish(number, message, &found.queues);

@@ -183,12 +183,15 @@ fn restore_schedules(
     for (key, value) in broker.store().meta().scan(MetaTable::System)? {
         let Some((vhost, mut id)) = records::read_schedule(&key, &value)? else { continue };
         let Ok(vhost) = broker.vhost(&vhost) else { continue };
-        let levels = found.remove(&id).unwrap_or_default();
-        if deleted.contains(&id) {
-            // As with other queues, below.
-            id = broker.next_queue_id();
-            broker.keep(vec![records::put_schedule(vhost.name(), id)]);
-        }
+        let levels = match deleted.contains(&id) {
+            true => {
+                // As with other queues, above: what the log has of it is over.
+                id = broker.next_queue_id();
+                broker.keep(vec![records::put_schedule(vhost.name(), id)]);
+                Vec::new()
+            }
+            false => found.remove(&id).unwrap_or_default(),
+        };
         for level in levels.iter().filter(|level| level.lost > 0) {
             error!(vhost = %vhost.name(), messages = level.lost, "scheduled messages were lost to damage");
         }

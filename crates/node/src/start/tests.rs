@@ -13,12 +13,12 @@ use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::props::Properties;
 use posthouse_storage::datadir::DataDir;
 use posthouse_storage::disk::sim::{Fault, Op, SimDisk};
-use posthouse_storage::engine::MessageStore;
+use posthouse_storage::engine::{MessageStore, Recovered};
 
 use super::*;
 use crate::declare::QueueDeclaration;
 use crate::deliver;
-use crate::publish::Publisher;
+use crate::publish::{Later, Publisher};
 use crate::queue_handle::QueueHandle;
 use crate::waker::SessionWaker;
 
@@ -68,6 +68,15 @@ impl Node {
 
     /// As [`Self::open`], without declaring anything.
     fn start(disk: &SimDisk, definitions: &[MetaOp]) -> Result<Self, StartError> {
+        Self::start_as_if(disk, definitions, |_| {})
+    }
+
+    /// As [`Self::start`], as if something else had been recovered.
+    fn start_as_if(
+        disk: &SimDisk,
+        definitions: &[MetaOp],
+        change: impl FnOnce(&mut Recovered),
+    ) -> Result<Self, StartError> {
         let dir = tempfile::tempdir().unwrap();
         let meta = MetaStore::in_memory();
         meta.apply(definitions.to_vec());
@@ -87,9 +96,10 @@ impl Node {
             ..StorageOptions::default()
         };
         let disk = Arc::new(disk.clone());
-        let (messages, recovered) =
+        let (messages, mut recovered) =
             MessageStore::open(disk, Path::new("/data"), storage_options, events.clone()).unwrap();
         assert!(recovered.damages.is_empty(), "{:?}", recovered.damages);
+        change(&mut recovered);
         let data_dir = DataDir::open(&dir.path().join("data")).unwrap();
         let store = Store::Log(Box::new(Storage::of_parts(data_dir, meta, messages)));
         let broker = run(options(), store, recovered, None, &events)?;
@@ -116,6 +126,20 @@ impl Node {
         Properties { delivery_mode: Some(2), ..Properties::default() }.encode(BODY_BYTES as u64, &mut header);
         publisher.received_ms = crate::clock::now_ms();
         numbers.for_each(|number| publisher.append(slot, true, b"\0\0", &header, &body(number)));
+        publisher.flush();
+        assert!(self.sync());
+    }
+
+    /// Publishes persistent messages that wait for an hour, and has them on disk.
+    fn publish_later(&self, numbers: std::ops::Range<u64>) {
+        let mut publisher = Publisher::new(self.broker.clone(), self.waker.clone());
+        publisher.received_ms = crate::clock::now_ms();
+        let due_ms = publisher.received_ms + 3_600_000;
+        let vhost = self.broker.vhost("/").unwrap();
+        for number in numbers {
+            let (later, body) = (Later { due_ms, persistent: true, hidden_keys: &[] }, body(number));
+            publisher.append_later(&vhost, later, b"\0\x01a", &header(&body), &body).unwrap();
+        }
         publisher.flush();
         assert!(self.sync());
     }

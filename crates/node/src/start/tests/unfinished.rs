@@ -38,6 +38,24 @@ fn a_queue_whose_deletion_was_not_completed_keeps_what_it_gets() {
     }
 }
 
+/// The deletion of a virtual host is in the log, but not that of all that its schedule has.
+#[test]
+fn a_schedule_whose_deletion_was_not_completed_keeps_what_it_gets() {
+    let disk = SimDisk::new(1);
+    let node = Node::open(&disk, &definitions());
+    let schedule = |node: &Node| node.broker.vhost("/").unwrap().schedule().unwrap().queue().clone();
+    node.publish_later(0..3);
+    let (former, definitions, disk) = (schedule(&node).id, node.definitions(), disk.crash());
+    let deleted = |recovered: &mut Recovered| assert!(recovered.deleted.insert(former));
+    let node = Node::start_as_if(&disk, &definitions, deleted).unwrap();
+    assert_ne!(schedule(&node).id, former);
+    assert_eq!(schedule(&node).lock().machine.ready(), 0);
+    node.publish_later(3..5);
+    let (definitions, disk) = (node.definitions(), disk.crash());
+    let node = Node::start(&disk, &definitions).unwrap();
+    assert_eq!(schedule(&node).lock().machine.ready(), 2);
+}
+
 /// Definitions that do not belong to the messages are refused however often they are tried, though a queue that they do
 /// define would have let messages go.
 #[test]

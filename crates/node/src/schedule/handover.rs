@@ -260,3 +260,46 @@ fn extra_keys(header: HeaderView<'_>, record: &Record<'_>) -> Vec<String> {
     }
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::chunk::ChunkBuilder;
+    use posthouse_model::ids::first_of_level;
+    use posthouse_model::props::Properties;
+    use posthouse_model::record::FLAG_MAYBE_DELIVERED;
+    use posthouse_queue::machine::chunks::Persistence;
+
+    use super::*;
+    use crate::declare::QueueDeclaration;
+    use crate::deliver;
+    use crate::schedule::route_with_id;
+    use crate::start::Keep;
+    use crate::start::testing::{PLENTY_BYTES, broker};
+
+    /// It does not matter how often it was moved since the broker started.
+    #[test]
+    fn what_may_have_been_delivered_says_so_however_often_it_is_moved() {
+        let broker = broker(Keep::InMemory, PLENTY_BYTES);
+        let vhost = broker.vhost("/").unwrap();
+        let declaration = QueueDeclaration { name: "q".into(), ..QueueDeclaration::default() };
+        let queue = broker.declare_queue(&vhost, declaration, 0).unwrap().queue;
+        let schedule = broker.schedule_of(&vhost).unwrap();
+        let (mut header, mut builder) = (Vec::new(), ChunkBuilder::default());
+        Properties::default().encode(4, &mut header);
+        builder.push(FLAG_MAYBE_DELIVERED, 1_000, &route_with_id(b"\0\x01q", 1, &[]), &header, 4, b"body");
+        let (bytes, mut wakes) = (builder.bytes(), Vec::new());
+        let mut state = schedule.queue.lock();
+        let seq = state.machine.push_copied(3, bytes, 1, Persistence::Transient, 0, &mut wakes);
+        drop(state);
+        // Far from the clock's time: nobody else takes it.
+        let (now_ms, mut cache, mut draws) =
+            (crate::clock::now_ms() + 86_400_000, Cache::default(), Draws::seeded());
+        let waiting = Waiting { due_ms: 1_000, id: 1, seq };
+        postpone(&broker, &schedule, &[waiting], now_ms, &mut cache);
+        let seq = first_of_level(place(now_ms, now_ms + RETRY_LATER_MS).level);
+        let waiting = Waiting { seq, ..waiting };
+        Handover::new(&broker, &vhost, &schedule, now_ms, &mut cache, &mut draws).hand_over(vec![waiting]);
+        let run = deliver::get(&broker, &queue, true, &Arc::default()).1.unwrap();
+        assert!(run.chunk.record_at(run.offset).unwrap().redelivered());
+    }
+}

@@ -166,7 +166,7 @@ fn write_when_full(client: &mut Client, bytes: &mut Vec<u8>, full: usize) -> Res
 }
 
 /// Waits until everything sent was carried out; how many messages the queue has.
-fn settle(client: &mut Client, queue: &str) -> Result<u32> {
+pub(super) fn settle(client: &mut Client, queue: &str) -> Result<u32> {
     let method = Method::QueueDeclare {
         queue,
         passive: true,

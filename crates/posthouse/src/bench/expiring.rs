@@ -7,6 +7,7 @@ use posthouse_amqp::method::Method;
 use posthouse_model::field::{FieldTable, FieldValue};
 use serde::Serialize;
 
+use super::bindings::settle;
 use super::client::{CHANNEL, Client};
 use super::delivery::{Parser, consumer_tag};
 use super::idle::{Measure, pipeline};
@@ -103,16 +104,8 @@ fn publish(client: &mut Client, plan: &Plan, names: &[String], start: Instant) -
         let (_, range) = template.stamp(wanted, start.elapsed().as_nanos() as u64);
         client.write_all(template.bytes(range))?;
     }
-    let last = Method::QueueDeclare {
-        queue: &names[names.len() - 1],
-        passive: true,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: FieldTable::default(),
-    };
-    client.call(&last, |m| matches!(m, Method::QueueDeclareOk { .. }).then_some(()))
+    settle(client, &names[names.len() - 1])?;
+    Ok(())
 }
 
 /// Takes the dead letters; how many came, and by how many milliseconds the latest one was late.

@@ -162,14 +162,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         if groups.takes_own_only() {
             return Step::Empty;
         }
-        let mut index = self.chunks.index_at_or_after(self.cursor);
-        if index == self.chunks.len() {
-            if self.tail.is_empty() {
-                return Step::Empty;
-            }
-            self.close_tail();
-            index = self.chunks.len() - 1;
-        }
+        let Some(index) = self.index_at_cursor() else { return Step::Empty };
         let Some(held) = self.chunks.get(index) else { return Step::Empty };
         let end = held.end_seq();
         let chunk_first = held.first_seq;
@@ -205,12 +198,6 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         self.cursor = seq + 1;
         self.cursor_place = next.map(|place| (chunk_first, place));
-        Step::Took
-    }
-
-    fn skip_to(&mut self, seq: Seq) -> Step {
-        self.cursor = seq;
-        self.cursor_place = None;
         Step::Took
     }
 

@@ -211,28 +211,35 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         Step::Took
     }
 
-    fn take_at_cursor(&mut self, left: &mut Limits, runs: &mut Vec<Run>) -> Step {
-        let mut index = self.chunks.index_at_or_after(self.cursor);
-        if index == self.chunks.len() {
-            if self.tail.is_empty() {
-                return Step::Empty;
-            }
-            self.close_tail();
-            index = self.chunks.len() - 1;
+    pub(super) fn skip_to(&mut self, seq: Seq) -> Step {
+        self.cursor = seq;
+        self.cursor_place = None;
+        Step::Took
+    }
+
+    /// The chunk that the cursor is in, or the next one; the tail is closed for it.
+    #[inline]
+    pub(super) fn index_at_cursor(&mut self) -> Option<usize> {
+        let index = self.chunks.index_at_or_after(self.cursor);
+        if index < self.chunks.len() {
+            return Some(index);
         }
+        if self.tail.is_empty() {
+            return None;
+        }
+        self.close_tail();
+        Some(self.chunks.len() - 1)
+    }
+
+    fn take_at_cursor(&mut self, left: &mut Limits, runs: &mut Vec<Run>) -> Step {
+        let Some(index) = self.index_at_cursor() else { return Step::Empty };
         let Some(held) = self.chunks.get(index) else { return Step::Empty };
         if held.live == 0 {
             // All of it leaves; it need not be read for that.
-            self.cursor = held.end_seq();
-            self.cursor_place = None;
-            return Step::Took;
+            return self.skip_to(held.end_seq());
         }
         let Some(chunk) = held.residence.chunk() else { return Step::NeedsLoad };
-        let Some(place) = self.cursor_place(held, chunk) else {
-            self.cursor = held.end_seq();
-            self.cursor_place = None;
-            return Step::Took;
-        };
+        let Some(place) = self.cursor_place(held, chunk) else { return self.skip_to(held.end_seq()) };
         let first_seq = held.first_seq + Seq::from(place.delta);
         let redelivered = first_seq < self.redelivered_below;
         let rest = held.span - place.delta;

@@ -16,6 +16,7 @@ mod length_limits;
 mod message_groups;
 mod missing;
 mod priorities;
+mod quotas;
 mod restart;
 mod scheduled;
 mod starting;

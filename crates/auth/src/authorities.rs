@@ -16,6 +16,7 @@ use posthouse_model::errors;
 use posthouse_model::limits::UserLimits;
 use posthouse_model::name::Name;
 use posthouse_model::reply::ReplyError;
+use posthouse_model::shares::UserNumber;
 
 use crate::password::{HashCost, PasswordError, PasswordHash};
 use crate::permissions::{Access, Granted, InvalidPattern, Permissions};
@@ -24,10 +25,12 @@ use crate::users::{AuthChange, PermissionRecord, TopicPermissionRecord, User};
 use crate::verified::VerifiedLogins;
 
 pub use logins::Refusal;
+use numbers::{Numbers, check_number};
 pub use topic_permissions::check_topic_patterns;
 use topic_permissions::delete_topic;
 
 mod logins;
+mod numbers;
 mod topic_permissions;
 
 /// The user every new broker has, its password, and its tag.
@@ -62,6 +65,8 @@ pub struct Identity {
     pub user: Name,
     /// The user's tags.
     pub tags: Vec<String>,
+    /// What stands for the user in records of messages.
+    pub number: UserNumber,
 }
 
 impl Identity {
@@ -80,6 +85,9 @@ pub enum AuthError {
     /// The user exists already.
     #[error("user '{0}' already exists")]
     UserExists(String),
+    /// What the user stores cannot be told from what others do.
+    #[error("user '{0}' cannot have the limit max-stored-bytes: expected at most {max} users, got more", max = u16::MAX)]
+    NoNumber(String),
     /// A name is empty or too long.
     #[error("expected a name of 1 to 255 bytes, got {0}")]
     InvalidName(usize),
@@ -107,6 +115,7 @@ pub struct Authorities {
     settings: AuthSettings,
     generation: AtomicU64,
     users: RwLock<BTreeMap<Name, Entry>>,
+    numbers: Numbers,
     verified: Mutex<VerifiedLogins>,
 }
 
@@ -121,8 +130,13 @@ struct Entry {
 
 impl Entry {
     fn new(user: User) -> Self {
-        let identity = Arc::new(Identity { user: user.name.clone(), tags: user.tags.clone() });
+        let identity = Arc::new(identity_of(&user));
         Self { user, identity, permissions: BTreeMap::new(), topics: BTreeMap::new() }
+    }
+
+    fn renumber(&mut self, number: UserNumber) {
+        self.user.number = number;
+        self.identity = Arc::new(identity_of(&self.user));
     }
 }
 
@@ -133,6 +147,7 @@ impl Authorities {
             settings,
             generation: AtomicU64::new(0),
             users: RwLock::default(),
+            numbers: Numbers::default(),
             verified: Mutex::new(VerifiedLogins::new()),
         }
     }
@@ -169,16 +184,17 @@ impl Authorities {
     /// Adds a user whose password was hashed before.
     pub fn add_user_with(&self, name: &str, password: PasswordHash) -> Result<Vec<AuthChange>, AuthError> {
         let name = checked_name(name)?;
+        let mut users = self.write();
+        if users.contains_key(&name) {
+            return Err(AuthError::UserExists(name.to_string()));
+        }
         let user = User {
             name: name.clone(),
             password: Some(password),
             tags: Vec::new(),
             limits: UserLimits::default(),
+            number: self.numbers.next(&users),
         };
-        let mut users = self.write();
-        if users.contains_key(&name) {
-            return Err(AuthError::UserExists(name.to_string()));
-        }
         users.insert(name, Entry::new(user.clone()));
         self.changed();
         Ok(vec![AuthChange::PutUser(user)])
@@ -248,12 +264,22 @@ impl Authorities {
 
     /// Replaces a user's limits.
     pub fn set_user_limits(&self, name: &str, limits: UserLimits) -> Result<Vec<AuthChange>, AuthError> {
+        if let Some(identity) = self.identity(name) {
+            check_number(name, identity.number, &limits)?;
+        }
         self.update_user(name, |user| user.limits = limits)
     }
 
     /// A user's limits; `None` when there is no such user (any more).
     pub fn user_limits(&self, name: &str) -> Option<UserLimits> {
         self.read().get(name).map(|entry| entry.user.limits.clone())
+    }
+
+    /// Users with a limit on what they have stored, and that limit in bytes.
+    pub fn stored_limits(&self) -> Vec<(Arc<Identity>, u64)> {
+        let users = self.read();
+        let limited = |entry: &Entry| Some((entry.identity.clone(), entry.user.limits.stored_bytes()?));
+        users.values().filter_map(limited).collect()
     }
 
     /// Takes everyone's permissions in a virtual host away, because it is deleted.
@@ -272,12 +298,12 @@ impl Authorities {
         changes
     }
 
-    /// Carries out a change that was read back from the metadata store or imported. Permissions need their user
-    /// first.
+    /// Carries out a change that was read back from the metadata store. Permissions need their user first.
     pub fn restore(&self, change: AuthChange) -> Result<(), AuthError> {
         match change {
             AuthChange::PutUser(user) => {
                 let mut users = self.write();
+                self.numbers.note(user.number);
                 let known = users.remove(&user.name).map(|entry| (entry.permissions, entry.topics));
                 let (permissions, topics) = known.unwrap_or_default();
                 users.insert(user.name.clone(), Entry { permissions, topics, ..Entry::new(user) });
@@ -357,7 +383,7 @@ impl Authorities {
         let mut users = self.write();
         let entry = users.get_mut(name).ok_or_else(|| AuthError::NoSuchUser(name.to_owned()))?;
         update(&mut entry.user);
-        entry.identity = Entry::new(entry.user.clone()).identity;
+        entry.identity = Arc::new(identity_of(&entry.user));
         self.changed();
         Ok(vec![AuthChange::PutUser(entry.user.clone())])
     }
@@ -378,6 +404,10 @@ impl Authorities {
     fn verified(&self) -> MutexGuard<'_, VerifiedLogins> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn identity_of(user: &User) -> Identity {
+    Identity { user: user.name.clone(), tags: user.tags.clone(), number: user.number }
 }
 
 fn permission_record(user: &Name, vhost: &Name, permissions: &Permissions) -> PermissionRecord {

@@ -1,16 +1,18 @@
 //! Users and permissions as they are stored: JSON with a version, in the metadata store and nowhere else.
 //!
 //! ```text
-//! user                {"v":2,"name":"bob","password":{"algorithm":"argon2id","hash":"$argon2id$..."},
+//! user                {"v":3,"name":"bob","number":7,"password":{"algorithm":"argon2id","hash":"$argon2id$..."},
 //!                      "tags":["monitoring"],"limits":{"max-channels":5}}
 //! permissions         {"v":1,"user":"bob","vhost":"/","configure":"","write":".*","read":".*"}
 //! topic permissions   {"v":1,"user":"bob","vhost":"/","exchange":"amq.topic","write":"^w","read":".*"}
 //! ```
 //!
-//! `password` is null for a user who cannot log in with one. Users of version 1 have no `limits`.
+//! `password` is null for a user who cannot log in with one. Users of version 1 have no `limits`, and up to version 2 no
+//! `number`, which stands for the user in records of messages.
 
 use posthouse_model::limits::{InvalidLimits, UserLimits};
 use posthouse_model::name::Name;
+use posthouse_model::shares::UserNumber;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,7 +21,7 @@ use crate::password::PasswordHash;
 /// The version of permissions of both kinds.
 const VERSION: u32 = 1;
 /// The version of users.
-const USER_VERSION: u32 = 2;
+const USER_VERSION: u32 = 3;
 
 /// Someone who may log in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +34,8 @@ pub struct User {
     pub tags: Vec<String>,
     /// How much the user may have at a time.
     pub limits: UserLimits,
+    /// What stands for the user in records of messages. Nobody's where none is left, or none was given yet.
+    pub number: UserNumber,
 }
 
 /// A user's permissions on the keys of a topic exchange.
@@ -123,6 +127,8 @@ struct Versioned {
 struct StoredUser {
     v: u32,
     name: String,
+    #[serde(default)]
+    number: u16,
     password: Option<PasswordHash>,
     tags: Vec<String>,
     #[serde(default)]
@@ -152,18 +158,18 @@ struct StoredPermissions {
 impl User {
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { name, password, tags, limits } = self.clone();
+        let Self { name, password, tags, limits, number: UserNumber(number) } = self.clone();
         let limits = limits.to_value().as_object().cloned().unwrap_or_default();
-        to_json(&StoredUser { v: USER_VERSION, name: name.to_string(), password, tags, limits })
+        to_json(&StoredUser { v: USER_VERSION, name: name.to_string(), number, password, tags, limits })
     }
 
     /// Reads the stored form.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         const WHAT: &str = "user";
-        let StoredUser { name, password, tags, limits, .. } = from_json(WHAT, USER_VERSION, bytes)?;
+        let StoredUser { name, number, password, tags, limits, .. } = from_json(WHAT, USER_VERSION, bytes)?;
         let bad = |error: InvalidLimits| DecodeError::Malformed { what: WHAT, reason: error.to_string() };
         let limits = UserLimits::from_value(&Value::Object(limits)).map_err(bad)?;
-        Ok(Self { name: to_name(WHAT, &name)?, password, tags, limits })
+        Ok(Self { name: to_name(WHAT, &name)?, password, tags, limits, number: UserNumber(number) })
     }
 }
 
@@ -236,16 +242,22 @@ mod tests {
         let text = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR";
         let password = PasswordHash::from_text("sha256", text).ok();
         let limits = UserLimits { max_channels: Some(5), ..UserLimits::default() };
-        User { name: Name::truncated("bob"), password, tags: vec!["monitoring".into()], limits }
+        let (name, tags) = (Name::truncated("bob"), vec!["monitoring".into()]);
+        User { name, password, tags, limits, number: UserNumber(7) }
     }
 
     #[test]
     fn versions_are_fixed() {
         let first = "{\"v\":1,\"name\":\"bob\",\"password\":{\"algorithm\":\"sha256\",\
              \"hash\":\"kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR\"},\"tags\":[\"monitoring\"]}";
-        let unlimited = User { limits: UserLimits::default(), ..user() };
+        let unnumbered = User { number: UserNumber::NOBODY, ..user() };
+        let unlimited = User { limits: UserLimits::default(), ..unnumbered.clone() };
         assert_eq!(User::decode(first.as_bytes()), Ok(unlimited));
-        let stored = "{\"v\":2,\"name\":\"bob\",\"password\":{\"algorithm\":\"sha256\",\
+        let second = "{\"v\":2,\"name\":\"bob\",\"password\":{\"algorithm\":\"sha256\",\
+             \"hash\":\"kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR\"},\"tags\":[\"monitoring\"],\
+             \"limits\":{\"max-channels\":5}}";
+        assert_eq!(User::decode(second.as_bytes()), Ok(unnumbered));
+        let stored = "{\"v\":3,\"name\":\"bob\",\"number\":7,\"password\":{\"algorithm\":\"sha256\",\
              \"hash\":\"kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR\"},\"tags\":[\"monitoring\"],\
              \"limits\":{\"max-channels\":5}}";
         assert_eq!(String::from_utf8(user().encode()).unwrap(), stored);
@@ -278,7 +290,7 @@ mod tests {
 
     #[test]
     fn other_versions_and_damage_are_refused() {
-        assert_eq!(User::decode(b"{\"v\":3}"), Err(DecodeError::Version { newest: 2, got: 3 }));
+        assert_eq!(User::decode(b"{\"v\":4}"), Err(DecodeError::Version { newest: 3, got: 4 }));
         let error = User::decode(b"{\"v\":1,\"name\":7}").unwrap_err();
         assert_eq!(error.to_string(), "expected stored user: Data error at line 1 column 15");
         assert!(User::decode(b"").is_err());

@@ -2,6 +2,7 @@
 
 use crate::buffers;
 use crate::record::{self, Noted, Record};
+use crate::shares::{self, Share, Shares, UserNumber};
 
 /// Records between two entries of a chunk's sparse index. Looking up a message walks at most this many records.
 const INDEX_EVERY: u32 = 64;
@@ -19,13 +20,9 @@ impl Received {
     /// Of a run of which nothing is known.
     pub const UNKNOWN: Self = Self { first_ms: 0, last_ms: u64::MAX };
 
-    #[inline]
     fn note(&mut self, received_ms: u64) {
-        // The messages of one read have one time.
-        if received_ms != self.last_ms {
-            self.first_ms = self.first_ms.min(received_ms);
-            self.last_ms = self.last_ms.max(received_ms);
-        }
+        self.first_ms = self.first_ms.min(received_ms);
+        self.last_ms = self.last_ms.max(received_ms);
     }
 }
 
@@ -45,6 +42,7 @@ pub struct Chunk {
     flags: u16,
     fanned_out: bool,
     received: Received,
+    shares: Shares,
     /// `(delta, offset)` of every 64th record.
     index: Vec<(u32, u32)>,
 }
@@ -102,6 +100,11 @@ impl Chunk {
         self.received
     }
 
+    /// Who published how much of it.
+    pub fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
     /// The same chunk, which is about to enter so many queues by reference.
     #[must_use]
     pub fn for_queues(mut self, queues: usize) -> Self {
@@ -116,7 +119,8 @@ impl Chunk {
 
     /// Bytes of memory it holds, its index included.
     pub fn memory_bytes(&self) -> usize {
-        self.bytes.capacity() + self.index.capacity() * size_of::<(u32, u32)>() + size_of::<Self>()
+        let index_bytes = self.index.capacity() * size_of::<(u32, u32)>();
+        self.bytes.capacity() + index_bytes + self.shares.memory_bytes() + size_of::<Self>()
     }
 
     /// The place of the first record whose delta is at least `delta`.
@@ -175,26 +179,33 @@ pub struct ChunkBuilder {
     count: u32,
     flags: u16,
     received: Received,
+    /// The last record's.
+    stamp: u64,
+    /// What the publishers of those before the last one have.
+    shares: Vec<Share>,
+    /// Where the first record starts that is the last one's publisher's, together with all after it.
+    shared_to: u32,
     index: Vec<(u32, u32)>,
     end_delta: u32,
 }
 
 impl ChunkBuilder {
     /// Appends a record's head and its first body bytes; `body_bytes` is the whole body's length, and what is
-    /// missing follows by [`Self::extend_body`].
+    /// missing follows by [`Self::extend_body`]. `stamp` is when it was received and who published it
+    /// ([`record::stamp`]); milliseconds since the Unix epoch are nobody's.
     #[inline]
     pub fn push(
         &mut self,
         flags: u16,
-        received_ms: u64,
+        stamp: u64,
         route: &[u8],
         header: &[u8],
         body_bytes: usize,
         body: &[u8],
     ) {
         let delta = self.end_delta;
-        self.note(Noted { delta, flags, received_ms }, self.bytes.len());
-        record::append_head(&mut self.bytes, delta, flags, received_ms, route, header, body_bytes);
+        self.note(Noted { delta, flags, stamp }, self.bytes.len());
+        record::append_head(&mut self.bytes, delta, flags, stamp, route, header, body_bytes);
         self.bytes.extend_from_slice(body);
     }
 
@@ -254,6 +265,16 @@ impl ChunkBuilder {
         self.received
     }
 
+    /// Who published how much of the records so far.
+    pub fn shares(&self) -> Shares {
+        if self.shares.is_empty() {
+            return Shares::One(record::publisher_of(self.stamp));
+        }
+        let mut list = self.shares.clone();
+        self.add_last_share(&mut list, self.bytes.len());
+        Shares::of(&list)
+    }
+
     /// The delta after the last record's.
     pub fn end_delta(&self) -> u32 {
         self.end_delta
@@ -283,25 +304,49 @@ impl ChunkBuilder {
         self.count = 0;
         self.flags = 0;
         self.received = Received::default();
+        self.stamp = 0;
+        self.shares.clear();
+        self.shared_to = 0;
         self.end_delta = 0;
     }
 
     /// The finished chunk.
     pub fn finish(self) -> Chunk {
+        let shares = self.shares();
         let Self { bytes, count, flags, received, index, .. } = self;
-        Chunk { bytes, count, flags, fanned_out: false, received, index }
+        Chunk { bytes, count, flags, fanned_out: false, received, shares, index }
     }
 
     #[inline]
     fn note(&mut self, noted: Noted, offset: usize) {
-        let Noted { delta, flags, received_ms } = noted;
+        let Noted { delta, flags, stamp } = noted;
         self.flags |= flags;
-        self.received.note(received_ms);
+        // The messages of one read have one.
+        if stamp != self.stamp {
+            self.note_stamp(stamp, offset);
+        }
         if self.count.is_multiple_of(INDEX_EVERY) {
             self.index.push((delta, offset as u32));
         }
         self.count += 1;
         self.end_delta = delta + 1;
+    }
+
+    fn note_stamp(&mut self, stamp: u64, offset: usize) {
+        self.received.note(record::time_of(stamp));
+        if record::publisher_of(stamp) != record::publisher_of(self.stamp) && offset > 0 {
+            let mut shares = std::mem::take(&mut self.shares);
+            self.add_last_share(&mut shares, offset);
+            self.shares = shares;
+            self.shared_to = offset as u32;
+        }
+        self.stamp = stamp;
+    }
+
+    /// Adds the records up to `end` that are the last one's publisher's.
+    fn add_last_share(&self, shares: &mut Vec<Share>, end: usize) {
+        let publisher: UserNumber = record::publisher_of(self.stamp);
+        shares::add(shares, publisher, end as u32 - self.shared_to);
     }
 }
 
@@ -380,6 +425,30 @@ mod tests {
         assert_eq!((one.flags(), one.received()), (0, Received { first_ms: 50, last_ms: 50 }));
         one.clear();
         assert_eq!((one.flags(), one.received()), (0, Received::default()));
+    }
+
+    #[test]
+    fn every_publisher_has_a_share() {
+        let mut builder = ChunkBuilder::default();
+        assert_eq!(builder.shares(), Shares::One(UserNumber::NOBODY));
+        let mut push = |user, time_ms, body: &[u8]| {
+            builder.push(0, record::stamp(time_ms, UserNumber(user)), b"\0\x01q", b"", body.len(), body);
+        };
+        push(3, 50, b"12345");
+        push(3, 51, b"123");
+        push(2, 51, b"1");
+        push(3, 40, b"");
+        let share = |user, bytes| Share { user: UserNumber(user), bytes };
+        let expected = Shares::Several([share(2, 28), share(3, 3 * 27 + 8)].into());
+        assert_eq!(builder.shares(), expected);
+        assert_eq!(builder.received(), Received { first_ms: 40, last_ms: 51 });
+        assert_eq!(Chunk::parse(builder.bytes().to_vec()).unwrap().shares(), &expected);
+        let mut one = ChunkBuilder::default();
+        one.append_records(&builder.bytes()[..32]);
+        assert_eq!(one.shares(), Shares::One(UserNumber(3)));
+        builder.clear();
+        assert_eq!(builder.shares(), Shares::One(UserNumber::NOBODY));
+        assert_eq!(builder.finish().shares(), &Shares::One(UserNumber::NOBODY));
     }
 
     #[test]

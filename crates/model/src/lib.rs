@@ -30,4 +30,5 @@ pub mod raw_table;
 pub mod record;
 pub mod reply;
 pub mod selector;
+pub mod shares;
 pub mod stream_args;

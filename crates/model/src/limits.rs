@@ -31,6 +31,9 @@ pub struct UserLimits {
     pub max_channels: Option<i64>,
     /// How fast may be published.
     pub publish: PublishLimits,
+    /// `max-stored-bytes`: bytes that queues hold of what the user published; negative for any number. RabbitMQ has no such
+    /// limit.
+    pub max_stored_bytes: Option<i64>,
 }
 
 /// How fast may be published by all connections of a user or a virtual host together. RabbitMQ has no such limits.
@@ -100,7 +103,8 @@ impl VhostLimits {
 
 impl UserLimits {
     /// The names of the limits.
-    pub const NAMES: [&str; 4] = [MAX_CONNECTIONS, MAX_CHANNELS, MAX_MESSAGE_RATE, MAX_BYTE_RATE];
+    pub const NAMES: [&str; 5] =
+        [MAX_CONNECTIONS, MAX_CHANNELS, MAX_MESSAGE_RATE, MAX_BYTE_RATE, MAX_STORED_BYTES];
 
     /// Reads `{"max-connections":5,"max-channels":-1}`, where any of the names may be missing.
     ///
@@ -108,15 +112,24 @@ impl UserLimits {
     /// With RabbitMQ's text for another form, another key, or a value that is no whole number.
     pub fn from_value(value: &Value) -> Result<Self, InvalidLimits> {
         let not_a_list = || InvalidLimits(format!("user-limits not a list {}", ErlangTerm(value)));
-        let [max_connections, max_channels, messages, bytes] =
+        let [max_connections, max_channels, messages, bytes, max_stored_bytes] =
             read(value.as_object().ok_or_else(not_a_list)?, Self::NAMES, "user-limits")?;
-        Ok(Self { max_connections, max_channels, publish: PublishLimits { messages, bytes } })
+        let publish = PublishLimits { messages, bytes };
+        Ok(Self { max_connections, max_channels, publish, max_stored_bytes })
     }
 
     /// The form that [`Self::from_value`] reads.
     pub fn to_value(&self) -> Value {
-        let Self { max_connections, max_channels, publish } = self;
-        write(Self::NAMES, [*max_connections, *max_channels, publish.messages, publish.bytes])
+        let Self { max_connections, max_channels, publish, max_stored_bytes } = self;
+        write(
+            Self::NAMES,
+            [*max_connections, *max_channels, publish.messages, publish.bytes, *max_stored_bytes],
+        )
+    }
+
+    /// Bytes that queues may hold of what the user published; none for any number.
+    pub fn stored_bytes(&self) -> Option<u64> {
+        self.max_stored_bytes.and_then(|max| u64::try_from(max).ok())
     }
 
     /// Takes over what `other` limits.
@@ -125,6 +138,7 @@ impl UserLimits {
         self.max_channels = other.max_channels.or(self.max_channels);
         self.publish.messages = other.publish.messages.or(self.publish.messages);
         self.publish.bytes = other.publish.bytes.or(self.publish.bytes);
+        self.max_stored_bytes = other.max_stored_bytes.or(self.max_stored_bytes);
     }
 
     /// Lifts the limit of that name, or with `all` every one. Other names are fine.
@@ -135,6 +149,7 @@ impl UserLimits {
             MAX_CHANNELS => self.max_channels = None,
             MAX_MESSAGE_RATE => self.publish.messages = None,
             MAX_BYTE_RATE => self.publish.bytes = None,
+            MAX_STORED_BYTES => self.max_stored_bytes = None,
             _ => {}
         }
     }
@@ -206,6 +221,11 @@ mod tests {
         assert_eq!(limits.to_value(), json!({"max-connections": 1, "max-publish-bytes-per-second": 9}));
         limits.clear("max-publish-bytes-per-second");
         assert!(limits.publish.is_off());
+        limits.update(&UserLimits::from_value(&json!({"max-stored-bytes": 7})).unwrap());
+        assert_eq!(limits.to_value(), json!({"max-connections": 1, "max-stored-bytes": 7}));
+        assert_eq!(limits.stored_bytes(), Some(7));
+        limits.clear("max-stored-bytes");
+        assert_eq!(limits.stored_bytes(), None);
         limits.clear("all");
         assert_eq!(limits, UserLimits::default());
     }

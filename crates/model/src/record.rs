@@ -4,11 +4,11 @@
 //! into segments, and are copied into the consumer's out-buffer. Little-endian:
 //!
 //! ```text
-//!  0        4        8       10       12       16       24
-//! +--------+--------+-------+--------+--------+--------+-------------+---------+------+
-//! | length | delta  | flags | route  | header | time   | route bytes | header  | body |
-//! | u32    | u32    | u16   | len u16| len u32| ms u64 |             | bytes   |      |
-//! +--------+--------+-------+--------+--------+--------+-------------+---------+------+
+//!  0        4        8       10       12       16       22      24
+//! +--------+--------+-------+--------+--------+--------+-------+-------------+---------+------+
+//! | length | delta  | flags | route  | header | time   | user  | route bytes | header  | body |
+//! | u32    | u32    | u16   | len u16| len u32| ms u48 | u16   |             | bytes   |      |
+//! +--------+--------+-------+--------+--------+--------+-------+-------------+---------+------+
 //! ```
 //!
 //! * `length` counts the whole record, itself included; the body is what remains after the header bytes.
@@ -19,9 +19,14 @@
 //!   properties), unchanged.
 //! * `time` is when the broker received the message, in milliseconds since the Unix epoch; of a message that waits for a
 //!   time, when it is due.
+//! * `user` is who published it, by number ([`UserNumber`]); 0 where that is the broker or not known. Together with the
+//!   time it is the record's *stamp* ([`stamp`]).
 //! * `flags` are the `FLAG_*` bits below.
 //!
-//! Version 1 of the record format. The version is carried by what holds records: log file, segment file.
+//! Version 2 of the record format. The version is carried by what holds records: the data directory. In version 1 the time
+//! had 64 bits, of which those of the user were 0.
+
+use crate::shares::UserNumber;
 
 /// Bytes before the variable part.
 pub const FIXED_BYTES: usize = 24;
@@ -106,7 +111,13 @@ impl<'a> Record<'a> {
     /// When the broker received it, in milliseconds since the Unix epoch.
     #[inline]
     pub fn received_ms(&self) -> u64 {
-        u64::from(u32_at(self.bytes, 16)) | u64::from(u32_at(self.bytes, 20)) << 32
+        time_of(stamp_at(self.bytes))
+    }
+
+    /// Who published it.
+    #[inline]
+    pub fn publisher(&self) -> UserNumber {
+        publisher_of(stamp_at(self.bytes))
     }
 
     /// Exchange and routing key, as two short strings.
@@ -159,13 +170,36 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Bits of a stamp that are the time: enough for 8,900 years.
+const TIME_BITS: u32 = 48;
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+
+/// When a message was received, in milliseconds since the Unix epoch, and who published it, as a record has them. Nobody's
+/// is the time itself.
+#[inline]
+pub fn stamp(time_ms: u64, publisher: UserNumber) -> u64 {
+    time_ms.min(TIME_MASK) | u64::from(publisher.0) << TIME_BITS
+}
+
+/// The time of a stamp.
+#[inline]
+pub(crate) fn time_of(stamp: u64) -> u64 {
+    stamp & TIME_MASK
+}
+
+/// The publisher of a stamp.
+#[inline]
+pub(crate) fn publisher_of(stamp: u64) -> UserNumber {
+    UserNumber((stamp >> TIME_BITS) as u16)
+}
+
 /// Appends one record to `out` up to its body, whose `body_bytes` bytes are to follow.
 #[inline]
 pub fn append_head(
     out: &mut Vec<u8>,
     delta: u32,
     flags: u16,
-    received_ms: u64,
+    stamp: u64,
     route: &[u8],
     header: &[u8],
     body_bytes: usize,
@@ -178,7 +212,7 @@ pub fn append_head(
     fixed[8..10].copy_from_slice(&flags.to_le_bytes());
     fixed[10..12].copy_from_slice(&(route.len() as u16).to_le_bytes());
     fixed[12..16].copy_from_slice(&(header.len() as u32).to_le_bytes());
-    fixed[16..24].copy_from_slice(&received_ms.to_le_bytes());
+    fixed[16..24].copy_from_slice(&stamp.to_le_bytes());
     out.extend_from_slice(&fixed);
     out.extend_from_slice(route);
     out.extend_from_slice(header);
@@ -186,7 +220,7 @@ pub fn append_head(
 
 /// When the message was received, of the fixed part of its record.
 pub fn received_ms(fixed: &[u8; FIXED_BYTES]) -> u64 {
-    u64::from(u32_at(fixed, 16)) | u64::from(u32_at(fixed, 20)) << 32
+    time_of(stamp_at(fixed))
 }
 
 /// What a chunk notes of a record that is copied into it.
@@ -194,21 +228,20 @@ pub fn received_ms(fixed: &[u8; FIXED_BYTES]) -> u64 {
 pub(crate) struct Noted {
     pub(crate) delta: u32,
     pub(crate) flags: u16,
-    pub(crate) received_ms: u64,
+    pub(crate) stamp: u64,
 }
 
 impl Noted {
     /// Of a whole record.
     #[inline]
     pub(crate) fn of(record: &Record<'_>) -> Self {
-        Self { delta: record.delta(), flags: record.flags(), received_ms: record.received_ms() }
+        Self { delta: record.delta(), flags: record.flags(), stamp: stamp_at(record.bytes) }
     }
 
     /// Of the bytes of a whole record, which are not checked.
     #[inline]
     pub(crate) fn read(record: &[u8]) -> Self {
-        let received_ms = u64::from(u32_at(record, 16)) | u64::from(u32_at(record, 20)) << 32;
-        Self { delta: u32_at(record, 4), flags: u16_at(record, 8), received_ms }
+        Self { delta: u32_at(record, 4), flags: u16_at(record, 8), stamp: stamp_at(record) }
     }
 }
 
@@ -226,6 +259,11 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 #[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline]
+fn stamp_at(record: &[u8]) -> u64 {
+    u64::from(u32_at(record, 16)) | u64::from(u32_at(record, 20)) << 32
 }
 
 fn short_string(bytes: &[u8]) -> (&[u8], &[u8]) {
@@ -266,10 +304,24 @@ mod tests {
     }
 
     #[test]
+    fn version_2_bytes_are_fixed() {
+        let mut bytes = Vec::new();
+        append_head(&mut bytes, 7, 1, stamp(1 << 40, UserNumber(0x0102)), b"\0\x01q", b"h", 0);
+        let expected = b"\x1c\0\0\0\x07\0\0\0\x01\0\x03\0\x01\0\0\0\0\0\0\0\0\x01\x02\x01\0\x01qh";
+        assert_eq!(&bytes[..], expected);
+        let record = Record::parse(&bytes).unwrap();
+        assert_eq!((record.received_ms(), record.publisher()), (1 << 40, UserNumber(0x0102)));
+        // A time that has no room is the last there is, and nobody else's.
+        assert_eq!(publisher_of(stamp(u64::MAX, UserNumber(3))), UserNumber(3));
+        assert_eq!(time_of(stamp(u64::MAX, UserNumber(3))), TIME_MASK);
+    }
+
+    #[test]
     fn version_1_bytes_are_fixed() {
         let expected =
             b"\x2b\0\0\0\x07\0\0\0\x01\0\x07\0\x04\0\0\0\0\0\0\0\0\x01\0\0\x02ex\x03keyheadbody....";
         assert_eq!(&sample(b"body....")[..], expected);
+        assert_eq!(Record::parse(expected).unwrap().publisher(), UserNumber::NOBODY);
     }
 
     #[test]

@@ -141,7 +141,7 @@ pub fn add_user(broker: &Broker, name: &str, password: &[u8]) -> Result<()> {
 pub fn delete_user(broker: &Broker, name: &str) -> Result<()> {
     change_auth(broker, |authorities| authorities.delete_user(name))?;
     broker.connections().close(|info| info.user == name, &errors::user_deleted(name));
-    broker.forget_meter(name);
+    broker.forget_account(name);
     broker.events().emit("user.deleted", |fields| fields.text("name", name));
     Ok(())
 }

@@ -28,7 +28,7 @@ use crate::events::{self, Events};
 use crate::metadata::VhostMetadata;
 use crate::positions::Positions;
 use crate::queue_handle::{MemoryUse, QueueHandle};
-use crate::quotas::Meter;
+use crate::quotas::Account;
 use crate::records::{self, LIMITS, VHOST_LIMITS};
 use crate::residency::Residency;
 use crate::schedule::Bell;
@@ -115,7 +115,7 @@ pub struct Broker {
     events: Arc<Events>,
     pub(crate) unknown_arguments: UnknownArguments,
     /// Of users who have had a quota while they were connected.
-    meters: Mutex<HashMap<Name, Arc<Meter>, foldhash::quality::RandomState>>,
+    accounts: Mutex<HashMap<Name, Arc<Account>, foldhash::quality::RandomState>>,
     /// Ends the process; absent until the broker has started.
     on_fatal: OnceLock<fn(&str)>,
 }
@@ -164,7 +164,7 @@ impl Broker {
             parameters: Mutex::default(),
             events: Arc::new(Events::new(event_vhost)),
             unknown_arguments: UnknownArguments::default(),
-            meters: Mutex::default(),
+            accounts: Mutex::default(),
             on_fatal: OnceLock::new(),
         }
     }
@@ -331,14 +331,14 @@ impl Broker {
     }
 
     /// What a user publishes is charged to this.
-    pub(crate) fn user_meter(&self, user: &str) -> Arc<Meter> {
-        let mut meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
-        meters.entry(Name::truncated(user)).or_default().clone()
+    pub(crate) fn user_account(&self, user: &str) -> Arc<Account> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.entry(Name::truncated(user)).or_default().clone()
     }
 
-    /// Forgets a user's meter, because the user is deleted.
-    pub(crate) fn forget_meter(&self, user: &str) {
-        self.meters.lock().unwrap_or_else(PoisonError::into_inner).remove(user);
+    /// Forgets what a user has used of quotas, because the user is deleted.
+    pub(crate) fn forget_account(&self, user: &str) {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner).remove(user);
     }
 
     /// Parameters of the broker as a whole, by name.

@@ -11,6 +11,7 @@ use posthouse_model::field::FieldTable;
 use posthouse_model::name::Name;
 use posthouse_model::reply::ReplyError;
 
+use crate::quotas::UsedUp;
 use crate::waker::SessionWaker;
 
 /// A connection as others see it.
@@ -34,8 +35,17 @@ pub struct ConnectionInfo {
     pub channels: AtomicU32,
     /// What it is doing.
     pub state: StateCell,
+    /// Which quotas are used up while it is throttled, as [`UsedUp::bits`].
+    pub used_up: AtomicU8,
     /// How to reach it.
     pub waker: Arc<SessionWaker>,
+}
+
+impl ConnectionInfo {
+    /// Which quotas are used up while it is throttled.
+    pub fn throttled_by(&self) -> UsedUp {
+        UsedUp::from_bits(self.used_up.load(Ordering::Relaxed))
+    }
 }
 
 /// What a connection is doing.

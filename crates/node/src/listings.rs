@@ -64,6 +64,8 @@ pub struct VhostLimitsRow {
     pub vhost: String,
     /// Limits, as JSON text.
     pub limits: String,
+    /// Bytes that its queues hold, where that is limited.
+    pub stored_bytes: u64,
 }
 
 /// An exchange.
@@ -160,6 +162,8 @@ pub struct ConnectionRow {
     pub vhost: String,
     /// `running`, `flow`, `blocking`, `blocked` or `throttled`.
     pub state: &'static str,
+    /// Which quotas are used up, while it is `throttled`: whose it is and the name of the limit, by comma.
+    pub throttled_by: String,
     /// The client's address.
     pub peer_host: String,
     /// The client's port.
@@ -200,9 +204,13 @@ pub fn vhosts(broker: &Broker) -> Vec<VhostRow> {
 
 /// Limits of all virtual hosts that have any.
 pub fn vhost_limits(broker: &Broker) -> Vec<VhostLimitsRow> {
-    let limited = broker.vhosts().into_iter().map(|vhost| (vhost.name().to_string(), vhost.limits()));
-    let rows = limited.filter(|(_, limits)| !limits.is_empty());
-    rows.map(|(vhost, limits)| VhostLimitsRow { vhost, limits: limits.to_value().to_string() }).collect()
+    let limited = broker.vhosts().into_iter().map(|vhost| (vhost.limits(), vhost));
+    let rows = limited.filter(|(limits, _)| !limits.is_empty()).map(|(limits, vhost)| VhostLimitsRow {
+        vhost: vhost.name().to_string(),
+        limits: limits.to_value().to_string(),
+        stored_bytes: vhost.account().stored_bytes(),
+    });
+    rows.collect()
 }
 
 /// All exchanges of a virtual host.
@@ -284,6 +292,7 @@ fn connection_row(broker: &Broker, info: &ConnectionInfo) -> ConnectionRow {
             ConnectionState::Running if broker.alarm_on() => "blocking",
             state => state.name(),
         },
+        throttled_by: info.throttled_by().names(),
         peer_host,
         peer_port,
         host,

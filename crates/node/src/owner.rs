@@ -156,7 +156,8 @@ fn block(machine: &Queue<Location, ConsumerWaker>, held: &Held<Location>) -> Opt
     let location = held.residence.location()?;
     let (first_seq, span) = (held.first_seq, held.span);
     let (settled, received, expires) = (machine.settled_for_good(held), held.received, held.expires);
-    Some(BlockRef { location, first_seq, span, settled, received, expires })
+    let shares = held.shares.clone();
+    Some(BlockRef { location, first_seq, span, settled, received, expires, shares })
 }
 
 fn spilled_blocks(machine: &Queue<Location, ConsumerWaker>) -> impl Iterator<Item = BlockRef> {
@@ -220,6 +221,7 @@ fn of_level(found: RecoveredQueue) -> Recovered<Location> {
         };
         Held::recovered(chunk.first_seq, chunk.span, chunk.settled, residence)
             .with_times(chunk.received, chunk.expires)
+            .with_shares(chunk.shares)
     });
     let (next_seq, redelivered_below) = (found.next_seq, found.delivered_below);
     Recovered { chunks: chunks.collect(), next_seq, redelivered_below }

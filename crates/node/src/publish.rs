@@ -13,7 +13,8 @@ use posthouse_model::chunk::ChunkBuilder;
 use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId};
 use posthouse_model::props::has_expiration;
-use posthouse_model::record::{self, FLAG_EXPIRES, FLAG_PERSISTENT};
+use posthouse_model::record::{self, FLAG_EXPIRES, FLAG_PERSISTENT, stamp};
+use posthouse_model::shares::UserNumber;
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
@@ -187,6 +188,8 @@ pub struct Publisher {
     schedule: Option<Arc<Schedule>>,
     /// When the current batch was received, in milliseconds since the Unix epoch.
     pub received_ms: u64,
+    /// Who publishes; the broker itself by default.
+    pub user: UserNumber,
 }
 
 impl Publisher {
@@ -210,6 +213,7 @@ impl Publisher {
             pressed: None,
             schedule: None,
             received_ms: 0,
+            user: UserNumber::NOBODY,
         }
     }
 
@@ -287,11 +291,11 @@ impl Publisher {
         if slot.builder.is_empty() || full || flips {
             self.prepare(id, persistent, full || flips);
         }
-        let received_ms = self.received_ms;
+        let stamp = stamp(self.received_ms, self.user);
         let slot = &mut self.slots[id as usize];
         let expires = if has_expiration(header) { FLAG_EXPIRES } else { 0 };
         let flags = expires | if persistent { FLAG_PERSISTENT } else { 0 };
-        slot.builder.push(flags, received_ms, route, header, body.len(), body);
+        slot.builder.push(flags, stamp, route, header, body.len(), body);
     }
 
     /// Whether messages for this slot may be refused, so that each must be followed by [`Self::note_origin`].

@@ -1,10 +1,11 @@
 //! Quotas on publishing: how many messages and bytes per second a user or a virtual host may publish, and how many bytes
-//! a virtual host's queues may hold.
+//! queues may hold of it ([`stored`]).
 //!
-//! They are enforced by not reading from who publishes, never by an error. What was published is charged after each
-//! batch to a [`Meter`], which all connections of the user or virtual host share; while it is overdrawn they are not read
-//! from. A meter holds what one second brings at most. Bytes are those that are stored: bodies, properties and routing
-//! keys, once whatever the number of queues. A message that no queue gets is not counted.
+//! They are enforced by not reading from who publishes, never by an error. Everything is charged to an [`Account`], which
+//! all connections of the user or virtual host share. What was published is charged after each batch to its [`Meter`];
+//! while that is overdrawn they are not read from. A meter holds what one second brings at most. Bytes are those that are
+//! stored: bodies, properties and routing keys, once whatever the number of queues. A message that no queue gets is not
+//! counted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,13 +14,12 @@ use posthouse_model::limits::PublishLimits;
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
-use crate::queue_handle::Machine;
 use crate::vhost::VirtualHost;
+use stored::Stored;
+pub(crate) use stored::StoredBytes;
 
-/// With more chunks than this in its queues, a virtual host's bytes are added up less often.
-const CHUNKS_MANY: usize = 100_000;
-/// How often then.
-const LOOK_SELDOM: Duration = Duration::from_secs(1);
+mod stored;
+
 /// When nothing may be published, it is looked at again this soon.
 const CLOSED_WAIT: Duration = Duration::from_secs(1);
 
@@ -34,7 +34,7 @@ pub struct Published {
 
 /// What a user or a virtual host may still publish.
 #[derive(Debug, Default)]
-pub struct Meter(Mutex<Levels>);
+struct Meter(Mutex<Levels>);
 
 #[derive(Debug, Default)]
 struct Levels {
@@ -69,105 +69,147 @@ impl Level {
 }
 
 impl Meter {
-    /// Charges what was published; how long until more may be.
-    pub fn charge(&self, now_us: u64, limits: PublishLimits, published: Published) -> Duration {
+    /// Charges what was published; how long until more may be, for the messages and for the bytes.
+    fn charge(&self, now_us: u64, limits: PublishLimits, published: Published) -> [Duration; 2] {
         let mut levels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let messages = limits.messages_per_second();
         let bytes = limits.bytes_per_second();
         let for_messages = messages.map(|rate| levels.messages.charge(now_us, rate, published.messages));
         let for_bytes = bytes.map(|rate| levels.bytes.charge(now_us, rate, published.bytes));
-        for_messages.max(for_bytes).unwrap_or_default()
+        [for_messages, for_bytes].map(Option::unwrap_or_default)
+    }
+}
+
+/// What a user or a virtual host has used of its quotas.
+#[derive(Debug, Default)]
+pub struct Account {
+    meter: Meter,
+    stored: Stored,
+}
+
+impl Account {
+    /// Bytes that queues hold, as they were last added up; 0 where nothing asks for it.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored.bytes()
+    }
+}
+
+/// Whose quota it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holder {
+    Vhost,
+    User,
+}
+
+/// What a quota limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Limited {
+    Messages,
+    Bytes,
+    StoredBytes,
+}
+
+/// Quotas that are used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct UsedUp(u8);
+
+impl UsedUp {
+    const ALL: [(Holder, Limited, &str); 6] = [
+        (Holder::Vhost, Limited::Messages, "vhost max-publish-messages-per-second"),
+        (Holder::Vhost, Limited::Bytes, "vhost max-publish-bytes-per-second"),
+        (Holder::Vhost, Limited::StoredBytes, "vhost max-stored-bytes"),
+        (Holder::User, Limited::Messages, "user max-publish-messages-per-second"),
+        (Holder::User, Limited::Bytes, "user max-publish-bytes-per-second"),
+        (Holder::User, Limited::StoredBytes, "user max-stored-bytes"),
+    ];
+
+    /// Whether none is.
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The form that [`Self::from_bits`] reads.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// As [`Self::bits`] gave it.
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// These, and others.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Their names, by comma: whose quota it is, and the name of the limit.
+    pub fn names(self) -> String {
+        let used_up = Self::ALL.iter().enumerate().filter(|(index, _)| self.0 & (1 << index) != 0);
+        used_up.map(|(_, (.., name))| *name).collect::<Vec<_>>().join(", ")
+    }
+
+    fn add(&mut self, holder: Holder, limited: Limited) {
+        let index = Self::ALL.iter().position(|(of, what, _)| (*of, *what) == (holder, limited));
+        self.0 |= index.map_or(0, |index| 1 << index);
     }
 }
 
 /// What one connection is charged to.
 #[derive(Debug)]
-pub struct Quota(SmallVec<[(Arc<Meter>, PublishLimits); 2]>);
+pub struct Quota(SmallVec<[Part; 2]>);
+
+#[derive(Debug)]
+struct Part {
+    holder: Holder,
+    account: Arc<Account>,
+    limits: PublishLimits,
+}
 
 impl Quota {
     /// The quotas of a user in a virtual host; none when neither has any.
     pub fn of(broker: &Broker, vhost: &VirtualHost, user: &str) -> Option<Self> {
-        let of_vhost = vhost.publish_limits();
-        let of_user = broker.authorities().user_limits(user).map(|limits| limits.publish).unwrap_or_default();
+        let of_user = broker.authorities().user_limits(user).unwrap_or_default();
+        let (limits, stored) = (vhost.publish_limits(), vhost.max_stored_bytes());
         let mut parts = SmallVec::new();
-        if !of_vhost.is_off() {
-            parts.push((vhost.meter().clone(), of_vhost));
+        if !limits.is_off() || stored.is_some() {
+            parts.push(Part { holder: Holder::Vhost, account: vhost.account().clone(), limits });
         }
-        if !of_user.is_off() {
-            parts.push((broker.user_meter(user), of_user));
+        let limits = of_user.publish;
+        if !limits.is_off() || of_user.stored_bytes().is_some() {
+            parts.push(Part { holder: Holder::User, account: broker.user_account(user), limits });
         }
         (!parts.is_empty()).then_some(Self(parts))
     }
 
-    /// Charges what was published; how long until more may be.
-    pub fn charge(&self, now_us: u64, published: Published) -> Duration {
-        let waits = self.0.iter().map(|(meter, limits)| meter.charge(now_us, *limits, published));
-        waits.max().unwrap_or_default()
+    /// Charges what was published; how long until more may be, and what that waits for.
+    pub fn charge(&self, now_us: u64, published: Published) -> (Duration, UsedUp) {
+        let (mut longest, mut used_up) = (Duration::ZERO, UsedUp::default());
+        for Part { holder, account, limits } in &self.0 {
+            let [for_messages, for_bytes] = account.meter.charge(now_us, *limits, published);
+            for (wait, limited) in [(for_messages, Limited::Messages), (for_bytes, Limited::Bytes)] {
+                if !wait.is_zero() {
+                    used_up.add(*holder, limited);
+                    longest = longest.max(wait);
+                }
+            }
+        }
+        (longest, used_up)
     }
-}
 
-/// Adds up what virtual hosts hold.
-#[derive(Debug, Default)]
-pub(crate) struct StoredBytes {
-    /// Rounds to be left out.
-    skip: u32,
-}
-
-impl StoredBytes {
-    /// Looks at every virtual host that has a limit, and lets its publishers wait or go on. Called every `period`.
-    pub(crate) fn look(&mut self, broker: &Broker, period: Duration) {
-        if self.skip > 0 {
-            self.skip -= 1;
-            return;
+    /// Those of them that are used up by what queues hold.
+    pub fn full(&self) -> UsedUp {
+        let mut used_up = UsedUp::default();
+        for part in self.0.iter().filter(|part| part.account.stored.is_full()) {
+            used_up.add(part.holder, Limited::StoredBytes);
         }
-        let mut chunks = 0;
-        for vhost in broker.vhosts() {
-            let Some(max) = vhost.max_stored_bytes() else {
-                set_full(broker, &vhost, false);
-                continue;
-            };
-            let stored =
-                vhost.all_queues().iter().map(|queue| stored(&queue.lock().machine, &mut chunks)).sum();
-            set_full(broker, &vhost, max < stored);
-        }
-        if chunks > CHUNKS_MANY {
-            self.skip = u32::try_from(LOOK_SELDOM.as_millis() / period.as_millis().max(1)).unwrap_or(1);
-        }
-    }
-}
-
-/// Bytes that a queue's messages take, in memory or on disk.
-fn stored(machine: &Machine, chunks: &mut usize) -> u64 {
-    match machine {
-        Machine::Classic(queue) => {
-            let held = queue.levels().flat_map(|level| level.held()).inspect(|_| *chunks += 1);
-            let on_disk = held.filter(|held| held.residence.chunk().is_none());
-            let on_disk: u64 =
-                on_disk.filter_map(|held| held.residence.location()).map(|at| u64::from(at.len)).sum();
-            on_disk + queue.memory_bytes() as u64
-        }
-        Machine::Stream(stream) => stream.bytes(),
-    }
-}
-
-fn set_full(broker: &Broker, vhost: &VirtualHost, full: bool) {
-    if vhost.set_full(full) == full {
-        return;
-    }
-    tracing::info!(vhost = %vhost.name(), full, "publishers wait because queues hold too many bytes, or go on");
-    for connection in broker.connections().list() {
-        if connection.vhost == **vhost.name() {
-            connection.waker.room();
-        }
+        used_up
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use posthouse_model::chunk::ChunkBuilder;
-    use posthouse_model::queue_settings::QueueSettings;
-    use posthouse_queue::machine::chunks::Persistence;
-    use posthouse_storage::segment::{Class, Location, SegmentId};
     use serde_json::json;
 
     use super::*;
@@ -178,6 +220,11 @@ mod tests {
         posthouse_model::limits::UserLimits::from_value(&value).unwrap().publish
     }
 
+    fn wait(meter: &Meter, now_us: u64, limits: PublishLimits, published: Published) -> Duration {
+        let [for_messages, for_bytes] = meter.charge(now_us, limits, published);
+        for_messages.max(for_bytes)
+    }
+
     fn published(messages: u64, bytes: u64) -> Published {
         Published { messages, bytes }
     }
@@ -185,55 +232,52 @@ mod tests {
     #[test]
     fn what_one_second_brings_is_free_and_the_rest_is_waited_for() {
         let (meter, limits) = (Meter::default(), limits(10, -1));
-        assert_eq!(meter.charge(5_000_000, limits, published(10, 1 << 30)), Duration::ZERO);
-        assert_eq!(meter.charge(5_000_000, limits, published(1, 0)), Duration::from_millis(100));
-        assert_eq!(meter.charge(5_050_000, limits, published(1, 0)), Duration::from_millis(150));
-        assert_eq!(meter.charge(5_200_000, limits, Published::default()), Duration::ZERO);
+        assert_eq!(wait(&meter, 5_000_000, limits, published(10, 1 << 30)), Duration::ZERO);
+        assert_eq!(wait(&meter, 5_000_000, limits, published(1, 0)), Duration::from_millis(100));
+        assert_eq!(wait(&meter, 5_050_000, limits, published(1, 0)), Duration::from_millis(150));
+        assert_eq!(wait(&meter, 5_200_000, limits, Published::default()), Duration::ZERO);
         // However long it was quiet.
-        assert_eq!(meter.charge(99_000_000, limits, published(20, 0)), Duration::from_secs(1));
+        assert_eq!(wait(&meter, 99_000_000, limits, published(20, 0)), Duration::from_secs(1));
         // A clock that goes back brings nothing and takes nothing.
-        assert_eq!(meter.charge(98_000_000, limits, Published::default()), Duration::from_secs(1));
+        assert_eq!(wait(&meter, 98_000_000, limits, Published::default()), Duration::from_secs(1));
     }
 
     #[test]
     fn the_longer_wait_counts_and_a_new_rate_counts_at_once() {
         let meter = Meter::default();
-        let wait = meter.charge(0, limits(10, 1000), published(20, 4000));
-        assert_eq!(wait, Duration::from_secs(3));
-        assert_eq!(meter.charge(0, limits(10, 3000), Published::default()), Duration::from_secs(1));
-        assert_eq!(meter.charge(0, limits(-1, -1), published(1 << 40, 1 << 60)), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_stored_is_counted_in_every_level() {
-        let mut machine = Machine::default();
-        machine.set_settings(QueueSettings { max_priority: 9, ..QueueSettings::default() });
-        let mut location = Location {
-            file: SegmentId(1),
-            class: Class::Durable,
-            shared: false,
-            offset: 0,
-            len: 1_000,
-            records: 1,
-        };
-        for level in [0, 5, 9] {
-            let mut builder = ChunkBuilder::default();
-            builder.push(0, 0, b"\0\x01q", b"", 100, &[0; 100]);
-            let chunk = Arc::new(builder.finish());
-            let first = machine.push_shared(level, chunk, Persistence::Persistent, 0, &mut Vec::new());
-            location.len += 1;
-            machine.classic().unwrap().written(first, location, true);
-        }
-        let mut chunks = 0;
-        assert_eq!((stored(&machine, &mut chunks), chunks), (3_006, 3));
+        let longest = wait(&meter, 0, limits(10, 1000), published(20, 4000));
+        assert_eq!(longest, Duration::from_secs(3));
+        assert_eq!(wait(&meter, 0, limits(10, 3000), Published::default()), Duration::from_secs(1));
+        assert_eq!(wait(&meter, 0, limits(-1, -1), published(1 << 40, 1 << 60)), Duration::ZERO);
     }
 
     #[test]
     fn a_rate_of_zero_lets_nothing_through() {
         let meter = Meter::default();
         for now_us in [0, 1_000_000, u64::MAX] {
-            assert!(meter.charge(now_us, limits(0, -1), Published::default()) > Duration::ZERO);
+            assert!(wait(&meter, now_us, limits(0, -1), Published::default()) > Duration::ZERO);
         }
-        assert!(meter.charge(0, limits(0, -1), published(5, 5)) > Duration::ZERO);
+        assert!(wait(&meter, 0, limits(0, -1), published(5, 5)) > Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_used_up_is_named() {
+        let (vhost, user) = (Arc::new(Account::default()), Arc::new(Account::default()));
+        let parts = [(Holder::Vhost, &vhost, limits(10, 100)), (Holder::User, &user, limits(-1, 50))];
+        let part = |(holder, account, limits): (Holder, &Arc<Account>, PublishLimits)| Part {
+            holder,
+            account: account.clone(),
+            limits,
+        };
+        let quota = Quota(parts.map(part).into());
+        let (wait, used_up) = quota.charge(0, published(5, 50));
+        assert!(wait.is_zero() && used_up.is_none() && quota.full().is_none());
+        let (wait, used_up) = quota.charge(0, published(1, 100));
+        assert_eq!(wait, Duration::from_secs(2));
+        let expected = "vhost max-publish-bytes-per-second, user max-publish-bytes-per-second";
+        assert_eq!(used_up.names(), expected);
+        assert_eq!(UsedUp::from_bits(used_up.bits()), used_up);
+        user.stored.set(8, true);
+        assert_eq!((quota.full().names().as_str(), user.stored_bytes()), ("user max-stored-bytes", 8));
     }
 }

@@ -80,6 +80,7 @@ pub(crate) fn recover(broker: &Broker, settings: QueueSettings, found: Option<Re
                     bytes: location.len,
                     first_ms: 0,
                     settled: chunk.settled.map(Box::new),
+                    shares: chunk.shares,
                     stored: Some((location, chunk.span)),
                 });
             }
@@ -271,8 +272,9 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
         .filter_map(|block| {
             let (location, span) = block.stored?;
             let settled = block.settled.as_deref().cloned();
-            let (received, expires) = (Received::UNKNOWN, false);
-            Some(BlockRef { location, first_seq: block.first_seq, span, settled, received, expires })
+            let (received, expires, shares) = (Received::UNKNOWN, false, block.shares.clone());
+            let first_seq = block.first_seq;
+            Some(BlockRef { location, first_seq, span, settled, received, expires, shares })
         })
         .collect();
     let floor = stream.floor().min(covered);

@@ -121,6 +121,7 @@ mod tests {
             connected_at_ms: 0,
             channels: 0.into(),
             state: Default::default(),
+            used_up: Default::default(),
             waker: Arc::new(SessionWaker::default()),
         });
         connections.add(info.clone());

@@ -12,7 +12,8 @@ use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 use posthouse_model::priorities::Levels;
 use posthouse_model::props::has_expiration;
-use posthouse_model::record::{FLAG_EXPIRES, FLAG_MAYBE_DELIVERED, FLAG_PERSISTENT, Record};
+use posthouse_model::record::{FLAG_EXPIRES, FLAG_MAYBE_DELIVERED, FLAG_PERSISTENT, Record, stamp};
+use posthouse_model::shares::UserNumber;
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::machine::departures::Reason;
 use posthouse_queue::machine::leaving::Run;
@@ -80,6 +81,8 @@ pub(crate) struct Moving<'a> {
     pub(crate) reason: Option<Reason>,
     /// `FLAG_*` bits of its new record.
     pub(crate) flags: u16,
+    /// Who published it.
+    pub(crate) publisher: UserNumber,
     /// When it is due, where it only waits there ([`crate::schedule`]).
     pub(crate) waits_until_ms: Option<u64>,
     /// Exchange and routing key as two short strings.
@@ -191,13 +194,13 @@ impl<'a> Transfer<'a> {
             self.groups.push_back(Group { from_level, targets, persistent, reason, builder, ranges });
         }
         let Some(group) = self.groups.back_mut() else { return };
-        let Moving { seq, flags, waits_until_ms, route, header, body, .. } = message;
+        let Moving { seq, flags, publisher, waits_until_ms, route, header, body, .. } = message;
         let is_of_before = |below: &Seq| level_of(*below) == from_level && seq < *below;
         let maybe = if self.before_start.iter().any(is_of_before) { FLAG_MAYBE_DELIVERED } else { 0 };
         let expires = if waits_until_ms.is_none() && has_expiration(header) { FLAG_EXPIRES } else { 0 };
         let flags = flags & !FLAG_EXPIRES | expires | maybe;
-        let time_ms = waits_until_ms.unwrap_or(self.now_ms);
-        group.builder.push(flags, time_ms, route, header, body.len(), body);
+        let stamp = stamp(waits_until_ms.unwrap_or(self.now_ms), publisher);
+        group.builder.push(flags, stamp, route, header, body.len(), body);
         join(&mut group.ranges, seq, seq);
     }
 

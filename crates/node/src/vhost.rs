@@ -22,7 +22,7 @@ use crate::history::{Histories, Kept, Publication};
 use crate::metadata::VhostMetadata;
 use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
-use crate::quotas::Meter;
+use crate::quotas::Account;
 use crate::schedule::Schedule;
 use crate::seen::{Comparison, SeenByExchange, SeenOfMessage, SeenValue};
 
@@ -35,9 +35,7 @@ pub struct VirtualHost {
     name: Name,
     epoch: AtomicU64,
     is_traced: AtomicBool,
-    /// Whether its queues hold more bytes than they may.
-    is_full: AtomicBool,
-    meter: Arc<Meter>,
+    account: Arc<Account>,
     events: Arc<Events>,
     inner: RwLock<Inner>,
     /// A leaf of `inner`.
@@ -117,8 +115,7 @@ impl VirtualHost {
             name,
             epoch: AtomicU64::new(0),
             is_traced: AtomicBool::new(false),
-            is_full: AtomicBool::new(false),
-            meter: Arc::default(),
+            account: Arc::default(),
             events,
             inner: RwLock::new(inner),
             histories: Mutex::default(),
@@ -384,24 +381,13 @@ impl VirtualHost {
     }
 
     /// What is published in it is charged to this.
-    pub(crate) fn meter(&self) -> &Arc<Meter> {
-        &self.meter
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     /// Bytes its queues may hold; none for any number.
     pub(crate) fn max_stored_bytes(&self) -> Option<u64> {
         self.read().limits.max_stored_bytes.and_then(|max| u64::try_from(max).ok())
-    }
-
-    /// Whether publishers wait because its queues hold more bytes than they may.
-    #[inline]
-    pub fn is_full(&self) -> bool {
-        self.is_full.load(Ordering::Relaxed)
-    }
-
-    /// Says whether they do, and what was said before.
-    pub(crate) fn set_full(&self, full: bool) -> bool {
-        self.is_full.swap(full, Ordering::Relaxed)
     }
 
     /// Looks at everything at one moment.

@@ -3,7 +3,7 @@
 //! `checkpoint-<n>` (n in 16 hexadecimal digits) in the data directory; the newest valid one counts. It is written
 //! to `checkpoint.new`, synced and renamed; then the one before becomes the next `checkpoint.new`, with its space. On a
 //! full disk only a checkpoint makes room, so it must not need any: both files have more than they use, and it is never
-//! given back in between. Little-endian, `v` is a LEB128 varint, version 5:
+//! given back in between. Little-endian, `v` is a LEB128 varint, version 6:
 //!
 //! ```text
 //! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64 |
@@ -11,9 +11,11 @@
 //! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block... |
 //!           notes v | note... | ranges v | range...
 //! block:    first seq less the end of the block before (of 0 for the first) v |
-//!           span<<3 + is shared<<2 + may expire<<1 + has bitmap v |
+//!           span<<4 + has publishers<<3 + is shared<<2 + may expire<<1 + has bitmap v |
 //!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v |
-//!           received first, ms since the Unix epoch, zigzag difference to the block before v | last less first v | [bitmap, see SeqBitmap]
+//!           received first, ms since the Unix epoch, zigzag difference to the block before v | last less first v | [publishers] |
+//!           [bitmap, see SeqBitmap]
+//! publishers: count v | user number v, if it is one; user number v and bytes v of each, if there are several
 //! note:     key length v | key | value length v | value
 //! range:    first seq less the end of the range before (of 0 for the first) v | last seq less first v | failed v | acquired v
 //! trailer:  queues u64 | crc32c of the number as u64, the queues, and the count before it u32 | "KCHP" u32
@@ -24,7 +26,8 @@
 //! file ended with it; blocks had no times and no `may expire` bit: `span<<1 + has bitmap`, and after the length the
 //! bitmap. They are read as received at any time, and no message of theirs expires. Version 1 had no notes either. Up to
 //! version 3 there were no ranges, which are what is known of messages that came back. Up to version 4 no block was
-//! shared, and there was no bit for it: `span<<2 + may expire<<1 + has bitmap`.
+//! shared, and there was no bit for it: `span<<2 + may expire<<1 + has bitmap`. Up to version 5 nobody knew who published, and
+//! there was no bit for that either.
 //!
 //! For a few hours, and in no release, version 3 had the new header and version 2's blocks. Such a file is refused; where
 //! no queue has a block there is no difference, and it is read.
@@ -38,6 +41,7 @@ use posthouse_model::attempts::AttemptRange;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_model::shares::Shares;
 
 use crate::corrupt::{bad_crc, corrupt, io, read_exact};
 use crate::disk::{Access, Disk, DiskFile};
@@ -48,7 +52,7 @@ use queue_state::{VERSION_OF_TIMES, decode_queue, encode_queue};
 
 mod queue_state;
 
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 /// The first version whose header says how long it is.
 const VERSION_OF_LENGTH: u16 = 3;
 const MAGIC: [u8; 4] = *b"PHCK";
@@ -79,6 +83,8 @@ pub struct BlockRef {
     pub received: Received,
     /// Whether a message in it may have a time to live of its own.
     pub expires: bool,
+    /// Who published how much of it.
+    pub shares: Shares,
 }
 
 /// Something small that a queue's owner remembers beside the messages.

@@ -3,7 +3,7 @@
 //! ```text
 //! posthouse-data/
 //!   LOCK            held with flock while a process uses the directory; holds that process's number
-//!   FORMAT          "posthouse data directory, format 6\n"
+//!   FORMAT          "posthouse data directory, format 7\n"
 //!   meta.redb       the metadata store
 //!   checkpoint-<n>  states of all queues at a log position; replay starts there
 //!   checkpoint.new  space reserved for the next one
@@ -16,14 +16,15 @@
 //! Opening never removes anything but what lies in `spill/`. Format 2: segments may have blocks of version 2. Format 3: the
 //! log may have moves. Format 4: the log may have notes, and checkpoints are of version 2. Format 5: the log may have
 //! attempts, and checkpoints are of version 4. Format 6: segments may have blocks of version 3, and checkpoints are of
-//! version 5. Opening a directory of an older format makes it one of format 6.
+//! version 5. Format 7: records say who published them, and checkpoints are of version 6. Opening a directory of an older
+//! format makes it one of format 7.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The format this build writes and the newest it reads.
-pub const DATA_FORMAT: u32 = 6;
+pub const DATA_FORMAT: u32 = 7;
 
 const FORMAT_PREFIX: &str = "posthouse data directory, format ";
 const SUB_DIRECTORIES: [&str; 3] = ["wal", "segments", "spill"];
@@ -254,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let data = DataDir::open(&path).unwrap();
-        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 6\n");
+        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 7\n");
         for name in SUB_DIRECTORIES {
             fs::write(path.join(name).join("file"), b"x").unwrap();
         }
@@ -273,7 +274,7 @@ mod tests {
         DataDir::open_read_only(dir.path()).unwrap();
         assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 1\n");
         DataDir::open(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 6\n");
+        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 7\n");
     }
 
     #[test]
@@ -299,7 +300,7 @@ mod tests {
             format!("{shown} is not a data directory: it has no FORMAT file, but holds \"letter.txt\"")
         );
         for (text, expected) in [
-            ("posthouse data directory, format 7\n", "has format 7, this version reads formats up to 6"),
+            ("posthouse data directory, format 8\n", "has format 8, this version reads formats up to 7"),
             (
                 "garbage",
                 "FORMAT is damaged: expected \"posthouse data directory, format N\", got \"garbage\"",

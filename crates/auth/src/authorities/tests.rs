@@ -2,6 +2,7 @@
 
 use posthouse_model::errors::{Permission, ResourceKind};
 use posthouse_model::reply::Scope;
+use posthouse_model::shares::UserNumber;
 
 use super::*;
 
@@ -50,8 +51,9 @@ fn wrong_credentials_are_refused_alike() {
         password: PasswordHash::from_text("sha256", "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR").ok(),
         tags: Vec::new(),
         limits: UserLimits::default(),
+        number: UserNumber::NOBODY,
     };
-    authorities.restore(AuthChange::PutUser(imported)).unwrap();
+    authorities.put_user(imported).unwrap();
     assert!(login(&authorities, "imported", "test12").is_ok());
     for (user, password) in
         [("guest", "x"), ("guest", ""), ("nobody", "x"), ("", ""), ("no-password", "x"), ("imported", "x")]
@@ -180,6 +182,62 @@ fn what_was_written_makes_the_same_registry() {
     assert_eq!(restored.permissions(), authorities.permissions());
     assert_eq!(restored.permissions()[0].write, "w");
     assert!(login(&restored, "bob", "pw").is_ok() && restored.identity("bob").unwrap().has_tag("monitoring"));
+}
+
+#[test]
+fn numbers_are_not_given_again() {
+    let number = |authorities: &Authorities, user: &str| authorities.identity(user).unwrap().number.0;
+    let authorities = authorities();
+    authorities.add_user("bob", b"pw").unwrap();
+    assert_eq!((number(&authorities, "guest"), number(&authorities, "bob")), (1, 2));
+    let bob = authorities.users().into_iter().find(|user| &*user.name == "bob").unwrap();
+    authorities.delete_user("bob").unwrap();
+    let changes = authorities.put_user(User { number: UserNumber(1), ..bob.clone() }).unwrap();
+    assert_eq!(changes, [AuthChange::PutUser(User { number: UserNumber(3), ..bob.clone() })]);
+    authorities.put_user(User { tags: vec!["t".into()], ..bob.clone() }).unwrap();
+    assert_eq!(number(&authorities, "bob"), 3);
+    assert!(authorities.identity("bob").unwrap().has_tag("t"));
+
+    // Users of an older version get one after a restart, above all that were ever seen.
+    let restored = Authorities::new(AuthSettings::default());
+    for number in [0, 7] {
+        let name = Name::truncated(&format!("user-{number}"));
+        let user = User { name, number: UserNumber(number), ..bob.clone() };
+        restored.restore(AuthChange::PutUser(user)).unwrap();
+    }
+    let changes = restored.number_users(UserNumber(50));
+    assert_eq!(changes.len(), 1);
+    assert_eq!((number(&restored, "user-0"), number(&restored, "user-7")), (51, 7));
+    assert_eq!(restored.number_users(UserNumber(50)), []);
+
+    // When all have been given, those that nobody has are given again.
+    assert_eq!(restored.number_users(UserNumber(u16::MAX)), []);
+    for name in ["a", "b"] {
+        restored.put_user(User { name: Name::truncated(name), ..bob.clone() }).unwrap();
+    }
+    assert_eq!((number(&restored, "a"), number(&restored, "b")), (1, 2));
+}
+
+#[test]
+fn whoever_has_no_number_has_no_limit_that_needs_one() {
+    let authorities = authorities();
+    for number in 2..=u16::MAX {
+        let (name, number) = (Name::truncated(&number.to_string()), UserNumber(number));
+        let (password, tags, limits) = Default::default();
+        authorities.restore(AuthChange::PutUser(User { name, password, tags, limits, number })).unwrap();
+    }
+    authorities.add_user("bob", b"pw").unwrap();
+    let bob = authorities.users().into_iter().find(|user| &*user.name == "bob").unwrap();
+    assert_eq!(bob.number, UserNumber::NOBODY);
+    let limits = UserLimits { max_stored_bytes: Some(5), ..UserLimits::default() };
+    let refused = authorities.set_user_limits("bob", limits.clone()).unwrap_err();
+    let expected =
+        "user 'bob' cannot have the limit max-stored-bytes: expected at most 65535 users, got more";
+    assert_eq!(refused.to_string(), expected);
+    assert_eq!(authorities.put_user(User { limits: limits.clone(), ..bob }).unwrap_err(), refused);
+    assert_eq!(authorities.stored_limits(), []);
+    authorities.set_user_limits("2", limits).unwrap();
+    assert_eq!(authorities.stored_limits().len(), 1);
 }
 
 #[test]

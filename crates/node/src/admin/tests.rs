@@ -40,6 +40,7 @@ fn connect(broker: &Broker, user: &str, vhost: &str) -> Arc<ConnectionInfo> {
         connected_at_ms: 1,
         channels: 2.into(),
         state: Default::default(),
+        used_up: Default::default(),
         waker: Arc::new(SessionWaker::default()),
     });
     broker.connections().add(info.clone());

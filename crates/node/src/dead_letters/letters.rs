@@ -145,7 +145,8 @@ impl Letters<'_> {
             (false, _) => {
                 let (seq, reason) = (run.first, Some(run.reason));
                 let (waits_until_ms, route, header) = (None, &route[..], &header[..]);
-                let moving = Moving { seq, reason, flags, waits_until_ms, route, header, body };
+                let publisher = record.publisher();
+                let moving = Moving { seq, reason, flags, publisher, waits_until_ms, route, header, body };
                 self.transfer.add(&targets, moving)
             }
             (true, 0) if self.keeps => self.transfer.stall(run, Obstacle::NoPlace),

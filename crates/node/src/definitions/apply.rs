@@ -6,6 +6,7 @@ use posthouse_auth::password::PasswordHash;
 use posthouse_auth::users::{AuthChange, PermissionRecord, TopicPermissionRecord, User};
 use posthouse_model::limits::VhostLimits;
 use posthouse_model::name::Name;
+use posthouse_model::shares::UserNumber;
 use posthouse_queue::topology::DestinationName;
 use serde_json::Value;
 
@@ -109,7 +110,10 @@ fn put_user(broker: &Broker, user: UserDefinition) -> std::result::Result<(), Ad
         Password::Hash(hash) => Some(hash),
         Password::Plain(text) => Some(hashed(broker, text.as_bytes())?),
     };
-    put_auth(broker, AuthChange::PutUser(User { name, password, tags, limits }))
+    let changes =
+        broker.authorities().put_user(User { name, password, tags, limits, number: UserNumber::NOBODY })?;
+    broker.keep_auth(&changes);
+    Ok(())
 }
 
 fn hashed(broker: &Broker, password: &[u8]) -> std::result::Result<PasswordHash, AdminError> {

@@ -39,6 +39,8 @@ pub struct UserLimitsRow {
     pub user: String,
     /// Limits, as JSON text.
     pub limits: String,
+    /// Bytes that queues hold of what the user published, where that is limited.
+    pub stored_bytes: u64,
 }
 
 /// Patterns on keys of a user in a topic exchange.
@@ -91,8 +93,12 @@ fn permission_rows(broker: &Broker, which: impl Fn(&PermissionRow) -> bool) -> V
 /// Limits of all users that have any.
 pub fn user_limits(broker: &Broker) -> Vec<UserLimitsRow> {
     let rows = broker.authorities().users().into_iter().filter(|user| user.limits != UserLimits::default());
-    rows.map(|user| UserLimitsRow { user: user.name.to_string(), limits: user.limits.to_value().to_string() })
-        .collect()
+    let rows = rows.map(|user| UserLimitsRow {
+        user: user.name.to_string(),
+        limits: user.limits.to_value().to_string(),
+        stored_bytes: broker.user_account(&user.name).stored_bytes(),
+    });
+    rows.collect()
 }
 
 /// Patterns on keys of everybody in a virtual host.

@@ -58,9 +58,10 @@ impl Publisher {
         if slot.builder.is_empty() || full || flips {
             self.prepare(id, later.persistent, full || flips);
         }
+        let stamp = record::stamp(later.due_ms, self.user);
         let slot = &mut self.slots[id as usize];
         let flags = if later.persistent { FLAG_PERSISTENT } else { 0 };
-        slot.builder.push(flags, later.due_ms, &route, header, body.len(), body);
+        slot.builder.push(flags, stamp, &route, header, body.len(), body);
         if let Some(waits) = &mut slot.waits {
             waits.start_ms = start_ms.min(waits.start_ms);
         }

@@ -169,6 +169,7 @@ impl<'a> Handover<'a> {
             seq: waiting.seq,
             reason: None,
             flags: record.flags() & KEPT_FLAGS,
+            publisher: record.publisher(),
             waits_until_ms: None,
             route: &route,
             header: record.header(),

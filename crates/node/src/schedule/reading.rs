@@ -210,6 +210,7 @@ pub(super) fn add_move(
         seq: waiting.seq,
         reason: None,
         flags: record.flags() & KEPT_FLAGS,
+        publisher: record.publisher(),
         waits_until_ms: Some(waiting.due_ms),
         route: record.routes(),
         header: record.header(),

@@ -14,6 +14,7 @@ use posthouse_model::name::Name;
 use posthouse_model::policy::{Policy, PolicyKind};
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
+use posthouse_model::shares::UserNumber;
 use posthouse_model::stream_args::StreamArguments;
 use posthouse_queue::topology::TopologyChange;
 use posthouse_storage::engine::{Recovered, RecoveredQueue};
@@ -51,7 +52,7 @@ pub(super) fn restore(
         vhost.change(|inner| inner.metadata = metadata);
         broker.insert_vhost(Arc::new(vhost));
     }
-    restore_users(broker)?;
+    restore_users(broker, highest_publisher(&recovered))?;
     restore_parameters(broker)?;
     let queues = restore_queues(broker, &mut recovered, undefined_queues)?;
     for (key, value) in meta.scan(MetaTable::Exchanges)? {
@@ -93,11 +94,21 @@ pub(super) fn put_in_force(broker: &Arc<Broker>, queues: Vec<Restored>) {
     }
 }
 
-fn restore_users(broker: &Broker) -> Result<(), StartError> {
+/// The highest number of a user that a message has which is there.
+fn highest_publisher(recovered: &Recovered) -> UserNumber {
+    let mut highest = UserNumber::NOBODY;
+    for chunk in recovered.queues.iter().flat_map(|queue| &queue.chunks) {
+        chunk.shares.divide(0, |user, _| highest = highest.max(user));
+    }
+    highest
+}
+
+fn restore_users(broker: &Broker, highest: UserNumber) -> Result<(), StartError> {
     let (meta, authorities) = (broker.store().meta(), broker.authorities());
     for (_, value) in meta.scan(MetaTable::Users)? {
         authorities.restore(AuthChange::PutUser(User::decode(&value)?))?;
     }
+    broker.keep_auth(&authorities.number_users(highest));
     for (_, value) in meta.scan(MetaTable::Permissions)? {
         authorities.restore(AuthChange::PutPermissions(PermissionRecord::decode(&value)?))?;
     }

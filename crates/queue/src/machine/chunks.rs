@@ -278,7 +278,7 @@ impl<L: Copy> Chunks<L> {
         self.note_memory(held.first_seq, 0, held.residence.memory_bytes());
         self.note_residence(held.first_seq, held.residence.chunk().is_some());
         self.unsurveyed += usize::from(held.lacks(held.wanted(self.wants_bodies)));
-        self.details_bytes += bytes_of(held.details.as_deref());
+        self.details_bytes += bytes_of(held.details.as_deref()) + held.shares.memory_bytes();
         if held.due_ms != NEVER_MS {
             self.due.insert((held.due_ms, held.first_seq));
         }
@@ -377,7 +377,7 @@ impl<L: Copy> Chunks<L> {
             None => {}
         }
         self.unsurveyed -= usize::from(held.lacks(held.wanted(self.wants_bodies)));
-        self.details_bytes -= bytes_of(held.details.as_deref());
+        self.details_bytes -= bytes_of(held.details.as_deref()) + held.shares.memory_bytes();
         if held.due_ms != NEVER_MS {
             self.due.remove(&(held.due_ms, held.first_seq));
         }

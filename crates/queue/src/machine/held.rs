@@ -6,6 +6,7 @@ use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{Chunk, Received};
 use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::record::FLAG_EXPIRES;
+use posthouse_model::shares::Shares;
 
 use super::details::{Details, Wanted};
 use super::times::NEVER_MS;
@@ -80,6 +81,8 @@ pub struct Held<L> {
     pub received: Received,
     /// Whether a message in it may have a time to live of its own.
     pub expires: bool,
+    /// Who published how much of it.
+    pub shares: Shares,
     /// Whether it is to be known of each message when it was received.
     pub(super) wants_received: bool,
     /// When it must be looked at, because messages may have expired; in milliseconds since the Unix epoch.
@@ -124,12 +127,13 @@ impl<L: Copy> Held<L> {
     /// A chunk as a push makes it, none of whose messages is settled.
     pub fn new(first_seq: Seq, chunk: Arc<Chunk>, persistence: Persistence, lsn: Lsn) -> Self {
         let (received, expires) = (chunk.received(), chunk.flags() & FLAG_EXPIRES != 0);
-        let residence = Residence::Memory(chunk.clone());
+        let (shares, residence) = (chunk.shares().clone(), Residence::Memory(chunk.clone()));
         Self {
             persistence,
             lsn,
             received,
             expires,
+            shares,
             ..Self::recovered(first_seq, chunk.count(), None, residence)
         }
     }
@@ -140,7 +144,13 @@ impl<L: Copy> Held<L> {
         Self { received, expires, ..self }
     }
 
-    /// A chunk as a restart finds it. Nothing is known of when its messages were received.
+    /// The same chunk, whose messages were published by these.
+    #[must_use]
+    pub fn with_shares(self, shares: Shares) -> Self {
+        Self { shares, ..self }
+    }
+
+    /// A chunk as a restart finds it. Nothing is known of when its messages were received, and by whom they were published.
     pub fn recovered(first_seq: Seq, span: u32, settled: Option<SeqBitmap>, residence: Residence<L>) -> Self {
         let mut held = Self {
             first_seq,
@@ -154,6 +164,7 @@ impl<L: Copy> Held<L> {
             details: None,
             received: Received::UNKNOWN,
             expires: false,
+            shares: Shares::default(),
             wants_received: false,
             due_ms: NEVER_MS,
         };

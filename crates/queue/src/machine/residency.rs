@@ -5,6 +5,7 @@ use std::sync::Arc;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::shares::UserNumber;
 
 use super::Queue;
 use super::chunks::{Chunks, Held, Persistence, Residence};
@@ -78,6 +79,19 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     pub fn waiting_bytes(&mut self) -> usize {
         let here = self.chunks.bytes_ahead(self.cursor) + self.tail.bytes().len();
         here + self.levels_above_mut().map(Self::waiting_bytes).sum::<usize>()
+    }
+
+    /// Who published how much of the messages of one level, in memory or on disk, where `bytes_of` tells a place's size: of
+    /// chunks that have a message that is not settled.
+    pub fn shares(&self, bytes_of: impl Fn(L) -> u64, mut to: impl FnMut(UserNumber, u64)) {
+        for held in self.chunks.iter() {
+            let bytes = match &held.residence {
+                Residence::Memory(chunk) | Residence::Both(chunk, _) => chunk.bytes().len() as u64,
+                Residence::Stored(location) | Residence::Loading(location) => bytes_of(*location),
+            };
+            held.shares.divide(bytes, &mut to);
+        }
+        self.tail.shares().divide(self.tail.bytes().len() as u64, to);
     }
 
     /// A chunk was written. With `evict` its copy in memory goes. A chunk that died meanwhile releases its place.

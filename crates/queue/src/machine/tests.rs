@@ -17,6 +17,7 @@ mod limits;
 mod priorities;
 mod producers;
 mod residency;
+mod shares;
 mod single_active;
 mod ttl;
 mod unique;

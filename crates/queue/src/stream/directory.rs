@@ -7,6 +7,7 @@ use std::sync::Arc;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{Chunk, ChunkBuilder};
 use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::shares::{self, Shares};
 
 use super::window::{Recent, Window};
 
@@ -33,6 +34,8 @@ pub struct Block<L> {
     pub first_ms: u64,
     /// The numbers, less the first, that are not there; as a restart found them.
     pub settled: Option<Box<SeqBitmap>>,
+    /// Who published how much of it.
+    pub shares: Shares,
     /// Where it is, and how many of its numbers are there: less than all while a longer one is being written.
     pub stored: Option<(L, u32)>,
 }
@@ -46,6 +49,14 @@ impl<L: Copy> Block<L> {
     /// The number after the last that is in a segment.
     pub fn stored_end(&self) -> Seq {
         self.first_seq + self.stored.map_or(0, |(_, span)| Seq::from(span))
+    }
+
+    /// Lets it cover the chunk that follows, too.
+    fn add(&mut self, chunk: &Chunk) {
+        let bytes = chunk.bytes().len() as u32;
+        self.shares = shares::joined(&self.shares, chunk.shares(), (self.bytes, bytes));
+        self.span += chunk.count();
+        self.bytes += bytes;
     }
 }
 
@@ -188,8 +199,7 @@ impl<L: Copy> Directory<L> {
             if recent.first_seq != last.end_seq() {
                 break;
             }
-            last.span += recent.chunk.count();
-            last.bytes += bytes as u32;
+            last.add(&recent.chunk);
         }
         let grown = last.bytes - before;
         if grown > 0 {
@@ -203,7 +213,7 @@ impl<L: Copy> Directory<L> {
         let from = self.blocks.back().map_or(0, Block::end_seq);
         let mut found: Option<Block<L>> = None;
         for recent in window.from(from).take_while(|recent| recent.lsn < lsn) {
-            let (count, bytes) = (recent.chunk.count(), recent.chunk.bytes().len());
+            let bytes = recent.chunk.bytes().len();
             match &mut found {
                 None => found = Some(starting_with(recent)),
                 Some(block) => {
@@ -211,8 +221,7 @@ impl<L: Copy> Directory<L> {
                     if too_large || recent.first_seq != block.end_seq() {
                         break;
                     }
-                    block.span += count;
-                    block.bytes += bytes as u32;
+                    block.add(&recent.chunk);
                 }
             }
             if bytes >= ALONE_BYTES {
@@ -286,6 +295,7 @@ fn starting_with<L>(recent: &Recent) -> Block<L> {
         bytes: recent.chunk.bytes().len() as u32,
         first_ms: recent.first_ms().max(1),
         settled: None,
+        shares: recent.chunk.shares().clone(),
         stored: None,
     }
 }

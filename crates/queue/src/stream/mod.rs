@@ -30,6 +30,7 @@ use posthouse_model::chunk::{Chunk, ChunkBuilder};
 use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::record::Record;
+use posthouse_model::shares::UserNumber;
 use posthouse_model::stream_args::StreamOffset;
 
 use crate::machine::roster::{ConsumerId, Roster, Standing};
@@ -175,6 +176,16 @@ impl<L: Copy, W: Clone> Stream<L, W> {
     /// Bytes of the records that are kept.
     pub fn bytes(&self) -> u64 {
         self.retention.bytes()
+    }
+
+    /// Who published how much of what is kept.
+    pub fn shares(&self, mut to: impl FnMut(UserNumber, u64)) {
+        let mut end = 0;
+        for block in self.blocks.iter() {
+            block.shares.divide(block.bytes.into(), &mut to);
+            end = block.end_seq();
+        }
+        self.window.shares_from(end, to);
     }
 
     /// Bytes of memory taken by messages.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use posthouse_model::chunk::{Chunk, ChunkBuilder};
 use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::shares::UserNumber;
 
 /// The open tail is closed at this size, so that a chunk stays a good unit for reading and writing.
 const TAIL_BYTES_MAX: usize = 256 << 10;
@@ -151,6 +152,14 @@ impl Window {
             self.memory_bytes -= first.chunk.memory_bytes();
             self.chunks.pop_front();
         }
+    }
+
+    /// Who published how much of what is in memory from `seq` on, which is a chunk's first number.
+    pub(super) fn shares_from(&self, seq: Seq, mut to: impl FnMut(UserNumber, u64)) {
+        for recent in self.from(seq) {
+            recent.chunk.shares().divide(recent.chunk.bytes().len() as u64, &mut to);
+        }
+        self.tail.shares().divide(self.tail.bytes().len() as u64, to);
     }
 
     /// Bytes taken by the newest messages, from the chunk with `seq` on.

@@ -244,6 +244,7 @@ async fn run(mut io: Io, name: String, opened: Opened, shared: &Shared) {
         connected_at_ms: now_ms(),
         channels: 0.into(),
         state: StateCell::default(),
+        used_up: Default::default(),
         waker: waker.clone(),
     });
     broker.connections().add(info.clone());

@@ -1,8 +1,10 @@
 //! Why and how long a connection is not read from: queues or the disk are behind, or a quota is used up.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use posthouse_node::connections::ConnectionState;
+use posthouse_node::quotas::UsedUp;
 use tokio::time::Instant;
 
 use super::session::Session;
@@ -18,8 +20,8 @@ pub(crate) struct Pause {
     until: Option<Instant>,
     /// Why it is not.
     reason: ConnectionState,
-    /// What others are told.
-    shown: ConnectionState,
+    /// What others are told, and which quotas are used up.
+    shown: (ConnectionState, UsedUp),
 }
 
 impl Pause {
@@ -56,9 +58,11 @@ impl Pause {
             (false, Some(_)) => self.reason,
             (false, None) => ConnectionState::Running,
         };
-        if state != self.shown {
-            self.shown = state;
+        let used_up = if state == ConnectionState::Throttled { session.used_up } else { UsedUp::default() };
+        if (state, used_up) != self.shown {
+            self.shown = (state, used_up);
             session.peer.info.state.set(state);
+            session.peer.info.used_up.store(used_up.bits(), Ordering::Relaxed);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthouse_node::quotas::{Published, Quota};
+use posthouse_node::quotas::{Published, Quota, UsedUp};
 
 use super::session::Session;
 use posthouse_node::clock::monotonic_us;
@@ -17,16 +17,20 @@ impl Session {
     }
 
     /// Charges what was handed over since the last call; how long the connection must not be read from for it. Without
-    /// quotas this is two looks at memory.
+    /// quotas this is a look at memory.
     pub(crate) fn throttle(&mut self) -> Option<Duration> {
         let published = self.publisher.take_published();
-        if self.publishes && self.peer.vhost.is_full() {
-            self.throttled = true;
-            return Some(LOOK_AGAIN);
+        let was_used_up = std::mem::take(&mut self.used_up);
+        let quota = self.quota.as_ref()?;
+        let mut longest = Duration::ZERO;
+        if published != Published::default() || !was_used_up.is_none() {
+            (longest, self.used_up) = quota.charge(monotonic_us(), published);
         }
-        let quota = self.quota.as_ref().filter(|_| self.throttled || published != Published::default());
-        let wait = quota.map_or(Duration::ZERO, |quota| quota.charge(monotonic_us(), published));
-        self.throttled = !wait.is_zero();
-        self.throttled.then(|| wait.min(LOOK_AGAIN))
+        let full = if self.publishes { quota.full() } else { UsedUp::default() };
+        if !full.is_none() {
+            self.used_up = self.used_up.and(full);
+            longest = LOOK_AGAIN;
+        }
+        (!self.used_up.is_none()).then(|| longest.min(LOOK_AGAIN))
     }
 }

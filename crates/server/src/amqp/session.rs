@@ -20,7 +20,7 @@ use posthouse_node::draws::Draws;
 use posthouse_node::positions::{Awaited, Positions};
 use posthouse_node::publish::{Origin, Publisher};
 use posthouse_node::queue_handle::QueueHandle;
-use posthouse_node::quotas::Quota;
+use posthouse_node::quotas::{Quota, UsedUp};
 use posthouse_node::seen::SeenOfMessage;
 use posthouse_node::vhost::VirtualHost;
 use posthouse_node::waker::{Inbox, SessionWaker};
@@ -123,8 +123,8 @@ pub(crate) struct Session {
     pub(crate) quota: Option<Quota>,
     /// What deduplication exchanges have seen of messages in this batch that may be refused.
     pub(crate) seen: Vec<(Origin, SeenOfMessage)>,
-    /// Whether a quota was used up when it was last looked at.
-    pub(crate) throttled: bool,
+    /// Which quotas were used up when they were last looked at.
+    pub(crate) used_up: UsedUp,
     /// The broker ends the connection of its own accord: what comes back by that has not failed.
     pub(crate) forced: bool,
     /// When the session is woken because of deliveries that are due.
@@ -136,11 +136,12 @@ pub(crate) struct Session {
 impl Session {
     /// A session without channels.
     pub(crate) fn new(broker: Arc<Broker>, peer: Peer, access: Access, waker: Arc<SessionWaker>) -> Self {
-        let publisher = Publisher::new(broker.clone(), waker.clone());
+        let mut publisher = Publisher::new(broker.clone(), waker.clone());
+        publisher.user = peer.identity.number;
         let quota = Quota::of(&broker, &peer.vhost, &peer.identity.user);
         Self {
             quota,
-            throttled: false,
+            used_up: UsedUp::default(),
             seen: Vec::new(),
             access,
             publisher,

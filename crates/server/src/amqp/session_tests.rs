@@ -52,6 +52,7 @@ fn session(broker: &Arc<Broker>) -> Session {
         connected_at_ms: 0,
         channels: 0.into(),
         state: Default::default(),
+        used_up: Default::default(),
         waker: waker.clone(),
     });
     let (user, vhost) = (identity.user.clone(), broker.vhost("/").unwrap());

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Received};
 use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_model::shares::Shares;
 
 use super::*;
 use crate::checkpoint::{BlockRef, QueueState};
@@ -60,6 +61,7 @@ impl QueueOwner for Queues {
                     settled: None,
                     received,
                     expires: false,
+                    shares: Shares::default(),
                 }],
                 notes: Vec::new(),
                 attempts: Vec::new(),

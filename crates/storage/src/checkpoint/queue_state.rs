@@ -4,6 +4,7 @@ use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
 use posthouse_model::ids::QueueId;
+use posthouse_model::shares::{Share, Shares, UserNumber};
 
 use super::{BlockRef, Note, QueueState};
 use crate::segment::{Class, Location, SegmentId};
@@ -17,6 +18,8 @@ pub(super) const VERSION_OF_TIMES: u16 = 3;
 const VERSION_OF_ATTEMPTS: u16 = 4;
 /// The first version with shared blocks.
 const VERSION_OF_SHARED: u16 = 5;
+/// The first version that knows who published.
+const VERSION_OF_PUBLISHERS: u16 = 6;
 
 /// Appends a queue in the newest version.
 pub(super) fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
@@ -34,7 +37,9 @@ pub(super) fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
         end = block.first_seq + u64::from(block.span);
         let (expires, has_bitmap) = (u64::from(block.expires), u64::from(block.settled.is_some()));
         let shared = u64::from(block.location.shared);
-        varint::put(out, u64::from(block.span) << 3 | shared << 2 | expires << 1 | has_bitmap);
+        let published = u64::from(block.shares != Shares::default());
+        let bits = published << 3 | shared << 2 | expires << 1 | has_bitmap;
+        varint::put(out, u64::from(block.span) << 4 | bits);
         varint::put(out, u64::from(block.span.saturating_sub(block.location.records)));
         varint::put(out, varint::zigzag(block.location.file.0.wrapping_sub(file) as i64));
         file = block.location.file.0;
@@ -43,6 +48,9 @@ pub(super) fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
         varint::put(out, varint::zigzag(block.received.first_ms.wrapping_sub(first_ms) as i64));
         first_ms = block.received.first_ms;
         varint::put(out, block.received.last_ms.saturating_sub(first_ms));
+        if published == 1 {
+            encode_shares(&block.shares, out);
+        }
         if let Some(settled) = &block.settled {
             settled.encode(out);
         }
@@ -64,6 +72,37 @@ pub(super) fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
     }
 }
 
+fn encode_shares(shares: &Shares, out: &mut Vec<u8>) {
+    match shares {
+        Shares::One(user) => {
+            varint::put(out, 1);
+            varint::put(out, user.0.into());
+        }
+        Shares::Several(list) => {
+            varint::put(out, list.len() as u64);
+            for share in list {
+                varint::put(out, share.user.0.into());
+                varint::put(out, share.bytes.into());
+            }
+        }
+    }
+}
+
+fn decode_shares(bytes: &mut &[u8]) -> Option<Shares> {
+    let user = |bytes: &mut &[u8]| Some(UserNumber(u16::try_from(varint::take(bytes)?).ok()?));
+    let count = usize::try_from(varint::take(bytes)?).ok()?;
+    if count == 1 {
+        return Some(Shares::One(user(bytes)?));
+    }
+    // A share takes at least two bytes.
+    let mut list = Vec::with_capacity(count.min(bytes.len() / 2));
+    for _ in 0..count {
+        list.push(Share { user: user(bytes)?, bytes: u32::try_from(varint::take(bytes)?).ok()? });
+    }
+    let ascends = list.windows(2).all(|pair| pair[0].user < pair[1].user);
+    (count > 1 && ascends).then(|| Shares::Several(list.into()))
+}
+
 /// Reads a queue of that version off the front of `bytes`; none when they are cut short or make no sense.
 pub(super) fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState> {
     let id = QueueId(varint::take(bytes)?);
@@ -76,7 +115,8 @@ pub(super) fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState
     let mut blocks = Vec::with_capacity(count.min(bytes.len() / 6));
     let has_times = version >= VERSION_OF_TIMES;
     let flag_bits = match version {
-        VERSION_OF_SHARED.. => 3,
+        VERSION_OF_PUBLISHERS.. => 4,
+        VERSION_OF_SHARED => 3,
         VERSION_OF_TIMES.. => 2,
         _ => 1,
     };
@@ -87,6 +127,7 @@ pub(super) fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState
         let has_bitmap = span & 1 == 1;
         let expires = has_times && span & 2 == 2;
         let shared = version >= VERSION_OF_SHARED && span & 4 == 4;
+        let published = version >= VERSION_OF_PUBLISHERS && span & 8 == 8;
         let span = u32::try_from(span >> flag_bits).ok()?;
         end = first_seq.checked_add(span.into())?;
         let records = span.checked_sub(u32::try_from(varint::take(bytes)?).ok()?)?;
@@ -99,6 +140,7 @@ pub(super) fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState
         } else {
             Received::UNKNOWN
         };
+        let shares = if published { decode_shares(bytes)? } else { Shares::default() };
         let settled = if has_bitmap {
             let (bitmap, rest) = SeqBitmap::decode(bytes).filter(|(bitmap, _)| bitmap.len() == span)?;
             *bytes = rest;
@@ -108,7 +150,7 @@ pub(super) fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState
         };
         let location =
             Location { file: SegmentId(file), class: Class::Durable, shared, offset, len, records };
-        blocks.push(BlockRef { location, first_seq, span, settled, received, expires });
+        blocks.push(BlockRef { location, first_seq, span, settled, received, expires, shares });
     }
     let notes = if version < VERSION_OF_NOTES { Vec::new() } else { decode_notes(bytes)? };
     let attempts = if version < VERSION_OF_ATTEMPTS { Vec::new() } else { decode_attempts(bytes)? };

@@ -5,6 +5,7 @@ use posthouse_model::attempts::Attempts;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
 use posthouse_model::ids::QueueId;
+use posthouse_model::shares::{Share, Shares, UserNumber};
 use proptest::prelude::*;
 
 const DIR: &str = "/d";
@@ -38,7 +39,13 @@ fn block(file: u64, offset: u32, first_seq: Seq, span: u32, settled: &[u32]) -> 
         bitmap
     });
     let received = Received { first_ms: u64::from(offset), last_ms: u64::from(offset) + 3 };
-    BlockRef { location, first_seq, span, settled, received, expires: offset > 1_000 }
+    let share = |user, bytes| Share { user: UserNumber(user), bytes };
+    let shares = match file.0 {
+        3 => Shares::One(UserNumber(9)),
+        1 => Shares::Several([share(2, 300), share(300, 5)].into()),
+        _ => Shares::default(),
+    };
+    BlockRef { location, first_seq, span, settled, received, expires: offset > 1_000, shares }
 }
 
 fn range(first: Seq, last: Seq, failed: u32, acquired: u32) -> AttemptRange {
@@ -73,6 +80,16 @@ fn sample() -> Checkpoint {
 
 /// What [`pinned`] is as bytes, from the header on to the trailer's checksum.
 const QUEUES: &[u8] = b"\x01\0\0\0\0\0\0\0\
+    \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+    \x64\xac\x01\0\x06\x18\x63\x30\x03\x01\x09\
+    \x0a\xcb\x01\0\x03\x88\x27\x63\xe0\x4d\x03\x02\x02\xac\x02\xac\x02\x05\x0c\0\0\0\x81\0\
+    \x01\x02ab\x03xyz\
+    \x02\x65\x02\x01\x02\x01\0\x02\xac\x02\
+    \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\0\
+    \x03\0\0\0\0\0\0\0";
+
+/// The same in version 5.
+const QUEUES_WITHOUT_PUBLISHERS: &[u8] = b"\x01\0\0\0\0\0\0\0\
     \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
     \x64\x54\0\x06\x18\x63\x30\x03\
     \x0a\x63\0\x03\x88\x27\x63\xe0\x4d\x03\x0c\0\0\0\x81\0\
@@ -126,10 +143,10 @@ fn pinned() -> Checkpoint {
 }
 
 #[test]
-fn version_5_bytes_are_fixed() {
+fn version_6_bytes_are_fixed() {
     let disk = disk(1);
     save(&disk, &pinned()).unwrap();
-    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], file_of(5, QUEUES));
+    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], file_of(6, QUEUES));
     assert_eq!(reload(&disk).unwrap().checkpoint, Some(pinned()));
 }
 
@@ -148,9 +165,16 @@ fn file_of(version: u8, queues: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// [`pinned`] as far as a version without shared blocks can say it.
-fn without_shared() -> Checkpoint {
+/// [`pinned`] as far as a version that does not know who published can say it.
+fn without_publishers() -> Checkpoint {
     let mut checkpoint = pinned();
+    checkpoint.queues[1].blocks.iter_mut().for_each(|block| block.shares = Shares::default());
+    checkpoint
+}
+
+/// The same as far as a version without shared blocks can.
+fn without_shared() -> Checkpoint {
+    let mut checkpoint = without_publishers();
     checkpoint.queues[1].blocks.iter_mut().for_each(|block| block.location.shared = false);
     checkpoint
 }
@@ -172,7 +196,7 @@ fn without_times() -> Checkpoint {
 }
 
 #[test]
-fn versions_1_to_4_are_read() {
+fn versions_1_to_5_are_read() {
     let mut without_notes = without_times();
     without_notes.queues[1].notes.clear();
     for (version, queues, expected) in [
@@ -180,6 +204,7 @@ fn versions_1_to_4_are_read() {
         (2, QUEUES_WITHOUT_TIMES, without_times()),
         (3, QUEUES_WITHOUT_ATTEMPTS, without_attempts()),
         (4, QUEUES_WITHOUT_SHARED, without_shared()),
+        (5, QUEUES_WITHOUT_PUBLISHERS, without_publishers()),
     ] {
         let mut bytes = file_of(version, queues);
         if version < 3 {
@@ -229,9 +254,9 @@ fn an_empty_directory_has_none() {
 fn a_newer_format_is_refused() {
     let disk = disk(1);
     save(&disk, &sample()).unwrap();
-    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 3);
+    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 1);
     let error = reload(&disk).unwrap_err().to_string();
-    assert!(error.contains("format version 6, expected at most 5"), "{error}");
+    assert!(error.contains("format version 7, expected at most 6"), "{error}");
 }
 
 #[test]
@@ -397,7 +422,15 @@ fn any_state() -> impl Strategy<Value = QueueState> {
                 bitmap
             });
             let received = Received { first_ms: a.min(b), last_ms: a.max(b) };
-            BlockRef { location, first_seq, span, settled, received, expires: a & 1 == 1 }
+            let shares = match b % 4 {
+                0 => Shares::default(),
+                1 => Shares::One(UserNumber(a as u16)),
+                _ => {
+                    let share = |(user, bytes): (u16, u32)| Share { user: UserNumber(user), bytes };
+                    Shares::Several([(3, span), (4, 0), (a as u16 | 8, offset)].map(share).into())
+                }
+            };
+            BlockRef { location, first_seq, span, settled, received, expires: a & 1 == 1, shares }
         });
         let blocks = blocks.collect();
         let [floor, covered, delivered_below] = below.map(u64::from);
@@ -419,7 +452,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_survived(content in prop::collection::vec(any::<u8>(), 0..200), queues in 0u64..9) {
-        let mut bytes = b"PHCK\x05\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+        let mut bytes = b"PHCK\x06\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
         bytes.extend_from_slice(&((HEADER + content.len() + TRAILER) as u64).to_le_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes.resize(HEADER, 0);

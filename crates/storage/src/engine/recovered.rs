@@ -7,6 +7,7 @@ use posthouse_model::attempts::AttemptRange;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Received};
 use posthouse_model::ids::{QueueId, Seq};
+use posthouse_model::shares::Shares;
 
 use crate::checkpoint::Note;
 use crate::error::StorageError;
@@ -74,6 +75,8 @@ pub struct RecoveredChunk {
     pub received: Received,
     /// Whether a message in it may have a time to live of its own.
     pub expires: bool,
+    /// Who published how much of it.
+    pub shares: Shares,
 }
 
 /// Where a recovered chunk's records are.
@@ -96,6 +99,7 @@ impl PartialEq for RecoveredChunk {
             && (self.first_seq, self.span) == (other.first_seq, other.span)
             && self.settled == other.settled
             && (self.received, self.expires) == (other.received, other.expires)
+            && self.shares == other.shares
     }
 }
 

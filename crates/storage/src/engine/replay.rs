@@ -301,8 +301,8 @@ fn adopt(segments: &SegmentStore, state: QueueState, damages: &mut Vec<StorageEr
     };
     for block in state.blocks {
         let (location, source) = (block.location, Source::Block(block.location));
-        let BlockRef { first_seq, span, settled, received, expires, .. } = block;
-        let mut chunk = RecoveredChunk { first_seq, span, source, settled, received, expires };
+        let BlockRef { first_seq, span, settled, received, expires, shares, .. } = block;
+        let mut chunk = RecoveredChunk { first_seq, span, source, settled, received, expires, shares };
         chunk.settle(0, state.floor);
         if chunk.live() == 0 {
             continue;
@@ -360,8 +360,9 @@ impl Queue {
         self.replayed_to = end;
         self.memory += chunk.bytes().len();
         let (received, expires) = (chunk.received(), chunk.flags() & FLAG_EXPIRES != 0);
-        let source = Source::Memory(Arc::clone(chunk));
-        self.chunks.push_back(RecoveredChunk { first_seq, span, source, settled: None, received, expires });
+        let (source, shares) = (Source::Memory(Arc::clone(chunk)), chunk.shares().clone());
+        let settled = None;
+        self.chunks.push_back(RecoveredChunk { first_seq, span, source, settled, received, expires, shares });
     }
 
     fn push(&mut self, seq: Seq, record: &[u8]) {
@@ -414,9 +415,10 @@ impl Queue {
         let span = open.builder.end_delta();
         let holes = open.builder.count() < span;
         let (received, expires) = (open.builder.received(), open.builder.flags() & FLAG_EXPIRES != 0);
-        let source = Source::Memory(Arc::new(open.builder.finish()));
-        let mut chunk =
-            RecoveredChunk { first_seq: open.first_seq, span, source, settled: None, received, expires };
+        let records = Arc::new(open.builder.finish());
+        let (first_seq, shares, settled) = (open.first_seq, records.shares().clone(), None);
+        let source = Source::Memory(records);
+        let mut chunk = RecoveredChunk { first_seq, span, source, settled, received, expires, shares };
         if holes {
             chunk.settled = Some(holes_of(&chunk, span));
         }

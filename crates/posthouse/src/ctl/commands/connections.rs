@@ -49,6 +49,7 @@ const CONNECTION_COLUMNS: &[&str] = &[
     "user",
     "vhost",
     "state",
+    "throttled_by",
     "peer_host",
     "peer_port",
     "host",

@@ -107,8 +107,8 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "set_user_limits",
         positional: &["user", "limits"],
         answer: Answer::Done("Setting user limits to \"{limits}\" for user \"{user}\" ..."),
-        about: "limits, a JSON object of max-connections, max-channels, max-publish-messages-per-second and \
-                max-publish-bytes-per-second; -1 for none",
+        about: "limits, a JSON object of max-connections, max-channels, max-publish-messages-per-second, \
+                max-publish-bytes-per-second and max-stored-bytes; -1 for none",
         ..DONE
     },
     Command {
@@ -124,7 +124,7 @@ pub(super) const COMMANDS: &[Command] = &[
         answer: Answer::Rows {
             title: "Listing limits for all users ...",
             shown: &["user", "limits"],
-            columns: &["user", "limits"],
+            columns: &["user", "limits", "stored_bytes"],
         },
         about: "limits of users that have any",
         ..DONE

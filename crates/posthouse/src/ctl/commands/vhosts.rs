@@ -92,7 +92,7 @@ pub(super) const COMMANDS: &[Command] = &[
         answer: Answer::Rows {
             title: "Listing limits for all vhosts ...",
             shown: &["vhost", "limits"],
-            columns: &["vhost", "limits"],
+            columns: &["vhost", "limits", "stored_bytes"],
         },
         about: "limits of virtual hosts that have any",
         ..DONE

@@ -86,3 +86,36 @@ fn holes_that_damage_left_are_no_messages() {
     rig.add(2, StreamOffset::First, None);
     assert_eq!(rig.drain(2), [3, 4, 7, 10, 11]);
 }
+
+#[test]
+fn blocks_know_who_published_how_much_of_them() {
+    let mut rig = Rig::new(UNLIMITED);
+    let mut expected = BTreeMap::new();
+    for (user, body) in [(1, 100), (2, 50), (1, 30_000), (3, 200_000), (2, 10), (2, 90_000), (1, 7)] {
+        let mut builder = ChunkBuilder::default();
+        let stamp = posthouse_model::record::stamp(5, UserNumber(user));
+        builder.push(1, stamp, b"\0\x01q", &header(None), body, &vec![0; body]);
+        *expected.entry(user).or_default() += builder.bytes().len() as u64;
+        if body > 1_000 {
+            rig.stream.push_shared(Arc::new(builder.finish()), rig.lsn, &mut rig.woken);
+        } else {
+            rig.stream.push_copied(builder.bytes(), 1, rig.lsn, &mut rig.woken);
+        }
+        rig.lsn += 1;
+        rig.check_shares(&expected);
+        rig.migrate(Lsn::MAX);
+        rig.check_shares(&expected);
+    }
+    assert!(rig.stream.blocks().count() > 1);
+    rig.stream.plan_spill(0, 0, &mut Vec::new());
+    rig.check_shares(&expected);
+}
+
+impl Rig {
+    fn check_shares(&self, expected: &BTreeMap<u16, u64>) {
+        let mut shares = BTreeMap::new();
+        self.stream.shares(|user, bytes| *shares.entry(user.0).or_default() += bytes);
+        shares.retain(|_, bytes| *bytes > 0);
+        assert_eq!(&shares, expected);
+    }
+}

@@ -11,6 +11,7 @@ use crate::wal::Payload;
 use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_model::shares::Shares;
 
 /// What the test knows of a message.
 #[derive(Clone, Debug)]
@@ -461,7 +462,18 @@ impl QueueOwner for Owner {
                     let settled = (chunk.settled.count() > 0).then(|| chunk.settled.clone());
                     let (first_seq, span) = (chunk.first_seq, chunk.settled.len());
                     let received = Received::UNKNOWN;
-                    sink(id, BlockRef { location, first_seq, span, settled, received, expires: false });
+                    sink(
+                        id,
+                        BlockRef {
+                            location,
+                            first_seq,
+                            span,
+                            settled,
+                            received,
+                            expires: false,
+                            shares: Shares::default(),
+                        },
+                    );
                 }
             }
         }
@@ -488,6 +500,7 @@ impl QueueOwner for Owner {
                     settled,
                     received: Received::UNKNOWN,
                     expires: false,
+                    shares: Shares::default(),
                 });
             }
             let first = queue.chunks.first().map_or(queue.next_seq, |chunk| chunk.first_seq);

@@ -3,6 +3,7 @@
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{ChunkBuilder, Received};
 use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::shares::Shares;
 
 use super::*;
 use crate::checkpoint::{BlockRef, QueueState};
@@ -95,7 +96,18 @@ impl QueueOwner for Spilled {
         let chunks = self.chunks.lock().unwrap().clone();
         for (first_seq, (location, settled)) in chunks {
             let (settled, received) = (Some(settled), Received::UNKNOWN);
-            sink(QUEUE, BlockRef { location, first_seq, span: RUN, settled, received, expires: false });
+            sink(
+                QUEUE,
+                BlockRef {
+                    location,
+                    first_seq,
+                    span: RUN,
+                    settled,
+                    received,
+                    expires: false,
+                    shares: Shares::default(),
+                },
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::engine::rewrite::LiveBytes;
 use crate::segment::{Location, SegmentId};
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
+use posthouse_model::shares::Shares;
 
 const QUEUES: [u64; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 /// Messages of a chunk.
@@ -134,7 +135,8 @@ fn block(first_seq: u64, settled: &[u32], shared: bool) -> BlockRef {
     let mut bitmap = SeqBitmap::new(10);
     settled.iter().for_each(|&at| assert!(bitmap.set(at)));
     let settled = (!settled.is_empty()).then_some(bitmap);
-    BlockRef { location, first_seq, span: 10, settled, received: Received::UNKNOWN, expires: false }
+    let (received, shares) = (Received::UNKNOWN, Shares::default());
+    BlockRef { location, first_seq, span: 10, settled, received, expires: false, shares }
 }
 
 #[test]

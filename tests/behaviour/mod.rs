@@ -40,6 +40,7 @@ mod refusals;
 mod reply_to;
 mod routing;
 mod scheduled;
+mod scheduled_limit;
 mod selectors;
 mod settling;
 mod single_active;

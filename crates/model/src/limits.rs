@@ -20,6 +20,8 @@ pub struct VhostLimits {
     pub publish: PublishLimits,
     /// `max-stored-bytes`: bytes of messages in its queues; negative for any number.
     pub max_stored_bytes: Option<i64>,
+    /// `max-scheduled-messages`: messages that wait for a time; negative for any number.
+    pub max_scheduled_messages: Option<i64>,
 }
 
 /// Limits of a user.
@@ -68,11 +70,12 @@ const MAX_CHANNELS: &str = "max-channels";
 const MAX_MESSAGE_RATE: &str = "max-publish-messages-per-second";
 const MAX_BYTE_RATE: &str = "max-publish-bytes-per-second";
 const MAX_STORED_BYTES: &str = "max-stored-bytes";
+const MAX_SCHEDULED: &str = "max-scheduled-messages";
 
 impl VhostLimits {
     /// The names of the limits.
-    pub const NAMES: [&str; 5] =
-        [MAX_CONNECTIONS, MAX_QUEUES, MAX_MESSAGE_RATE, MAX_BYTE_RATE, MAX_STORED_BYTES];
+    pub const NAMES: [&str; 6] =
+        [MAX_CONNECTIONS, MAX_QUEUES, MAX_MESSAGE_RATE, MAX_BYTE_RATE, MAX_STORED_BYTES, MAX_SCHEDULED];
 
     /// Reads `{"max-connections":5,"max-queues":-1}`, where any of the names may be missing.
     ///
@@ -80,18 +83,19 @@ impl VhostLimits {
     /// With RabbitMQ's text for another form, another key, or a value that is no whole number.
     pub fn from_value(value: &Value) -> Result<Self, InvalidLimits> {
         let not_a_list = || InvalidLimits(format!("limits not a list {}", ErlangTerm(value)));
-        let [max_connections, max_queues, messages, bytes, max_stored_bytes] =
+        let [max_connections, max_queues, messages, bytes, max_stored_bytes, max_scheduled_messages] =
             read(value.as_object().ok_or_else(not_a_list)?, Self::NAMES, "limits")?;
         let publish = PublishLimits { messages, bytes };
-        Ok(Self { max_connections, max_queues, publish, max_stored_bytes })
+        Ok(Self { max_connections, max_queues, publish, max_stored_bytes, max_scheduled_messages })
     }
 
     /// The form that [`Self::from_value`] reads.
     pub fn to_value(&self) -> Value {
-        let Self { max_connections, max_queues, publish, max_stored_bytes } = self;
+        let Self { max_connections, max_queues, publish, max_stored_bytes, max_scheduled_messages } = self;
+        let PublishLimits { messages, bytes } = publish;
         write(
             Self::NAMES,
-            [*max_connections, *max_queues, publish.messages, publish.bytes, *max_stored_bytes],
+            [*max_connections, *max_queues, *messages, *bytes, *max_stored_bytes, *max_scheduled_messages],
         )
     }
 
@@ -202,6 +206,7 @@ mod tests {
             json!({}),
             json!({"max-connections": 0}),
             json!({"max-connections": -1, "max-queues": 5}),
+            json!({"max-scheduled-messages": 6}),
             json!({"max-publish-bytes-per-second": 9, "max-publish-messages-per-second": 8, "max-stored-bytes": 7}),
         ] {
             assert_eq!(VhostLimits::from_value(&value).unwrap().to_value(), value);

@@ -390,6 +390,11 @@ impl VirtualHost {
         self.read().limits.max_stored_bytes.and_then(|max| u64::try_from(max).ok())
     }
 
+    /// Messages that may wait for a time in it; none for any number.
+    pub(crate) fn max_scheduled_messages(&self) -> Option<u64> {
+        self.read().limits.max_scheduled_messages.and_then(|max| u64::try_from(max).ok())
+    }
+
     /// Looks at everything at one moment.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
         look(&self.read())

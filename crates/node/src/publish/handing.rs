@@ -82,22 +82,17 @@ impl Handing {
             } else if slot.numbered && queue.is_numbered {
                 self.admit(queue, &mut state.machine, records, logged);
                 origins = &[];
+            } else if let Some(waits) = &slot.waits {
+                waits.refuse(state.machine.ready(), count, &mut self.turned_away);
             } else if slot.tracked {
                 state.machine.refuse(records, count, &mut self.turned_away);
             }
             let pushed = if !self.turned_away.is_empty() {
                 let (part, turned_away) = self.take_apart(records, origins);
-                let pushed = part.count();
-                self.push_part(queue.id, &mut state.machine, part, (persistence, lsn), logged, false);
+                let (pushed, to) = (part.count(), (queue.id, slot.waits.is_some().then_some(slot.level)));
+                self.push_part(to, &mut state.machine, part, (persistence, lsn), logged, false);
                 if !queue.is_stream && state.machine.settings().dead_letters_refused() {
-                    self.push_part(
-                        queue.id,
-                        &mut state.machine,
-                        turned_away,
-                        (persistence, lsn),
-                        logged,
-                        true,
-                    );
+                    self.push_part(to, &mut state.machine, turned_away, (persistence, lsn), logged, true);
                 }
                 pushed
             } else if let Some(parts) = slot.by_level.iter_mut().find(|parts| parts.fit(&state.machine)) {
@@ -107,7 +102,7 @@ impl Handing {
                 // Its levels are others than when the messages were gathered: it was converted to another type.
                 let (mut all, logs) = (ChunkBuilder::default(), (persistence, lsn));
                 all.append_records(records);
-                self.push_part(queue.id, &mut state.machine, all, logs, logged, false);
+                self.push_part((queue.id, None), &mut state.machine, all, logs, logged, false);
                 count
             } else {
                 let (machine, wakes) = (&mut state.machine, &mut self.wakes);
@@ -180,17 +175,22 @@ impl Handing {
         }
     }
 
-    /// Appends a part of a batch to a queue; with `turned_away` it leaves the queue at once.
+    /// Appends a part of a batch to a level of a queue, or where no level is said to those of the messages' priorities; with
+    /// `turned_away` it leaves the queue at once.
     fn push_part(
         &mut self,
-        queue: QueueId,
+        (queue, level): (QueueId, Option<u8>),
         machine: &mut Machine,
         part: ChunkBuilder,
         (persistence, lsn): (Persistence, Lsn),
         logged: bool,
         turned_away: bool,
     ) {
-        for (level, part) in priorities::split(part, machine.settings()) {
+        let parts = match level {
+            Some(level) => std::iter::once((level, part)).collect(),
+            None => priorities::split(part, machine.settings()),
+        };
+        for (level, part) in parts {
             let (count, wakes) = (part.count(), &mut self.wakes);
             if count == 0 {
                 continue;

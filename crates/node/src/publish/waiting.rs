@@ -18,6 +18,16 @@ pub(super) struct Waits {
     schedule: Arc<Schedule>,
     /// When the first slot begins that they are for; [`NEVER_MS`] while none is gathered.
     start_ms: u64,
+    /// How many may wait in all; none for any number.
+    most: Option<u64>,
+}
+
+impl Waits {
+    /// Appends to `refused` the positions of those of `count` messages for which there is no room among the `waiting`.
+    pub(super) fn refuse(&self, waiting: u64, count: u32, refused: &mut Vec<u32>) {
+        let room = self.most.map_or(u64::MAX, |most| most.saturating_sub(waiting));
+        refused.extend(u32::try_from(room).unwrap_or(u32::MAX).min(count)..count);
+    }
 }
 
 /// When a message is to be delivered, and what is stored with it that its publisher did not send.
@@ -32,7 +42,7 @@ pub struct Later<'a> {
 }
 
 impl Publisher {
-    /// Gathers one message that waits. `header` and `body` are taken as they came.
+    /// Gathers one message that waits; in which slot. `header` and `body` are taken as they came.
     ///
     /// # Errors
     /// 320 when the virtual host is deleted.
@@ -43,15 +53,15 @@ impl Publisher {
         route: &[u8],
         header: &[u8],
         body: &[u8],
-    ) -> Result<(), ReplyError> {
+    ) -> Result<SlotId, ReplyError> {
         let schedule = match &self.schedule {
             Some(schedule) => schedule.clone(),
             None => self.schedule.insert(self.broker.schedule_of(vhost)?).clone(),
         };
         let Place { level, start_ms } = wheel::place(self.received_ms, later.due_ms);
-        let id = self.schedule_slot(&schedule, level);
+        let id = self.schedule_slot(vhost, &schedule, level);
         let route = route_with_id(route, schedule.next_id(self.received_ms), later.hidden_keys);
-        let Some(slot) = self.slots.get(id as usize) else { return Ok(()) };
+        let Some(slot) = self.slots.get(id as usize) else { return Ok(id) };
         let record = record::FIXED_BYTES + route.len() + header.len() + body.len();
         let full = slot.builder.bytes().len() + record > BATCH_BYTES_MAX;
         let flips = slot.persistent != later.persistent;
@@ -65,7 +75,7 @@ impl Publisher {
         if let Some(waits) = &mut slot.waits {
             waits.start_ms = start_ms.min(waits.start_ms);
         }
-        Ok(())
+        Ok(id)
     }
 
     /// Whether a queue of a target set keeps messages that are not persistent as if they were.
@@ -73,15 +83,20 @@ impl Publisher {
         self.slots.get(id as usize).is_some_and(Slot::keeps_all)
     }
 
-    fn schedule_slot(&mut self, schedule: &Arc<Schedule>, level: u8) -> SlotId {
+    /// The slot for a level of the schedule. A virtual host's limits are those that it had when the slot was made: they
+    /// change with its epoch.
+    fn schedule_slot(&mut self, vhost: &VirtualHost, schedule: &Arc<Schedule>, level: u8) -> SlotId {
         // As the log knows the level.
         let known_as: QueueId = schedule.queue().id.with_level_of(first_of_level(level));
         if let Some(&slot) = self.slot_by_queues.get(&[known_as][..]) {
             return slot;
         }
         let target = self.target_known_as(known_as, schedule.queue().clone());
-        let waits = Waits { schedule: schedule.clone(), start_ms: NEVER_MS };
-        self.add_slot(&[known_as], [target].into_iter().collect(), level, Some(waits))
+        let most = vhost.max_scheduled_messages();
+        let waits = Waits { schedule: schedule.clone(), start_ms: NEVER_MS, most };
+        let slot = self.add_slot(&[known_as], [target].into_iter().collect(), level, Some(waits));
+        self.slots[slot as usize].tracked = most.is_some();
+        slot
     }
 
     /// Says that messages have entered slots of the schedule. Called without a lock.
@@ -97,5 +112,31 @@ impl Publisher {
                 waits.schedule.arrived(Place { level, start_ms });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::start::{Keep, testing};
+
+    #[test]
+    fn messages_beyond_the_limit_are_refused() {
+        let broker = testing::broker(Keep::InMemory, testing::PLENTY_BYTES);
+        let vhost = broker.vhost("/").unwrap();
+        let schedule = broker.schedule_of(&vhost).unwrap();
+        let refused = |most, waiting, count| {
+            let waits = Waits { schedule: schedule.clone(), start_ms: NEVER_MS, most };
+            let mut refused = Vec::new();
+            waits.refuse(waiting, count, &mut refused);
+            refused
+        };
+        assert!(refused(None, u64::MAX, 3).is_empty());
+        assert!(refused(Some(10), 7, 3).is_empty());
+        assert_eq!(refused(Some(10), 8, 3), [2]);
+        assert_eq!(refused(Some(10), 10, 2), [0, 1]);
+        // It was lowered.
+        assert_eq!(refused(Some(10), 50, 1), [0]);
+        assert_eq!(refused(Some(0), 0, 1), [0]);
     }
 }

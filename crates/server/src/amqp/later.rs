@@ -53,6 +53,10 @@ impl Session {
         let kept = special.header.as_deref().unwrap_or(header.payload());
         let persistent = header.is_persistent() || slot.is_some_and(|slot| self.publisher.keeps_all(slot));
         let later = Later { due_ms, persistent, hidden_keys: &special.hidden_keys };
-        self.publisher.append_later(&vhost, later, &route.bytes, kept, body)
+        let slot = self.publisher.append_later(&vhost, later, &route.bytes, kept, body)?;
+        if self.publisher.may_refuse(slot) {
+            self.note_origin(number, slot);
+        }
+        Ok(())
     }
 }

@@ -315,7 +315,7 @@ impl Session {
     }
 
     /// Says which publish the message is that was appended last.
-    fn note_origin(&mut self, number: u16, slot: SlotId) -> Origin {
+    pub(crate) fn note_origin(&mut self, number: u16, slot: SlotId) -> Origin {
         let confirms = self.channel(number).and_then(|channel| channel.confirms.as_ref());
         let tag = confirms.map_or(0, Confirms::last_published);
         self.publisher.note_origin(slot, (number, tag));

@@ -76,7 +76,7 @@ pub(super) const COMMANDS: &[Command] = &[
         vhost: true,
         answer: Answer::Done("Setting vhost limits to \"{limits}\" for vhost \"{vhost}\" ..."),
         about: "limits, a JSON object of max-connections, max-queues, max-publish-messages-per-second, \
-                max-publish-bytes-per-second and max-stored-bytes; -1 for none",
+                max-publish-bytes-per-second, max-stored-bytes and max-scheduled-messages; -1 for none",
         ..DONE
     },
     Command {

@@ -12,6 +12,7 @@ mod dead_letters;
 mod declared_exchanges;
 mod deduplication;
 mod deduplication_exchanges;
+mod delayed_retries;
 mod delivery_limit;
 mod events;
 mod exchange_types;

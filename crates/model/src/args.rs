@@ -13,11 +13,8 @@ use crate::stream_args::check_group_size;
 const BEYOND_DEDUPLICATION: [&str; 2] = ["x-cache-size", "x-cache-ttl"];
 
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
-const OF_OTHER_QUEUE_TYPES: [&str; 12] = [
+const OF_OTHER_QUEUE_TYPES: [&str; 9] = [
     "x-consumer-disconnected-timeout",
-    "x-delayed-retry-max",
-    "x-delayed-retry-min",
-    "x-delayed-retry-type",
     "x-initial-cluster-size",
     "x-max-age",
     "x-max-in-memory-bytes",

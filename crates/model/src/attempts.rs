@@ -16,6 +16,24 @@ pub struct Attempts {
     pub acquired: u32,
 }
 
+/// Why a message came back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Return {
+    /// Whoever had it gave it back with `basic.nack` or `basic.recover`.
+    Nacked,
+    /// Whoever had it rejected it with `basic.reject`, or is gone.
+    Failed,
+    /// It was not for them, or they were too slow.
+    Released,
+}
+
+impl Return {
+    /// Whether it counts as a failed delivery.
+    pub fn counts(self) -> bool {
+        self != Self::Released
+    }
+}
+
 /// Consecutive messages with the same attempts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AttemptRange {

@@ -11,6 +11,8 @@ pub mod buffers;
 pub mod chunk;
 pub mod deaths;
 pub mod delay;
+pub mod delayed_retry;
+pub mod delays;
 pub mod durability;
 pub mod errors;
 pub mod exchange;

@@ -4,6 +4,7 @@
 //! it (a policy) does so in this type.
 
 use crate::args::QueueKind;
+use crate::delayed_retry::{self, DelayedRetry, RetryType};
 use crate::durability::Durability;
 use crate::errors::{self, Resource};
 use crate::field::{FieldTable, FieldValue};
@@ -115,12 +116,14 @@ pub struct QueueSettings {
     pub delivery_limit: Option<u64>,
     /// The same where nobody says.
     pub default_delivery_limit: Option<u64>,
+    /// `x-delayed-retry-type`, `-min` and `-max`: how long a message that came back must wait.
+    pub delayed_retry: DelayedRetry,
     /// `x-consumer-timeout`: milliseconds after which a delivery that was not acknowledged comes back, at least 1.
     pub consumer_timeout_ms: Option<u64>,
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 18] = [
+pub const SETTINGS: [&str; 21] = [
     "x-message-ttl",
     "x-expires",
     "x-max-length",
@@ -138,6 +141,9 @@ pub const SETTINGS: [&str; 18] = [
     "x-dead-letter-routing-key",
     "x-dead-letter-strategy",
     "x-delivery-limit",
+    delayed_retry::TYPE,
+    delayed_retry::MIN,
+    delayed_retry::MAX,
     "x-consumer-timeout",
 ];
 
@@ -189,6 +195,8 @@ impl QueueSettings {
             let reason = "routing_key_but_no_dlx_defined";
             return Err(errors::invalid_argument("x-dead-letter-routing-key", queue, reason));
         }
+        let delayed = settings.delayed_retry.check_arguments();
+        delayed.map_err(|(name, what)| errors::invalid_argument(name, queue, &format!("\"{what}\"")))?;
         Ok(settings)
     }
 
@@ -205,7 +213,7 @@ impl QueueSettings {
     }
 
     /// What the queue is to do when these settings are its arguments' and a policy applies to it: of two numbers the
-    /// smaller one, and the policy's word for what happens beyond a length and for what is promised; the arguments' word
+    /// smaller one, and the policy's word for what happens beyond a length, for what is promised and for what is delayed; the arguments' word
     /// for dead-lettering.
     #[must_use]
     pub fn under(self, policy: &QueuePolicy) -> Self {
@@ -233,6 +241,7 @@ impl QueueSettings {
             dead_letter_strategy: self.dead_letter_strategy.or(policy.dead_letter_strategy),
             consumer_timeout_ms: smaller(self.consumer_timeout_ms, policy.consumer_timeout_ms),
             delivery_limit: smaller(self.delivery_limit, policy.delivery_limit.map(limit)),
+            delayed_retry: self.delayed_retry.under(policy.delayed_retry),
             ..self
         }
     }
@@ -243,9 +252,10 @@ impl QueueSettings {
         Levels { base, max: self.max_priority, default: self.default_priority }
     }
 
-    /// How often a message may come back; none where that is not counted.
+    /// How often a message may come back; none where that is not counted. It is where delays depend on it.
     pub fn delivery_limit(&self) -> Option<u64> {
-        self.delivery_limit.or(self.default_delivery_limit)
+        let limit = self.delivery_limit.or(self.default_delivery_limit);
+        limit.or_else(|| self.delayed_retry.is_on().then_some(u64::MAX))
     }
 
     /// Whether messages can be refused for want of room.
@@ -294,6 +304,9 @@ impl QueueSettings {
             }
             "x-consumer-timeout" => self.consumer_timeout_ms = Some(timeout(value)?),
             "x-delivery-limit" => self.delivery_limit = Some(limit(integer(value)?)),
+            delayed_retry::TYPE => self.delayed_retry.kind = Some(RetryType::read(long_string(value)?)?),
+            delayed_retry::MIN => self.delayed_retry.min_ms = Some(timeout(value)?),
+            delayed_retry::MAX => self.delayed_retry.max_ms = Some(timeout(value)?),
             "x-single-active-consumer" => self.single_active_consumer = boolean(value)?,
             "x-durability" => {
                 let name = long_string(value)?;
@@ -375,113 +388,4 @@ fn long_string(value: &FieldValue) -> Result<&[u8], String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const Q: Resource<'static> = Resource { kind: errors::ResourceKind::Queue, vhost: "/", name: "q" };
-
-    fn parse(entries: &[(&str, FieldValue)]) -> Result<QueueSettings, String> {
-        let table = FieldTable(entries.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect());
-        QueueSettings::parse(&table, Q).map_err(|error| error.text)
-    }
-
-    #[test]
-    fn values_are_read_whatever_their_integer_type() {
-        let settings = parse(&[
-            ("x-max-length", FieldValue::I32(10)),
-            ("x-max-length-bytes", FieldValue::I64(1 << 40)),
-            ("x-overflow", FieldValue::string("reject-publish")),
-            ("x-message-ttl", FieldValue::I8(0)),
-            ("x-expires", FieldValue::I64(315_360_000_000)),
-            ("x-other", FieldValue::Void),
-        ])
-        .unwrap();
-        assert_eq!((settings.max_length, settings.max_length_bytes), (Some(10), Some(1 << 40)));
-        assert_eq!((settings.message_ttl_ms, settings.expires_ms), (Some(0), Some(MAX_TTL_MS)));
-        assert!(settings.refuses());
-        assert!(!parse(&[("x-overflow", FieldValue::string("reject-publish"))]).unwrap().refuses());
-    }
-
-    #[test]
-    fn policies_tighten_lengths_and_times_and_choose_what_happens() {
-        let declared = QueueSettings {
-            message_ttl_ms: Some(5),
-            max_length: Some(5),
-            overflow: Overflow::RejectPublish,
-            segment_bytes: Some(8),
-            max_priority: 4,
-            ..QueueSettings::default()
-        };
-        assert_eq!(declared.clone().under(&QueuePolicy::default()), declared);
-        for (said, expected) in [(3, 3), (9, 5)] {
-            let policy = QueuePolicy {
-                message_ttl_ms: Some(said),
-                expires_ms: Some(said),
-                max_length: Some(said),
-                max_length_bytes: Some(7),
-                overflow: Some(Overflow::DropHead),
-                max_age_ms: Some(11),
-                segment_bytes: Some(9),
-                filter_bytes: Some(99),
-                durability: Some(Durability::Relaxed),
-                ..QueuePolicy::default()
-            };
-            let settings = declared.clone().under(&policy);
-            assert_eq!((settings.max_length, settings.max_length_bytes), (Some(expected), Some(7)));
-            assert_eq!((settings.message_ttl_ms, settings.expires_ms), (Some(expected), Some(said)));
-            assert_eq!((settings.overflow, settings.durability), (Overflow::DropHead, Durability::Relaxed));
-            assert_eq!((settings.max_age_ms, settings.segment_bytes), (Some(11), Some(8)));
-            assert_eq!(settings.filter_bytes, Some(99));
-            let own = QueueSettings { filter_bytes: Some(20), ..declared.clone() };
-            assert_eq!(own.under(&policy).filter_bytes, Some(20));
-            assert_eq!((settings.overflow, settings.max_priority), (Overflow::DropHead, 4));
-        }
-        let policy = QueuePolicy {
-            priority_order: Some(PriorityOrder::Weighted),
-            overflow_priority: Some(OverflowPriority::Highest),
-            ..QueuePolicy::default()
-        };
-        let settings = declared.under(&policy);
-        assert_eq!(settings.priority_order, PriorityOrder::Weighted);
-        assert_eq!(settings.overflow_priority, OverflowPriority::Highest);
-    }
-
-    #[test]
-    fn refusals_are_rabbitmqs() {
-        let text = |name: &str, value| parse(&[(name, value)]).unwrap_err();
-        let invalid =
-            |name: &str, reason: &str| format!("invalid arg '{name}' for queue 'q' in vhost '/': {reason}");
-        for (name, value, reason) in [
-            ("x-max-length", FieldValue::I32(-1), "{value_negative,-1}"),
-            ("x-max-length", FieldValue::string("1"), "\"expected integer, got longstr\""),
-            ("x-max-length-bytes", FieldValue::Bool(true), "\"expected integer, got bool\""),
-            ("x-message-ttl", FieldValue::I32(-5), "{value_negative,-5}"),
-            ("x-message-ttl", FieldValue::I64(315_360_000_001), "{value_too_large,315360000001}"),
-            ("x-message-ttl", FieldValue::string("1"), "\"expected integer, got longstr\""),
-            ("x-expires", FieldValue::I32(0), "{value_zero,0}"),
-            ("x-expires", FieldValue::I64(315_360_000_001), "{value_too_large,315360000001}"),
-            ("x-overflow", FieldValue::string("nonsense"), "invalid_overflow"),
-            ("x-overflow", FieldValue::I32(1), "{unacceptable_type,signedint}"),
-            ("x-single-active-consumer", FieldValue::string("true"), "{unacceptable_type,longstr}"),
-            ("x-message-groups", FieldValue::I32(1), "{unacceptable_type,signedint}"),
-            ("x-durability", FieldValue::I32(1), "{unacceptable_type,signedint}"),
-            ("x-durability", FieldValue::string("no"), "\"expected sync, relaxed or memory, got 'no'\""),
-            ("x-max-priority", FieldValue::I32(256), "{max_value_exceeded,256}"),
-            ("x-max-priority", FieldValue::I32(-1), "{value_negative,-1}"),
-            ("x-max-priority", FieldValue::string("5"), "\"expected integer, got longstr\""),
-            (
-                "x-priority-order",
-                FieldValue::string("fair"),
-                "\"expected 'strict' or 'weighted', got 'fair'\"",
-            ),
-            ("x-overflow-priority", FieldValue::string(""), "\"expected 'lowest' or 'highest', got ''\""),
-            ("x-consumer-timeout", FieldValue::I32(0), "{value_zero,0}"),
-            ("x-consumer-timeout", FieldValue::I32(-1), "{value_negative,-1}"),
-            ("x-consumer-timeout", FieldValue::I64(1 << 40), "{value_too_large,1099511627776}"),
-            ("x-consumer-timeout", FieldValue::string("1s"), "\"expected integer, got longstr\""),
-            ("x-delivery-limit", FieldValue::string("3"), "\"expected integer, got longstr\""),
-        ] {
-            assert_eq!(text(name, value), invalid(name, reason));
-        }
-    }
-}
+mod tests;

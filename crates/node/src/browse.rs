@@ -1,4 +1,4 @@
-//! Showing a queue's ready messages to an operator. Nothing is taken: no flag, count or place changes, and consumers
+//! Showing a queue's messages that are not handed out to an operator. Nothing is taken: no flag, count or place changes, and consumers
 //! are not held up for longer than it takes to list a few chunks.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use posthouse_model::ids::Seq;
 use posthouse_model::named_props::PropertyValue;
 use posthouse_model::props::HeaderView;
 use posthouse_model::record::Record;
-use posthouse_queue::machine::browse::Glimpse;
+use posthouse_queue::machine::browse::{Glimpse, Ready};
 use posthouse_storage::StorageError;
 use posthouse_storage::segment::{Location, is_gone};
 use serde::Serialize;
@@ -58,12 +58,14 @@ pub struct Request {
 /// A message.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct MessageRow {
-    /// How many ready messages come before it now.
+    /// How many such messages come before it now.
     pub position: u64,
     /// Its number in its queue, which it keeps.
     pub number: Seq,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
+    /// When it is ready, if it came back and waits for that; milliseconds since the Unix epoch.
+    pub delayed_until: Option<u64>,
     /// Exchange it was published to.
     pub exchange: String,
     /// Routing key it was published with.
@@ -82,7 +84,7 @@ pub struct MessageRow {
     pub truncated: bool,
 }
 
-/// Shows ready messages of a queue in the order in which they would be delivered.
+/// Shows ready and delayed messages of a queue in the order in which they would be delivered, if no delay were.
 ///
 /// # Errors
 /// There is no such virtual host or queue; a segment cannot be read.
@@ -100,9 +102,8 @@ pub fn browse(
         View { request, rows: Vec::new(), position: request.skip, body_bytes: 0, next_number: None };
     let (mut next, mut tries) = (first, 0);
     while let Some(from) = next {
-        let walked = walk(broker, &found, from, &mut |number, redelivered, record| {
-            view.look_at(number, redelivered, record)
-        });
+        let walked =
+            walk(broker, &found, from, &mut |number, ready, record| view.look_at(number, ready, record));
         match walked {
             Ok(after) => (next, tries) = (after, 0),
             // A chunk was settled or moved to another segment meanwhile, after which it is looked up anew.
@@ -116,14 +117,14 @@ pub fn browse(
     Ok(view.rows)
 }
 
-/// Looks at the ready messages of the next chunks, numbered `from` or above in its level or of lower levels: their
-/// number, whether they may have been delivered before, and the record; `look` says whether to go on. The number to go on
+/// Looks at the ready and delayed messages of the next chunks, numbered `from` or above in its level or of lower levels:
+/// their number, what is known of where they stand, and the record; `look` says whether to go on. The number to go on
 /// from, or none when nothing is left or `look` had enough.
 pub(crate) fn walk(
     broker: &Broker,
     queue: &QueueHandle,
     from: Seq,
-    look: &mut dyn FnMut(Seq, bool, &Record<'_>) -> bool,
+    look: &mut dyn FnMut(Seq, &Ready, &Record<'_>) -> bool,
 ) -> Result<Option<Seq>, StorageError> {
     let glimpses = {
         let mut state = queue.lock();
@@ -143,7 +144,7 @@ pub(crate) fn walk(
                 if number > ready.last {
                     break;
                 }
-                if !look(number, ready.redelivered, &record) {
+                if !look(number, ready, &record) {
                     return Ok(None);
                 }
                 offset += record.len() as u32;
@@ -181,14 +182,14 @@ struct View<'a> {
 
 impl View<'_> {
     /// Looks at one message; false when it is the last to be looked at.
-    fn look_at(&mut self, number: Seq, redelivered: bool, record: &Record<'_>) -> bool {
+    fn look_at(&mut self, number: Seq, ready: &Ready, record: &Record<'_>) -> bool {
         let request = self.request;
         let full = self.rows.len() >= request.count.min(COUNT_MAX) || self.body_bytes >= ANSWER_BYTES_MAX;
         if full || self.position - request.skip >= LOOKED_AT_MAX {
             return false;
         }
         if request.filters.iter().all(|filter| filter.matches(record)) {
-            let row = row(self.position, number, redelivered, record, request.body_bytes);
+            let row = row(self.position, number, ready, record, request.body_bytes);
             self.body_bytes += row.payload.len();
             self.rows.push(row);
         }
@@ -198,7 +199,7 @@ impl View<'_> {
     }
 }
 
-fn row(position: u64, number: Seq, redelivered: bool, record: &Record<'_>, body_bytes: usize) -> MessageRow {
+fn row(position: u64, number: Seq, ready: &Ready, record: &Record<'_>, body_bytes: usize) -> MessageRow {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (exchange, key) = record.exchange_and_key();
     let body = record.body();
@@ -210,7 +211,8 @@ fn row(position: u64, number: Seq, redelivered: bool, record: &Record<'_>, body_
     MessageRow {
         position,
         number,
-        redelivered: redelivered || record.redelivered(),
+        redelivered: ready.redelivered || record.redelivered(),
+        delayed_until: ready.delayed_until_ms,
         exchange: text(exchange),
         routing_key: text(key),
         received_at: record.received_ms(),

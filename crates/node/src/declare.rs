@@ -71,7 +71,7 @@ impl Declared {
 pub struct DeleteIf {
     /// Only without consumers.
     pub unused: bool,
-    /// Only without ready messages.
+    /// Only without messages that are ready or delayed.
     pub empty: bool,
 }
 
@@ -213,7 +213,7 @@ impl Broker {
         (queue, ops)
     }
 
-    /// Deletes a queue by name; the number of ready messages it had. A missing one is fine.
+    /// Deletes a queue by name; the number of messages it had that were not handed out. A missing one is fine.
     pub fn delete_queue(
         &self,
         vhost: &VirtualHost,
@@ -240,7 +240,7 @@ impl Broker {
             if when.unused && !state.machine.roster().is_empty() {
                 return Err(errors::in_use(resource));
             }
-            if when.empty && state.machine.ready() > 0 {
+            if when.empty && state.machine.ready() + state.machine.delayed() > 0 {
                 return Err(errors::not_empty(resource));
             }
             Ok(true)
@@ -261,7 +261,7 @@ impl Broker {
             if !may(&state)? || std::mem::replace(&mut state.deleted, true) {
                 return Ok((0, Vec::new()));
             }
-            let messages = state.machine.ready();
+            let messages = state.machine.ready() + state.machine.delayed();
             let consumers: Vec<ConsumerWaker> =
                 state.machine.roster().iter().map(|(_, consumer)| consumer.waker.clone()).collect();
             let locations = state.machine.locations();

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use posthouse_model::attempts::Return;
 use posthouse_model::ids::Seq;
 use posthouse_model::queue_settings::QueueSettings;
+use posthouse_queue::machine::delays::Back;
 use posthouse_queue::machine::departures::{Departed, Reason};
 use posthouse_queue::machine::roster::ConsumerId;
 use posthouse_queue::machine::{Limits, Run, TakeEnd};
 
 use crate::broker::Broker;
+use crate::clock::now_ms;
 use crate::dead_letters;
 use crate::queue_handle::{QueueGuard, QueueHandle};
 use crate::waker::{ConsumerWaker, SessionWaker};
@@ -151,15 +154,6 @@ pub fn reject(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, reason
     wake_all(&mut wakes);
 }
 
-/// Why messages come back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Return {
-    /// Whoever had them could not deal with them: it counts against the delivery limit.
-    Failed,
-    /// It was not for them.
-    Released,
-}
-
 /// Gives messages back to their places.
 pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why: Return) {
     let mut wakes = Vec::new();
@@ -169,11 +163,10 @@ pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why
         if state.deleted {
             return;
         }
+        // The millisecond that has begun does not count.
+        let now_ms = if state.machine.delays_retries() { now_ms() + 1 } else { 0 };
         for &(first, last) in ranges {
-            match why {
-                Return::Failed => state.machine.requeue(first, last, &mut wakes),
-                Return::Released => state.machine.release(first, last, &mut wakes),
-            }
+            state.machine.take_back(first, last, Back { why, now_ms }, &mut wakes);
             state.machine.note_attempts(first, last, &mut attempts);
         }
         expiry::expire_now(broker, queue, &mut state);
@@ -239,7 +232,7 @@ pub(crate) fn log_departed(broker: &Broker, queue: &QueueHandle, departed: &Depa
     }
 }
 
-/// Drops all ready messages and says how many there were.
+/// Drops all messages that are ready or delayed and says how many there were.
 pub fn purge(broker: &Broker, queue: &Arc<QueueHandle>) -> u64 {
     let (mut ranges, mut wakes) = (Vec::new(), Vec::new());
     let purged = {

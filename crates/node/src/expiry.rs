@@ -1,4 +1,5 @@
-//! Letting go what time is over for: messages of a queue, and queues that nobody uses.
+//! Letting go what time is over for: messages of a queue, and queues that nobody uses; and letting messages be ready again
+//! that had to wait.
 //!
 //! A queue with `x-expires` goes when for so long it had no consumer, no `basic.get` and, unless it is a quorum queue, no
 //! declaration. The time is measured by a clock that nobody can set, and begins anew with the broker.
@@ -11,7 +12,7 @@ use posthouse_queue::machine::times::NEVER_MS;
 
 use crate::broker::Broker;
 use crate::clock::{now_ms, uptime_ms};
-use crate::deliver::{log_departed, take_departed};
+use crate::deliver::{log_departed, take_departed, wake_all};
 use crate::queue_handle::{Machine, QueueGuard, QueueHandle, QueueState};
 use crate::workers::Stopping;
 use crate::{dead_letters, residency};
@@ -70,14 +71,17 @@ pub(crate) fn lock_current<'a>(broker: &Broker, queue: &'a Arc<QueueHandle>) -> 
     }
 }
 
-/// Lets messages of a locked queue go that have expired, as far as one call does, and sees to the next ones. What has
-/// gone is for the caller to take. Whether there may be more.
+/// Lets messages of a locked queue go that have expired, and those be ready that have waited long enough, as far as one call
+/// does, and sees to the next ones. What has gone is for the caller to take. Whether there may be more.
 #[inline]
 pub(crate) fn expire(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, now_ms: u64) -> bool {
     if !state.machine.may_expire() {
         return false;
     }
     let more = state.machine.expire(now_ms);
+    let mut wakes = Vec::new();
+    state.machine.wake_after_settling(&mut wakes);
+    wake_all(&mut wakes);
     dead_letters::schedule(broker, queue, state);
     residency::survey(broker, queue, state);
     await_messages(broker, queue, state);
@@ -91,7 +95,7 @@ pub(crate) fn expire_now(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut 
     }
 }
 
-/// Has a locked queue looked at when its next message may expire.
+/// Has a locked queue looked at when its next message may expire, or is ready again.
 #[inline]
 fn await_messages(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState) {
     set_timer(broker, queue, state, state.machine.next_due_ms());

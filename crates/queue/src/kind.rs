@@ -9,6 +9,7 @@ use posthouse_model::queue_settings::QueueSettings;
 
 use crate::machine::browse::Glimpse;
 use crate::machine::chunks::{Persistence, Settled};
+use crate::machine::delays::Back;
 use crate::machine::departures::{Departed, DepartureCounts, Reason};
 use crate::machine::roster::{ConsumerId, Roster, Standing};
 use crate::machine::single_active::Activity;
@@ -246,17 +247,27 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         }
     }
 
-    /// Takes back `first..=last`, which were handed out and not settled. A stream has them anyway.
-    pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
+    /// Takes back `first..=last`, which were handed out and not settled; see [`Queue::take_back`]. A stream has them
+    /// anyway.
+    pub fn take_back(&mut self, first: Seq, last: Seq, back: Back, wakes: &mut Vec<W>) {
         if let Self::Classic(queue) = self {
-            queue.requeue(first, last, wakes);
+            queue.take_back(first, last, back, wakes);
         }
     }
 
-    /// As [`Self::requeue`], but it does not count against the delivery limit.
-    pub fn release(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
-        if let Self::Classic(queue) = self {
-            queue.release(first, last, wakes);
+    /// Whether messages that come back may have to wait for a time; see [`Queue::delays_retries`].
+    pub fn delays_retries(&self) -> bool {
+        match self {
+            Self::Classic(queue) => queue.delays_retries(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// Messages that came back and wait for a time.
+    pub fn delayed(&self) -> u64 {
+        match self {
+            Self::Classic(queue) => queue.delayed(),
+            Self::Stream(_) => 0,
         }
     }
 

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::{Definition, ErlangTerm, InvalidPolicy, PolicyKind};
+use crate::delayed_retry::{DelayedRetry, RetryType};
 use crate::durability::Durability;
 use crate::name::Name;
 use crate::priorities::{OverflowPriority, PriorityOrder};
@@ -54,6 +55,8 @@ pub struct QueuePolicy {
     pub consumer_timeout_ms: Option<u64>,
     /// How often a message may come back, negative for any number; the smaller of this and the argument counts.
     pub delivery_limit: Option<i64>,
+    /// How long messages that came back must wait; its type wins, and of two times the shorter one counts.
+    pub delayed_retry: DelayedRetry,
     /// Milliseconds that a stream keeps a message at least; the shorter of this and the argument counts.
     pub max_age_ms: Option<u64>,
     /// Bytes of a stream that are given up at once; the smaller of this and the argument counts.
@@ -127,6 +130,27 @@ const KEYS: &[Key] = &[
         stricter: Stricter::Operators,
         set: |to, value| put(&mut to.queue.dead_letter_strategy, strategy(value)),
         problem: "is not a valid dead letter strategy",
+    },
+    Key {
+        name: "delayed-retry-max",
+        operator: true,
+        stricter: Stricter::Smaller,
+        set: |to, value| put(&mut to.queue.delayed_retry.max_ms, number(value, 1, MAX_TTL_MS)),
+        problem: "is not a valid maximum delay of retries",
+    },
+    Key {
+        name: "delayed-retry-min",
+        operator: true,
+        stricter: Stricter::Smaller,
+        set: |to, value| put(&mut to.queue.delayed_retry.min_ms, number(value, 1, MAX_TTL_MS)),
+        problem: "is not a valid minimum delay of retries",
+    },
+    Key {
+        name: "delayed-retry-type",
+        operator: true,
+        stricter: Stricter::Operators,
+        set: |to, value| put(&mut to.queue.delayed_retry.kind, retry_type(value)),
+        problem: "is not a valid delayed retry type: expected disabled, all, failed or returned",
     },
     Key {
         name: "delivery-limit",
@@ -278,9 +302,6 @@ const KEYS: &[Key] = &[
 /// Keys that RabbitMQ carries out and this broker does not yet.
 const NOT_SUPPORTED: &[&str] = &[
     "consumer-disconnected-timeout",
-    "delayed-retry-max",
-    "delayed-retry-min",
-    "delayed-retry-type",
     "federation-upstream",
     "federation-upstream-pattern",
     "federation-upstream-set",
@@ -305,6 +326,10 @@ impl PolicySettings {
                 return Err(InvalidPolicy(format!("{} {}", ErlangTerm(value), key.problem)));
             }
         }
+        let delayed = settings.queue.delayed_retry.check_together();
+        delayed.map_err(|(name, what)| {
+            InvalidPolicy(format!("{name}: {what}").replace("x-delayed", "delayed"))
+        })?;
         match definition.keys().find(|key| NOT_SUPPORTED.contains(&key.as_str())) {
             Some(key) => Err(InvalidPolicy(format!("policy key '{key}' is not supported yet"))),
             None => Ok(settings),
@@ -389,6 +414,10 @@ fn overflow_priority(value: &Value) -> Option<OverflowPriority> {
 
 fn priority_order(value: &Value) -> Option<PriorityOrder> {
     PriorityOrder::read(value.as_str()?.as_bytes()).ok()
+}
+
+fn retry_type(value: &Value) -> Option<RetryType> {
+    RetryType::read(value.as_str()?.as_bytes()).ok()
 }
 
 fn strategy(value: &Value) -> Option<DeadLetterStrategy> {

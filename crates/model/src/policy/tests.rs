@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::delayed_retry::{DelayedRetry, RetryType};
 use crate::durability::Durability;
 use crate::priorities::{OverflowPriority, PriorityOrder};
 use crate::queue_settings::{DeadLetterStrategy, Overflow};
@@ -56,6 +57,11 @@ fn values_are_refused_with_rabbitmqs_texts() {
         (json!({"max-in-memory-bytes": "x"}), "<<\"x\">> is not a valid maximum memory in bytes"),
         (json!({"max-in-memory-length": -1}), "-1 is not a valid maximum memory in bytes"),
         (json!({"member-placement-tag": 1}), "1 is not a valid member placement tag"),
+        (json!({"delayed-retry-max": 0}), "0 is not a valid maximum delay of retries"),
+        (json!({"delayed-retry-min": "1s"}), "<<\"1s\">> is not a valid minimum delay of retries"),
+        (json!({"delayed-retry-type": "some"}), "<<\"some\">> is not a valid delayed retry type: expected disabled, all, failed or returned"),
+        (json!({"delayed-retry-type": "all"}), "delayed-retry-type: expected together with delayed-retry-min"),
+        (json!({"delayed-retry-min": 9, "delayed-retry-max": 8}), "delayed-retry-max: expected delayed-retry-min (9) or more, got 8"),
         (json!({"federation-upstream": "x"}), "policy key 'federation-upstream' is not supported yet"),
     ] {
         assert_eq!(refusal(PolicyKind::User, value), text);
@@ -84,6 +90,7 @@ fn definitions_become_typed() {
         "max-age": "1m", "stream-max-segment-size-bytes": 4, "durability": "relaxed", "stream-filter-size-bytes": 255,
         "initial-cluster-size": 0, "target-group-size": 1, "max-in-memory-bytes": 0, "max-in-memory-length": 0,
         "member-placement-tag": "zone",
+        "delayed-retry-type": "failed", "delayed-retry-min": 6, "delayed-retry-max": 7,
         "consumer-timeout": 5, "priority-order": "weighted", "overflow-priority": "highest",
     })));
     let expected = PolicySettings {
@@ -99,6 +106,7 @@ fn definitions_become_typed() {
             dead_letter_strategy: Some(DeadLetterStrategy::AtLeastOnce),
             consumer_timeout_ms: Some(5),
             delivery_limit: Some(-1),
+            delayed_retry: DelayedRetry { kind: Some(RetryType::Failed), min_ms: Some(6), max_ms: Some(7) },
             max_age_ms: Some(60_000),
             segment_bytes: Some(4),
             filter_bytes: Some(255),

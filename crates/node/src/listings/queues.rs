@@ -32,12 +32,14 @@ pub struct QueueRow {
     /// What policies say to it.
     #[serde(flatten)]
     pub policies: AppliedColumns,
-    /// Ready and unacknowledged.
+    /// Ready, delayed and unacknowledged.
     pub messages: u64,
     /// Waiting for a consumer.
     pub messages_ready: u64,
     /// Handed out, not yet acknowledged.
     pub messages_unacknowledged: u64,
+    /// Came back, and wait for a time before they are ready again.
+    pub messages_delayed: u64,
     /// Consumers.
     pub consumers: usize,
     /// Bytes of memory that its messages take, and what is known of those on disk.
@@ -93,6 +95,7 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
     let mut state = queue.lock();
     let is_paced = residency::is_paced(&mut state);
     let (ready, unacked) = (state.machine.ready(), state.machine.unacked());
+    let delayed = state.machine.delayed();
     let active = state.machine.roster().active_waker();
     // Without a log nothing is kept, whatever the queue was declared as.
     let durability = broker.wal().map_or(Durability::Memory, |_| queue.durability(&state));
@@ -104,9 +107,10 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         exclusive: definition.owner.is_some(),
         arguments: table_value(&state.setup.arguments),
         policies: AppliedColumns::of(state.policy.as_deref()),
-        messages: ready + unacked,
+        messages: ready + delayed + unacked,
         messages_ready: ready,
         messages_unacknowledged: unacked,
+        messages_delayed: delayed,
         consumers: state.machine.roster().len(),
         memory: state.machine.memory_bytes() + state.machine.descriptor_bytes(),
         kind: state.setup.kind().name(),

@@ -26,6 +26,8 @@ pub struct Totals {
     pub messages_ready: u64,
     /// Handed out, not yet acknowledged.
     pub messages_unacknowledged: u64,
+    /// Came back, and wait for a time before they are ready again.
+    pub messages_delayed: u64,
     /// Bytes of memory that messages take.
     pub message_memory_bytes: usize,
     /// Bytes from which on queues keep little in memory.
@@ -49,7 +51,7 @@ pub struct Totals {
 /// The broker as a whole. Looks at every queue.
 pub fn totals(broker: &Broker) -> Totals {
     let connections = broker.connections().list();
-    let (mut queues, mut consumers, mut ready, mut unacked) = (0, 0, 0, 0);
+    let (mut queues, mut consumers, mut ready, mut unacked, mut delayed) = (0, 0, 0, 0, 0);
     let vhosts = broker.vhosts();
     for queue in vhosts.iter().flat_map(|vhost| vhost.queues()) {
         let state = queue.lock();
@@ -57,6 +59,7 @@ pub fn totals(broker: &Broker) -> Totals {
         consumers += state.machine.roster().len();
         ready += state.machine.ready();
         unacked += state.machine.unacked();
+        delayed += state.machine.delayed();
     }
     let durable = broker.segments().map(|segments| segments.usage(Class::Durable));
     let spill = broker.segments().map(|segments| segments.usage(Class::Spill));
@@ -69,6 +72,7 @@ pub fn totals(broker: &Broker) -> Totals {
         consumers,
         messages_ready: ready,
         messages_unacknowledged: unacked,
+        messages_delayed: delayed,
         message_memory_bytes: broker.memory().bytes(),
         memory_budget_bytes: broker.settings().memory_budget_bytes,
         memory_watermark_bytes: broker.settings().memory_watermark_bytes,

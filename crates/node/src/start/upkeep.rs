@@ -137,6 +137,7 @@ pub(super) fn start_watch(broker: &Arc<Broker>) -> Result<(), StartError> {
 
 #[cfg(test)]
 mod tests {
+    use posthouse_model::attempts::Return;
     use posthouse_storage::segment::SegmentUsage;
 
     use super::*;
@@ -216,7 +217,7 @@ mod tests {
         let now = usage(&broker);
         assert!(now.bytes * 4 < full.bytes, "{full:?} became {now:?}");
         let kept: Vec<_> = kept.iter().map(|&seq| (seq, seq)).collect();
-        deliver::give_back(&broker, &queue, &kept, deliver::Return::Failed);
+        deliver::give_back(&broker, &queue, &kept, Return::Failed);
         let mut again = Vec::new();
         while let Some((_, number)) = get(&broker, &queue) {
             again.push(number);

@@ -2,6 +2,7 @@
 
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::{Seq, first_of_level, level_of};
 
 use super::Queue;
@@ -17,11 +18,11 @@ pub struct Glimpse<L> {
     pub residence: Residence<L>,
     /// When its messages were received.
     pub received: Received,
-    /// The ready ones among its messages.
+    /// The ready and delayed ones among its messages.
     pub ready: Vec<Ready>,
 }
 
-/// Consecutive ready messages.
+/// Consecutive messages that are ready, or will be at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ready {
     /// The first one's number.
@@ -30,10 +31,12 @@ pub struct Ready {
     pub last: Seq,
     /// Whether they may have been delivered before.
     pub redelivered: bool,
+    /// When they are ready, if they wait for that; in milliseconds since the Unix epoch.
+    pub delayed_until_ms: Option<u64>,
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// The number of the ready message that `skip` others precede; `None` when there are not so many.
+    /// The number of the message, ready or delayed, that `skip` others precede; `None` when there are not so many.
     pub fn nth_ready(&mut self, skip: u64) -> Option<Seq> {
         let mut left = skip;
         let lines = self.levels_in_order(None);
@@ -60,7 +63,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         None
     }
 
-    /// The next chunks with ready messages numbered `from` or above in its level, or of the levels after it, until their records
+    /// The next chunks with messages, ready or delayed, numbered `from` or above in its level, or of the levels after it, until their records
     /// exceed `most` bytes, where `bytes_of` tells a place's size; at least one, unless no such message is left.
     pub fn glimpse(&mut self, from: Seq, most: usize, bytes_of: impl Fn(L) -> usize) -> Vec<Glimpse<L>> {
         let (mut glimpses, mut bytes) = (Vec::new(), 0);
@@ -121,18 +124,28 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         false
     }
 
-    /// A chunk's ready messages, in order.
+    /// A chunk's messages that are ready or delayed, in order.
     fn ready_in(&self, held: &Held<L>) -> Vec<Ready> {
         let mut ready = Vec::new();
         let returned = self.returned.within(held.first_seq, held.end_seq() - 1);
         for (first, last) in returned {
             match &self.groups {
-                None => ready.push(Ready { first, last, redelivered: true }),
+                None => ready.push(Ready { first, last, redelivered: true, delayed_until_ms: None }),
                 Some(groups) => ready.extend((first..=last).map(|seq| {
                     let redelivered = !groups.is_passed(seq) || seq < self.redelivered_below;
-                    Ready { first: seq, last: seq, redelivered }
+                    Ready { first: seq, last: seq, redelivered, delayed_until_ms: None }
                 })),
             }
+        }
+        let delayed = self.delayed_within(held.first_seq, held.end_seq() - 1);
+        ready.extend(delayed.map(|DelayRange { first, last, due_ms }| Ready {
+            first,
+            last,
+            redelivered: true,
+            delayed_until_ms: Some(due_ms),
+        }));
+        if self.delays.is_some() {
+            ready.sort_unstable_by_key(|run| run.first);
         }
         let settled = held.settled_bitmap();
         let is_settled = |seq: Seq| {
@@ -146,7 +159,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             } else if let Some(run) = run.as_mut().filter(|run| run.redelivered == redelivered) {
                 run.last = seq;
             } else {
-                ready.extend(run.replace(Ready { first: seq, last: seq, redelivered }));
+                let next = Ready { first: seq, last: seq, redelivered, delayed_until_ms: None };
+                ready.extend(run.replace(next));
             }
         }
         ready.extend(run);

@@ -7,14 +7,10 @@ use posthouse_model::attempts::AttemptRange;
 use posthouse_model::ids::Seq;
 
 use super::Queue;
+use super::delays::Back;
 use super::departures::Reason;
 
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// As [`Self::requeue`], but whoever had the messages is not to blame: it does not count against the limit.
-    pub fn release(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
-        self.take_back(first, last, false, wakes);
-    }
-
     /// What is known of messages of this level that came back, in order; nothing of those that never did, or without a
     /// limit.
     pub fn attempts(&self) -> impl Iterator<Item = AttemptRange> + '_ {
@@ -60,22 +56,26 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     /// Counts that `first..=last` came back. Those that have done so too often are appended to `spent`, the others are
-    /// to be handed out again.
+    /// put back.
     pub(super) fn count_attempt(
         &mut self,
         first: Seq,
         last: Seq,
-        failed: bool,
+        back: Back,
         limit: u64,
         spent: &mut Vec<(Seq, Seq)>,
     ) {
+        let failed = back.why.counts();
         self.attempts.add(first, last, failed);
-        for range in self.attempts.within(first, last) {
-            if failed && u64::from(range.attempts.failed) > limit {
-                spent.push((range.first, range.last));
+        let mut next = first;
+        while next <= last {
+            let (attempts, end) = self.attempts.run_at(next, last);
+            if failed && u64::from(attempts.failed) > limit {
+                spent.push((next, end));
             } else {
-                self.returned.insert(range.first, range.last);
+                self.put_back(AttemptRange { first: next, last: end, attempts }, back);
             }
+            next = end + 1;
         }
     }
 

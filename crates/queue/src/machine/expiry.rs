@@ -65,10 +65,12 @@ struct Rest {
     more: bool,
     /// Messages are kept only for a consumer that is about to take.
     spares: bool,
+    /// Messages have waited long enough.
+    freed: bool,
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// When something may expire next, in milliseconds since the Unix epoch: [`NEVER_MS`] when nothing will.
+    /// When something may expire or is ready again next, in milliseconds since the Unix epoch: [`NEVER_MS`] when nothing will.
     #[inline]
     pub fn next_due_ms(&self) -> u64 {
         let above_ms = self.levels.as_ref().map_or(NEVER_MS, |levels| levels.due_ms);
@@ -78,16 +80,16 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// The same of this level alone.
     #[inline]
     pub(super) fn line_due_ms(&self) -> u64 {
-        self.chunks.next_due_ms().min(self.tail_due_ms)
+        self.chunks.next_due_ms().min(self.tail_due_ms).min(self.delays_due_ms())
     }
 
-    /// Whether messages may have to be let go of by time, now or later.
+    /// Whether messages may have to be let go of by time, or be ready again, now or later.
     #[inline]
     pub fn may_expire(&self) -> bool {
         self.spares || self.next_due_ms() != NEVER_MS
     }
 
-    /// Lets messages go that have expired. Whether there may be more: the work of one call is bounded.
+    /// Lets messages go that have expired, and those be ready that have waited long enough. Whether there may be more: the work of one call is bounded.
     #[inline]
     pub fn expire(&mut self, now_ms: u64) -> bool {
         if self.spares && !self.roster.any_active() {
@@ -103,17 +105,20 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let grace_ms = if self.roster.any_active() { GRACE_MS } else { 0 };
         let mut rest = self.expire_in_line(now_ms, grace_ms);
         self.in_levels(|level| {
-            let Rest { more, spares } = level.expire_in_line(now_ms, grace_ms);
+            let Rest { more, spares, freed } = level.expire_in_line(now_ms, grace_ms);
             rest.more |= more;
             rest.spares |= spares;
+            rest.freed |= freed;
         });
         self.review_levels_due();
         self.spares |= rest.spares;
+        self.freed |= rest.freed;
         rest.more
     }
 
-    /// Lets go what has expired of this level.
+    /// Lets go what has expired of this level, and be ready what is.
     fn expire_in_line(&mut self, now_ms: u64, grace_ms: u64) -> Rest {
+        let freed = self.end_delays(now_ms);
         if self.tail_due_ms <= now_ms {
             self.close_tail();
         }
@@ -125,7 +130,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 break;
             }
         }
-        Rest { more: self.line_due_ms() <= now_ms, spares }
+        Rest { more: self.line_due_ms() <= now_ms, spares, freed }
     }
 
     /// Looks at one chunk; whether it may have messages that are spared.
@@ -151,9 +156,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.chunks.set_due(index, next_ms);
         for (from, to) in expired {
             let (from, to) = (first + Seq::from(from), first + Seq::from(to));
-            self.returned.take_within(from, to);
-            self.ready -= to - from + 1;
-            self.ready_bytes -= self.body_bytes(from, to);
+            self.wait_no_more(from, to);
             self.depart(from, to, Reason::Expired);
         }
         self.pass_over_departed();
@@ -174,7 +177,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let mut next_ms = NEVER_MS;
         // Nobody is spared who was handed out before.
         let strict = Rule { grace_ms: 0, ..rule };
-        for (from, to) in self.returned.within(from_seq, to_seq) {
+        let delayed = self.delayed_within(from_seq, to_seq).map(|range| (range.first, range.last));
+        for (from, to) in self.returned.within(from_seq, to_seq).chain(delayed) {
             let due_ms = look_at(held, (from - first) as u32, (to - first) as u32, strict, expired);
             next_ms = next_ms.min(due_ms);
         }
@@ -184,6 +188,15 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             next = end.min(to) + 1;
         }
         next_ms
+    }
+
+    /// `first..=last`, all of which are ready or delayed, are neither any more; none of them is before the cursor and was
+    /// never handed out.
+    pub(super) fn wait_no_more(&mut self, first: Seq, last: Seq) {
+        self.returned.take_within(first, last);
+        let (delayed, delayed_bytes) = self.take_delayed(first, last);
+        self.ready -= last - first + 1 - delayed;
+        self.ready_bytes -= self.body_bytes(first, last) - delayed_bytes;
     }
 
     /// Moves the cursor on when all that is left of its chunk is handed out: it needs not be read then.

@@ -7,8 +7,12 @@
 //! what was given back. How many may wait is bounded ([`WINDOW_MESSAGES`], [`WINDOW_BYTES`]), so that one busy group
 //! neither stops the others nor makes the queue read all of its backlog.
 //!
+//! A message that came back and must wait for a time keeps its group back: nobody gets the messages behind it before that.
+//!
 //! What is known here is of groups with a message that waits or is unacknowledged, and of nobody else. All levels of a
 //! queue with priorities share it.
+
+mod delayed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,6 +61,8 @@ enum State {
     Passed,
     /// Waits, and was given back.
     Returned,
+    /// Was given back, and waits for a time.
+    Delayed,
     /// Is with a consumer.
     Unacked,
 }
@@ -68,6 +74,7 @@ struct Group {
     owner: Option<ConsumerId>,
     unacked: u32,
     waiting: u32,
+    delayed: u32,
 }
 
 /// Who is taking, and what it may take.
@@ -88,9 +95,9 @@ pub(super) struct Taker {
 pub(super) struct Groups {
     /// Every message of a group that waits or is unacknowledged.
     entries: BTreeMap<Seq, Entry>,
-    /// Those that wait, by group.
+    /// Those that wait, also for a time, by group.
     lines: BTreeSet<(GroupId, Seq)>,
-    /// The first that waits of each free group, in each level.
+    /// The first that waits of each free group, in each level; none where that one waits for a time.
     free: BTreeSet<Seq>,
     /// The same of each group that is with a consumer.
     reserved: BTreeSet<(ConsumerId, Seq)>,
@@ -295,6 +302,10 @@ impl Groups {
             match entry.state {
                 State::Unacked => self.let_go(entry.group),
                 State::Passed | State::Returned => self.wait_no_more(entry, seq),
+                State::Delayed => {
+                    self.leave_line(entry, seq);
+                    self.freed = true;
+                }
             }
         }
         if !self.loose.is_empty() {
@@ -374,6 +385,11 @@ impl Groups {
                 self.owed.push(owner);
             }
         }
+        self.join_line(group, state, seq);
+    }
+
+    /// A message of a group is in its line.
+    fn join_line(&mut self, group: GroupId, state: Group, seq: Seq) {
         let head = self.head(group, seq);
         self.lines.insert((group, seq));
         if head.is_none_or(|head| seq < head) {
@@ -390,12 +406,21 @@ impl Groups {
             self.passed -= 1;
             self.passed_bytes -= u64::from(entry.bytes);
         }
-        let Some(state) = self.groups.get_mut(&entry.group) else { return };
-        state.waiting -= 1;
-        let state = *state;
+        let Some(state) = self.groups.get(&entry.group) else { return };
         if state.unacked > 0 {
             self.closed -= 1;
         }
+        self.leave_line(entry, seq);
+    }
+
+    /// A message of a group is in its line no more, where it waited as its entry says.
+    fn leave_line(&mut self, entry: Entry, seq: Seq) {
+        let Some(state) = self.groups.get_mut(&entry.group) else { return };
+        match entry.state {
+            State::Delayed => state.delayed -= 1,
+            _ => state.waiting -= 1,
+        }
+        let state = *state;
         let was_head = self.head(entry.group, seq) == Some(seq);
         self.lines.remove(&(entry.group, seq));
         if was_head {
@@ -421,7 +446,7 @@ impl Groups {
     }
 
     fn forget_group(&mut self, group: GroupId, state: Group) {
-        if state.unacked == 0 && state.waiting == 0 {
+        if state.unacked == 0 && state.waiting == 0 && state.delayed == 0 {
             self.groups.remove(&group);
         }
     }
@@ -455,6 +480,9 @@ impl Groups {
     }
 
     fn insert_head(&mut self, group: Group, seq: Seq) {
+        if self.entries.get(&seq).is_some_and(|entry| entry.state == State::Delayed) {
+            return;
+        }
         match group.owner {
             _ if group.unacked == 0 => drop(self.free.insert(seq)),
             Some(owner) => drop(self.reserved.insert((owner, seq))),

@@ -111,7 +111,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
-    /// Lets those of `first..=last`, which are of one level, leave that are ready, for wherever somebody moves them, and
+    /// Lets those of `first..=last`, which are of one level, leave that are ready or delayed, for wherever somebody moves them, and
     /// appends them to `claimed`. Of each must be said what has become of it: [`Self::moved`] or [`Self::dropped`].
     pub fn claim(&mut self, first: Seq, last: Seq, claimed: &mut Vec<(Seq, Seq)>) {
         match self.level_of(first) {
@@ -124,6 +124,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.close_tail();
         let at = claimed.len();
         claimed.extend(self.returned.within(first, last));
+        claimed.extend(self.delayed_within(first, last).map(|range| (range.first, range.last)));
         let mut next = first.max(self.cursor);
         while next <= last {
             let Some(held) = self.chunks.get(self.chunks.index_at_or_after(next)) else { break };
@@ -141,9 +142,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             if let Some(groups) = &mut self.groups {
                 groups.forget(first, last);
             }
-            self.returned.take_within(first, last);
-            self.ready -= last - first + 1;
-            self.ready_bytes -= self.body_bytes(first, last);
+            self.wait_no_more(first, last);
             self.attempts.forget(first, last);
             self.chunks.leave(first, last);
         }

@@ -1,8 +1,9 @@
 //! Length limits: which messages have no room in a queue, and which ones make room.
 //!
-//! Ready messages count, by number and by bytes of their bodies. A queue over its limit drops from the head, except
-//! while a consumer is about to take: what a waiting consumer has credit for never counted in RabbitMQ either. Where
-//! it refuses instead, it does so message by message and exactly at the limit.
+//! Ready messages count, by number and by bytes of their bodies, and so do delayed ones. A queue over its limit drops from
+//! the head, except while a consumer is about to take: what a waiting consumer has credit for never counted in RabbitMQ
+//! either. Then only delayed messages count, which nobody can take. Where it refuses instead, it does so message by message
+//! and exactly at the limit.
 
 use posthouse_model::chunk::Records;
 use posthouse_model::ids::Seq;
@@ -38,14 +39,14 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
-    /// Messages that take room in a queue which refuses, and bytes of their bodies: those that are ready, and dead letters
+    /// Messages that take room in a queue which refuses, and bytes of their bodies: those that wait, and dead letters
     /// that stay for want of a place, which nothing else would keep from growing without end.
     fn room_taken(&self) -> (u64, u64) {
         let (letters, bytes) = match self.settings.keeps_dead_letters() {
             true => (self.leaving(), self.leaving_bytes()),
             false => self.stalled_or_tried(),
         };
-        (self.ready + letters, self.ready_bytes + bytes)
+        (self.ready + self.delayed + letters, self.ready_bytes + self.delayed_bytes + bytes)
     }
 
     /// Whether the queue would refuse any message now.
@@ -97,23 +98,27 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
-    /// Drops messages from the head until the limits hold, unless a consumer could take them.
+    /// Drops messages from the head until the limits hold. While a consumer could take, ready ones neither count nor go.
     pub fn enforce_limits(&mut self) {
         let settings = &self.settings;
         if (settings.max_length.is_none() && settings.max_length_bytes.is_none())
             || settings.overflow != Overflow::DropHead
-            || self.roster.any_active()
         {
             return;
         }
+        let delayed_only = self.roster.any_active();
         let most = settings.max_length.unwrap_or(u64::MAX);
         let most_bytes = settings.max_length_bytes.unwrap_or(u64::MAX);
-        while self.ready > most || (self.ready_bytes > most_bytes && self.is_surveyed()) {
-            let by_count = self.ready.saturating_sub(most);
-            let excess = self.ready_bytes.saturating_sub(most_bytes);
-            let dropped = match self.level_to_drop() {
-                0 => self.drop_some(by_count, excess),
-                level => self.in_level(level, |queue| queue.drop_some(by_count, excess)),
+        loop {
+            let (ready, ready_bytes) = if delayed_only { (0, 0) } else { (self.ready, self.ready_bytes) };
+            let by_count = (self.delayed + ready).saturating_sub(most);
+            let excess = (self.delayed_bytes + ready_bytes).saturating_sub(most_bytes);
+            if by_count == 0 && (excess == 0 || !self.is_surveyed()) {
+                return;
+            }
+            let dropped = match self.level_to_drop(delayed_only) {
+                0 => self.drop_some(by_count, excess, delayed_only),
+                level => self.in_level(level, |queue| queue.drop_some(by_count, excess, delayed_only)),
             };
             if !dropped {
                 return;
@@ -121,10 +126,11 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
-    /// Drops some of the messages that are next in line, `by_count` or what has `excess` bytes of bodies; false when
+    /// Drops some of the messages that are first in line, `by_count` or what has `excess` bytes of bodies; false when
     /// there is none.
-    fn drop_some(&mut self, by_count: u64, excess: u64) -> bool {
-        let Some((first, last)) = self.head() else { return false };
+    fn drop_some(&mut self, by_count: u64, excess: u64, delayed_only: bool) -> bool {
+        let head = if delayed_only { self.delayed_head() } else { self.head() };
+        let Some((first, last)) = head else { return false };
         let by_bytes = if excess > 0 { self.messages_of_bytes(first, excess) } else { 0 };
         let count = by_count.max(by_bytes).clamp(1, last - first + 1);
         self.drop_head(first, count);
@@ -140,11 +146,27 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         u64::from(details.messages_of((first - held.first_seq) as u32, bytes))
     }
 
-    /// The ready messages that would be handed out next, as far as they follow each other within one chunk.
+    /// The first delayed messages, as far as they follow each other within one chunk.
+    fn delayed_head(&self) -> Option<(Seq, Seq)> {
+        let range = self.delays.as_ref()?.first()?;
+        self.within_chunk(range.first, range.last)
+    }
+
+    /// As much of `first..=last` as is in one chunk.
+    fn within_chunk(&self, first: Seq, last: Seq) -> Option<(Seq, Seq)> {
+        let held = self.chunks.get(self.chunks.index_at_or_after(first))?;
+        Some((first, last.min(held.end_seq() - 1)))
+    }
+
+    /// The ready messages that would be handed out next, or the delayed ones before them, as far as they follow each other
+    /// within one chunk.
     fn head(&mut self) -> Option<(Seq, Seq)> {
-        if let Some((first, last)) = self.returned.first() {
-            let held = self.chunks.get(self.chunks.index_at_or_after(first))?;
-            return Some((first, last.min(held.end_seq() - 1)));
+        let (returned, delayed) = (self.returned.first(), self.delayed_head());
+        if let Some((first, last)) = returned.filter(|returned| delayed.is_none_or(|d| returned.0 < d.0)) {
+            return self.within_chunk(first, last);
+        }
+        if delayed.is_some() {
+            return delayed;
         }
         loop {
             let index = self.chunks.index_at_or_after(self.cursor);
@@ -165,14 +187,11 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// Drops `count` messages from `first` on, which is where [`Self::head`] says.
     fn drop_head(&mut self, first: Seq, count: u64) {
         let last = first + count - 1;
-        if self.returned.first().is_some_and(|(returned, _)| returned == first) {
-            self.returned.drop_first(count);
-        } else {
+        if first >= self.cursor {
             self.cursor = last + 1;
             self.cursor_place = None;
         }
-        self.ready -= count;
-        self.ready_bytes -= self.body_bytes(first, last);
+        self.wait_no_more(first, last);
         self.depart(first, last, Reason::MaxLength);
     }
 }

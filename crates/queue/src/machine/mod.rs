@@ -10,11 +10,12 @@
 //! With priorities there are several such runs, see `priorities.rs`; everything below speaks of one of them unless it says
 //! otherwise.
 //!
-//! What holds at all times: `ready + unacked` is the number of messages that are neither settled nor leaving for
-//! another queue ([leaving]).
+//! What holds at all times: `ready + delayed + unacked` is the number of messages that are neither settled nor leaving
+//! for another queue ([leaving]).
 
 pub mod browse;
 pub mod chunks;
+pub mod delays;
 mod delivery_limit;
 pub mod departures;
 pub mod details;
@@ -43,11 +44,13 @@ use std::sync::Arc;
 
 use posthouse_model::attempts::AttemptMap;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Place};
+use posthouse_model::delays::DelayMap;
 use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::record::FLAG_EXPIRES;
 
 use chunks::{Chunks, Held, Persistence, Settled};
+use delays::Back;
 use departures::{Departed, DepartureCounts, Reason};
 use details::{Details, Wanted};
 use groups::Groups;
@@ -81,13 +84,20 @@ pub struct Queue<L, W> {
     returned: SeqRanges,
     /// How often messages came back, where that is limited.
     attempts: AttemptMap,
+    /// Messages that came back and are not ready yet; absent while there are none.
+    delays: Option<Box<DelayMap>>,
+    /// Some have become ready since somebody was woken for it.
+    freed: bool,
     /// Messages below may have been delivered before the last start.
     redelivered_below: Seq,
     ready: u64,
+    delayed: u64,
     unacked: u64,
     settings: QueueSettings,
     /// Bytes of the ready messages' bodies; counted where the settings ask for it.
     ready_bytes: u64,
+    /// The same of the delayed ones.
+    delayed_bytes: u64,
     departed: Departed,
     departure_counts: DepartureCounts,
     /// Absent until a message leaves for another queue.
@@ -129,11 +139,15 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             cursor_place: None,
             returned: SeqRanges::default(),
             attempts: AttemptMap::default(),
+            delays: None,
+            freed: false,
             redelivered_below: 0,
             ready: 0,
+            delayed: 0,
             unacked: 0,
             settings: QueueSettings::default(),
             ready_bytes: 0,
+            delayed_bytes: 0,
             departed: Departed::default(),
             departure_counts: DepartureCounts::default(),
             leaving: None,
@@ -183,6 +197,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
             self.groups = settings.message_groups.then(Box::default);
         }
         self.settings = settings;
+        self.review_delays();
         self.review_details();
         self.review_levels();
         self.review_due();
@@ -230,12 +245,13 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     /// Bytes of memory taken by what is known of messages that are on disk or in memory: [`Chunks::descriptor_bytes`],
-    /// the attempts of those that came back, and what the levels themselves take.
+    /// the attempts and delays of those that came back, and what the levels themselves take.
     pub fn descriptor_bytes(&self) -> usize {
         let above = self.levels.as_ref().map_or(0, |levels| levels.descriptor_bytes());
         let groups = self.groups.as_ref().map_or(0, |groups| groups.memory_bytes());
         let producers = self.producers.as_ref().map_or(0, |producers| producers.memory_bytes());
-        above + self.chunks.descriptor_bytes() + self.attempts.memory_bytes() + groups + producers
+        let comings = self.attempts.memory_bytes() + self.delays_bytes();
+        above + self.chunks.descriptor_bytes() + comings + groups + producers
     }
 
     /// Adds a chunk whose deltas are `0..count`, by reference, to level 0.
@@ -309,51 +325,46 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     /// Takes back `first..=last`, which were handed out and not settled and are of one level; they keep their places.
-    /// Those that were in a chunk that is lost stay lost. It counts against the delivery limit; [`Self::release`] does
-    /// not.
-    pub fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
-        self.take_back(first, last, true, wakes);
-    }
-
-    fn take_back(&mut self, first: Seq, last: Seq, failed: bool, wakes: &mut Vec<W>) {
+    /// Those that were in a chunk that is lost stay lost. Where it counts against the delivery limit, some may leave; where
+    /// retries are delayed, they are ready later.
+    pub fn take_back(&mut self, first: Seq, last: Seq, back: Back, wakes: &mut Vec<W>) {
         match self.level_of(first) {
-            Some(level) => self.in_level(level, |queue| queue.take_back_line(first, last, failed)),
-            None => self.take_back_line(first, last, failed),
+            Some(level) => self.in_level(level, |queue| queue.take_back_line(first, last, back)),
+            None => self.take_back_line(first, last, back),
         }
         self.roster.note_back(first, last);
         self.wake(wakes);
         self.enforce_limits();
     }
 
-    fn take_back_line(&mut self, first: Seq, last: Seq, failed: bool) {
+    fn take_back_line(&mut self, first: Seq, last: Seq, back: Back) {
         let mut spent = Vec::new();
         let mut index = self.chunks.index_at_or_after(first);
         while let Some(held) = self.chunks.get(index).filter(|held| held.first_seq <= last) {
             let (from, to) = (first.max(held.first_seq), last.min(held.end_seq() - 1));
-            match self.settings.delivery_limit() {
-                None => self.returned.insert(from, to),
-                Some(limit) => self.count_attempt(from, to, failed, limit, &mut spent),
-            }
-            if let Some(groups) = &mut self.groups {
-                groups.give_back(from, to);
-            }
             self.unacked -= to - from + 1;
             self.ready += to - from + 1;
+            self.ready_bytes += self.body_bytes(from, to);
+            match self.settings.delivery_limit() {
+                None => self.make_ready(from, to),
+                Some(limit) => self.count_attempt(from, to, back, limit, &mut spent),
+            }
             self.note_returned(index, from, to);
             index += 1;
         }
-        self.ready_bytes += self.body_bytes(first, last);
         self.drop_spent(&spent);
     }
 
-    /// Settles every ready message of all levels and appends the settled ranges to `ranges`. What is leaving goes on
-    /// leaving.
+    /// Settles every message of all levels that is ready or delayed and appends the settled ranges to `ranges`. What is
+    /// leaving goes on leaving.
     pub fn purge(&mut self, ranges: &mut Vec<(Seq, Seq)>) -> Settled {
         let mut outcome = Settled::default();
         self.in_levels(|queue| outcome.add(queue.purge(ranges)));
         self.close_tail();
         let from = ranges.len();
         ranges.extend(self.returned.iter());
+        ranges.extend(self.delayed_within(0, Seq::MAX).map(|range| (range.first, range.last)));
+        self.take_delayed(0, Seq::MAX);
         let mut next = self.cursor;
         for (first, last) in self.chunks.leaving().within(self.cursor, self.next_seq) {
             if next < first {

@@ -42,8 +42,10 @@ pub(super) struct Levels<L, W> {
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Totals {
     pub(super) ready: u64,
+    pub(super) delayed: u64,
     pub(super) unacked: u64,
     pub(super) ready_bytes: u64,
+    pub(super) delayed_bytes: u64,
     pub(super) memory_bytes: usize,
     pub(super) descriptor_bytes: usize,
 }
@@ -52,8 +54,10 @@ impl Totals {
     fn of<L: Copy, W: Clone>(level: &Queue<L, W>) -> Self {
         Self {
             ready: level.ready,
+            delayed: level.delayed,
             unacked: level.unacked,
             ready_bytes: level.ready_bytes,
+            delayed_bytes: level.delayed_bytes,
             memory_bytes: level.memory_bytes(),
             descriptor_bytes: level.descriptor_bytes() + size_of::<Queue<L, W>>(),
         }
@@ -62,8 +66,10 @@ impl Totals {
     /// Counts a level whose counts were `before` and are `after`.
     fn change(&mut self, before: Self, after: Self) {
         self.ready = self.ready + after.ready - before.ready;
+        self.delayed = self.delayed + after.delayed - before.delayed;
         self.unacked = self.unacked + after.unacked - before.unacked;
         self.ready_bytes = self.ready_bytes + after.ready_bytes - before.ready_bytes;
+        self.delayed_bytes = self.delayed_bytes + after.delayed_bytes - before.delayed_bytes;
         self.memory_bytes = self.memory_bytes + after.memory_bytes - before.memory_bytes;
         self.descriptor_bytes = self.descriptor_bytes + after.descriptor_bytes - before.descriptor_bytes;
     }
@@ -302,8 +308,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         levels.due_ms = levels.due_ms.min(queue.line_due_ms());
         levels.filled.set(levels.place(level), after.ready > 0);
         self.ready = self.ready + after.ready - before.ready;
+        self.delayed = self.delayed + after.delayed - before.delayed;
         self.unacked = self.unacked + after.unacked - before.unacked;
         self.ready_bytes = self.ready_bytes + after.ready_bytes - before.ready_bytes;
+        self.delayed_bytes = self.delayed_bytes + after.delayed_bytes - before.delayed_bytes;
         result
     }
 
@@ -369,8 +377,14 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         if let Some(levels) = self.levels.as_deref() {
             // Counted anew by the levels below.
             self.ready_bytes += levels.totals.ready_bytes;
+            self.delayed_bytes += levels.totals.delayed_bytes;
         }
-        self.in_levels(|queue| queue.set_settings(settings.clone()));
+        let mut freed = false;
+        self.in_levels(|queue| {
+            queue.set_settings(settings.clone());
+            freed |= std::mem::take(&mut queue.freed);
+        });
+        self.freed |= freed;
     }
 
     /// Gives the levels the places that they have by the settings.
@@ -401,12 +415,15 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
-    /// The level that makes room when there is too much.
-    pub(super) fn level_to_drop(&self) -> u8 {
+    /// The level that makes room when there is too much, be it that only delayed messages are.
+    pub(super) fn level_to_drop(&self, delayed_only: bool) -> u8 {
         if !self.has_levels() {
             return 0;
         }
-        let filled = self.filled_places();
+        let mut filled = if delayed_only { LevelSet::default() } else { self.filled_places() };
+        for level in self.levels().filter(|level| level.delays.is_some()) {
+            filled.set(self.place(level_of(level.next_seq)), true);
+        }
         let place = match self.settings.overflow_priority {
             OverflowPriority::Lowest => filled.lowest(),
             OverflowPriority::Highest => filled.highest(),

@@ -294,9 +294,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
         let settled_before_cursor =
             (0..handed_out as u32).filter(|&delta| held.is_settled(delta)).count() as u64;
-        let unacked = handed_out - settled_before_cursor - returned;
+        let (delayed, _) = self.take_delayed(first, last);
+        let unacked = handed_out - settled_before_cursor - returned - delayed;
         self.unacked -= unacked;
-        self.ready -= live - unacked;
+        self.ready -= live - unacked - delayed;
         self.chunks.remove(index);
         self.cursor_place = None;
         live + leaving

@@ -162,11 +162,11 @@ impl<W: Clone> Roster<W> {
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// Wakes consumers that may take because of what was settled, or has left: the one to which the active one has
-    /// yielded, or those that may have groups which are free now.
+    /// Wakes consumers that may take because of what was settled, has left or has waited long enough: the one to which the
+    /// active one has yielded, those that may have groups which are free now, or any.
     pub fn wake_after_settling(&mut self, wakes: &mut Vec<W>) {
         let yielded = self.roster.single.as_mut().is_some_and(|single| std::mem::take(&mut single.unwoken));
-        if self.take_freed() || yielded {
+        if std::mem::take(&mut self.freed) | self.take_freed() || yielded {
             self.wake(wakes);
         }
     }

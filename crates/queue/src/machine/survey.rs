@@ -51,8 +51,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         let Some(wanted) = self.chunks.lacking(held) else { return };
         let details = Details::of(chunk, held.span, wanted);
         self.ready_bytes -= self.ready_bytes_of(index);
+        self.delayed_bytes -= self.delayed_bytes_of(index);
         self.chunks.set_details(index, Some(Box::new(details)));
         self.ready_bytes += self.ready_bytes_of(index);
+        self.delayed_bytes += self.delayed_bytes_of(index);
         self.chunks.set_received(index, chunk.received());
         self.note_chunk_due(index);
     }
@@ -67,6 +69,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.close_tail();
         self.chunks.want_bodies(self.needs_bodies());
         self.ready_bytes = 0;
+        self.delayed_bytes = 0;
         for index in 0..self.chunks.len() {
             if self.settings.message_ttl_ms.is_none() {
                 self.chunks.want_received(index, false);
@@ -79,12 +82,20 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 self.chunks.trim_details(index);
             }
             self.ready_bytes += self.ready_bytes_of(index);
+            self.delayed_bytes += self.delayed_bytes_of(index);
         }
     }
 
     /// Bytes of the bodies of `first..=last`, as far as they are known.
     pub(super) fn body_bytes(&self, first: Seq, last: Seq) -> u64 {
         self.chunks.body_bytes(first, last)
+    }
+
+    /// Bytes of the bodies of a chunk's delayed messages.
+    fn delayed_bytes_of(&self, index: usize) -> u64 {
+        let Some(held) = self.chunks.get(index).filter(|_| self.delays.is_some()) else { return 0 };
+        let delayed = self.delayed_within(held.first_seq, held.end_seq() - 1);
+        delayed.map(|range| self.body_bytes(range.first, range.last)).sum()
     }
 
     /// Bytes of the bodies of a chunk's ready messages.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use posthouse_model::attempts::Return;
 use posthouse_model::chunk::ChunkBuilder;
 use posthouse_model::chunk::Records;
 use proptest::prelude::*;
@@ -10,6 +11,7 @@ use super::roster::Standing;
 use super::*;
 
 mod converting;
+mod delays;
 mod delivery_limit;
 mod groups;
 mod leaving;
@@ -26,6 +28,18 @@ type TestQueue = Queue<u32, u32>;
 
 const CONSUMER: u64 = 1;
 const ALL: Limits = Limits { messages: u32::MAX, bytes: usize::MAX };
+
+impl<L: Copy, W: Clone> Queue<L, W> {
+    /// Gives back what was handed out, as a failure, in a queue that delays nothing.
+    pub(super) fn requeue(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
+        self.take_back(first, last, Back { why: Return::Failed, now_ms: 0 }, wakes);
+    }
+
+    /// The same, but nobody is to blame.
+    pub(super) fn release(&mut self, first: Seq, last: Seq, wakes: &mut Vec<W>) {
+        self.take_back(first, last, Back { why: Return::Released, now_ms: 0 }, wakes);
+    }
+}
 
 fn chunk(first: Seq, count: u32) -> Chunk {
     let mut builder = ChunkBuilder::default();

@@ -25,7 +25,12 @@ impl<L: Copy, W: Clone> Stream<L, W> {
             if bytes > most && !glimpses.is_empty() {
                 return false;
             }
-            let ready = Ready { first: next.max(first_seq), last: end_seq - 1, redelivered: false };
+            let ready = Ready {
+                first: next.max(first_seq),
+                last: end_seq - 1,
+                redelivered: false,
+                delayed_until_ms: None,
+            };
             next = end_seq;
             let received = Received::UNKNOWN;
             glimpses.push(Glimpse { first_seq, residence, received, ready: vec![ready] });

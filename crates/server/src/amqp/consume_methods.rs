@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use posthouse_amqp::method::Method;
 use posthouse_model::args::ConsumerArguments;
+use posthouse_model::attempts::Return;
 use posthouse_model::errors::{self, Permission, Resource, ResourceKind};
 use posthouse_model::reply::ReplyError;
 use posthouse_node::declare::unique_name;
-use posthouse_node::deliver::{self, Return};
+use posthouse_node::deliver;
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::waker::ConsumerWaker;
 use posthouse_queue::machine::departures::Reason;
@@ -193,7 +194,11 @@ impl Session {
         requeue: bool,
         reason: Reason,
     ) -> Result<(), ReplyError> {
-        let verdict = if requeue { Verdict::Requeue } else { Verdict::Reject(reason) };
+        let verdict = match (requeue, reason) {
+            (false, reason) => Verdict::Reject(reason),
+            (true, Reason::Nacked) => Verdict::Requeue(Return::Nacked),
+            (true, _) => Verdict::Requeue(Return::Failed),
+        };
         self.settle_deliveries(number, tag, multiple, verdict)
     }
 
@@ -255,9 +260,9 @@ impl Session {
             Verdict::Reject(reason) => {
                 self.settling.add(&run.queue, How::Rejected(reason), run.first_seq, run.last_seq())
             }
-            Verdict::Requeue => {
+            Verdict::Requeue(why) => {
                 let ranges = [(run.first_seq, run.last_seq())];
-                deliver::give_back(&self.broker, &run.queue, &ranges, Return::Failed);
+                deliver::give_back(&self.broker, &run.queue, &ranges, why);
             }
         }
     }
@@ -280,7 +285,7 @@ impl Session {
         if !requeue {
             return Err(errors::recover_without_requeue());
         }
-        self.settle_deliveries(number, 0, true, Verdict::Requeue)?;
+        self.settle_deliveries(number, 0, true, Verdict::Requeue(Return::Nacked))?;
         if reply {
             self.send(number, &Method::BasicRecoverOk {});
         }

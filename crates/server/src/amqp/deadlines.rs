@@ -1,9 +1,10 @@
 //! Deliveries that are not acknowledged in time: they go back to their queue, and the consumer ends.
 
 use posthouse_amqp::method::Method;
+use posthouse_model::attempts::Return;
 use posthouse_model::errors;
 use posthouse_node::deadlines::{NEVER_MS, due_ms, now_ms};
-use posthouse_node::deliver::{self, Return};
+use posthouse_node::deliver;
 use tracing::warn;
 
 use super::session::{Failure, Session};

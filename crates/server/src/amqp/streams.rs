@@ -67,7 +67,7 @@ impl Session {
             Verdict::Settle | Verdict::Reject(_) => {
                 self.settling.add(&run.queue, How::Named(consumer), range.0, range.1);
             }
-            Verdict::Requeue => {
+            Verdict::Requeue(_) => {
                 streams::settle(&self.broker, &run.queue, consumer, &[range], Outcome::GivenBack);
             }
         }

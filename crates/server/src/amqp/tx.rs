@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use posthouse_amqp::method::Method;
+use posthouse_model::attempts::Return;
 use posthouse_model::errors;
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
@@ -25,7 +26,7 @@ pub(crate) enum Verdict {
     /// Settled.
     Settle,
     /// Given back.
-    Requeue,
+    Requeue(Return),
     /// Not wanted, for this reason.
     Reject(Reason),
 }

@@ -48,4 +48,5 @@ pub(crate) const STATUS: &[&str] = &[
     "consumers",
     "messages_ready",
     "messages_unacknowledged",
+    "messages_delayed",
 ];

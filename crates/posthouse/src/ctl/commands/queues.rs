@@ -24,6 +24,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 "messages",
                 "messages_ready",
                 "messages_unacknowledged",
+                "messages_delayed",
                 "messages_dlx",
                 "consumers",
                 "memory",
@@ -122,6 +123,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 "position",
                 "number",
                 "redelivered",
+                "delayed_until",
                 "exchange",
                 "routing_key",
                 "received_at",
@@ -132,7 +134,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 "truncated",
             ],
         },
-        about: "show ready messages and leave them as they are; a filter is NAME or NAME=VALUE, where NAME is \
+        about: "show messages that are ready or delayed and leave them as they are; a filter is NAME or NAME=VALUE, where NAME is \
                 exchange, routing_key, headers.KEY or a property, or sql: and a selector",
         ..DONE
     },

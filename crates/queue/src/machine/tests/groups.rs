@@ -1,5 +1,6 @@
 //! Message groups: who gets which, who is woken for it, and the machine against a plain model.
 
+use posthouse_model::delayed_retry::{DelayedRetry, RetryType};
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::ids::first_of_level;
 use posthouse_model::props::Properties;
@@ -269,7 +270,7 @@ fn looking_finds_what_is_passed_over() {
     assert_eq!([get(&mut queue), get(&mut queue)], [Some((0, false)), Some((2, false))]);
     queue.requeue(2, 2, &mut Vec::new());
     let ready: Vec<Ready> = queue.glimpse(0, 1_000, |_| 0).into_iter().flat_map(|g| g.ready).collect();
-    let one = |first, redelivered| Ready { first, last: first, redelivered };
+    let one = |first, redelivered| Ready { first, last: first, redelivered, delayed_until_ms: None };
     assert_eq!(ready, [one(1, false), one(2, true)]);
 }
 
@@ -317,4 +318,34 @@ fn a_blocked_priority_does_not_stop_a_lower_one() {
     assert_eq!(take_as(&mut queue, 2, 9).0, [1]);
     assert_eq!(settle(&mut queue, &[high]), [2]);
     assert_eq!(take_as(&mut queue, 2, 9).0, [high + 1, 0]);
+}
+
+#[test]
+fn a_delayed_message_keeps_its_group_back() {
+    let mut queue = grouped();
+    let delayed_retry = DelayedRetry { kind: Some(RetryType::All), min_ms: Some(80), max_ms: None };
+    queue.set_settings(QueueSettings { delayed_retry, ..queue.settings().clone() });
+    publish(&mut queue, "aba-");
+    let back = |queue: &mut TestQueue, seq| {
+        queue.take_back(seq, seq, Back { why: Return::Failed, now_ms: 0 }, &mut Vec::new());
+    };
+    let get = |queue: &mut TestQueue| {
+        let mut runs = Vec::new();
+        queue.take_any(Limits { messages: 1, bytes: 1 }, false, &mut runs);
+        taken(&runs).first().map(|&(seq, _)| seq)
+    };
+    assert_eq!(get(&mut queue), Some(0));
+    back(&mut queue, 0);
+    assert_eq!((get(&mut queue), get(&mut queue), get(&mut queue)), (Some(1), Some(3), None));
+    back(&mut queue, 3);
+    assert_eq!((queue.ready(), queue.delayed()), (1, 2));
+    assert!(!queue.expire(79) && get(&mut queue).is_none());
+    queue.expire(80);
+    assert_eq!((get(&mut queue), get(&mut queue), get(&mut queue)), (Some(0), Some(3), None), "in order");
+    back(&mut queue, 0);
+    // What was before it is gone: the next one need not wait any longer.
+    queue.claim(0, 0, &mut Vec::new());
+    queue.dropped(0, 0);
+    assert!(queue.take_freed());
+    assert_eq!(get(&mut queue), Some(2));
 }

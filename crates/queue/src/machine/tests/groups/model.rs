@@ -2,13 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use super::super::super::delays::due_ms;
 use super::*;
 use crate::kind::Machine;
+
+const DELAY_MS: u64 = 80;
+const RETRY: DelayedRetry =
+    DelayedRetry { kind: Some(RetryType::Failed), min_ms: Some(DELAY_MS), max_ms: None };
 
 /// What became of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fate {
     Ready,
+    /// Came back, and waits for this time.
+    Until(u64),
     /// With a consumer, or with nobody in particular.
     With(Option<ConsumerId>),
 }
@@ -38,7 +45,9 @@ enum Op {
     GiveBack {
         at: usize,
         count: usize,
+        why: Return,
     },
+    Clock(u64),
     Cancel(usize),
     CloseGone,
     Purge,
@@ -50,13 +59,15 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let groups = prop::collection::vec(0u8..5, 1..12);
+    let why = prop_oneof![Just(Return::Failed), Just(Return::Released)];
     prop_oneof![
         4 => ((0u8..2), groups).prop_map(|(level, groups)| Op::Publish { level: level * 3, groups }),
         1 => ((0i64..2), (1u32..6)).prop_map(|(priority, prefetch)| Op::Join { priority, prefetch }),
         4 => (0usize..9).prop_map(Op::Serve),
         1 => Just(Op::Get),
         4 => (0usize..99).prop_map(Op::Settle),
-        2 => ((0usize..99), (1usize..4)).prop_map(|(at, count)| Op::GiveBack { at, count }),
+        2 => ((0usize..99), (1usize..4), why).prop_map(|(at, count, why)| Op::GiveBack { at, count, why }),
+        2 => (0u64..60).prop_map(Op::Clock),
         1 => (0usize..9).prop_map(Op::Cancel),
         1 => Just(Op::CloseGone),
         1 => Just(Op::Spill),
@@ -72,6 +83,7 @@ struct World {
     sessions: BTreeMap<ConsumerId, Session>,
     disk: Disk,
     next: BTreeMap<u8, Seq>,
+    now_ms: u64,
 }
 
 impl World {
@@ -80,6 +92,7 @@ impl World {
         machine.set_settings(QueueSettings {
             message_groups: true,
             max_priority: 3,
+            delayed_retry: RETRY,
             ..QueueSettings::default()
         });
         Self {
@@ -88,6 +101,7 @@ impl World {
             sessions: BTreeMap::new(),
             disk: Disk::default(),
             next: BTreeMap::new(),
+            now_ms: 0,
         }
     }
 
@@ -117,7 +131,8 @@ impl World {
         let Some(group) = group else { return fate == Fate::Ready };
         let level = seq >> 56;
         let mut before = self.messages.range(level << 56..seq);
-        let is_first = !before.any(|(_, &(of, fate))| of == Some(group) && fate == Fate::Ready);
+        let waits = |fate| !matches!(fate, Fate::With(_));
+        let is_first = !before.any(|(_, &(of, fate))| of == Some(group) && waits(fate));
         let is_free = match self.owner(group) {
             None => true,
             Some(owner) => owner.is_some() && owner == who,
@@ -201,7 +216,7 @@ impl World {
             .iter()
             .filter_map(|(&seq, &(_, fate))| match fate {
                 Fate::With(who) => Some((seq, who)),
-                Fate::Ready => None,
+                Fate::Ready | Fate::Until(_) => None,
             })
             .collect();
         let &(first, who) = with.get(at % with.len().max(1))?;
@@ -220,11 +235,14 @@ impl World {
         }
     }
 
-    fn give_back(&mut self, first: Seq, last: Seq, who: Option<ConsumerId>) {
+    fn give_back(&mut self, first: Seq, last: Seq, who: Option<ConsumerId>, why: Return) {
         let mut wakes = Vec::new();
-        self.machine.requeue(first, last, &mut wakes);
+        self.machine.take_back(first, last, Back { why, now_ms: self.now_ms }, &mut wakes);
         for seq in first..=last {
-            self.messages.get_mut(&seq).unwrap().1 = Fate::Ready;
+            self.messages.get_mut(&seq).unwrap().1 = match why {
+                Return::Released => Fate::Ready,
+                _ => Fate::Until(due_ms(self.now_ms, DELAY_MS)),
+            };
         }
         self.woken(wakes);
         self.credit_back(who);
@@ -246,6 +264,20 @@ impl World {
             self.messages.insert(seq, (Some(group).filter(|&group| group > 0), Fate::Ready));
         }
         self.next.insert(level, next + groups.len() as u64);
+        self.woken(wakes);
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        let now_ms = self.now_ms;
+        while self.queue().expire(now_ms) {}
+        for (_, fate) in self.messages.values_mut() {
+            if matches!(*fate, Fate::Until(due_ms) if due_ms <= self.now_ms) {
+                *fate = Fate::Ready;
+            }
+        }
+        let mut wakes = Vec::new();
+        self.queue().wake_after_settling(&mut wakes);
         self.woken(wakes);
     }
 
@@ -290,11 +322,12 @@ impl World {
                 self.woken(wakes);
                 self.credit_back(who);
             }
-            Op::GiveBack { at, count } => {
+            Op::GiveBack { at, count, why } => {
                 if let Some((first, last, who)) = self.pick(*at, *count) {
-                    self.give_back(first, last, who);
+                    self.give_back(first, last, who, *why);
                 }
             }
+            Op::Clock(ms) => self.pass(*ms),
             Op::Cancel(at) => self.cancel(*at),
             Op::CloseGone => {
                 let gone: Vec<Seq> = self
@@ -305,13 +338,13 @@ impl World {
                         _ => None,
                     })
                     .collect();
-                gone.into_iter().for_each(|seq| self.give_back(seq, seq, None));
+                gone.into_iter().for_each(|seq| self.give_back(seq, seq, None, Return::Failed));
             }
             Op::Purge => {
                 let mut wakes = Vec::new();
                 self.queue().purge(&mut Vec::new());
                 self.machine.wake_after_settling(&mut wakes);
-                self.messages.retain(|_, (_, fate)| *fate != Fate::Ready);
+                self.messages.retain(|_, (_, fate)| matches!(fate, Fate::With(_)));
                 self.woken(wakes);
             }
             Op::Spill => {
@@ -327,16 +360,18 @@ impl World {
             Op::Load => drop(self.load()),
             Op::Settled => self.settle_down(),
         }
-        let with = self.messages.values().filter(|(_, fate)| *fate != Fate::Ready).count();
-        assert_eq!(self.machine.unacked() as usize, with);
-        assert_eq!(self.machine.ready() as usize, self.messages.len() - with);
+        let with = self.messages.values().filter(|(_, fate)| matches!(fate, Fate::With(_))).count();
+        let delayed = self.messages.values().filter(|(_, fate)| matches!(fate, Fate::Until(_))).count();
+        assert_eq!((self.machine.unacked() as usize, self.machine.delayed() as usize), (with, delayed));
+        assert_eq!(self.machine.ready() as usize, self.messages.len() - with - delayed);
     }
 
     /// One consumer alone gets and settles all that is left.
     fn finish(&mut self) {
         while let Some((first, last, who)) = self.pick(0, 1) {
-            self.give_back(first, last, who);
+            self.give_back(first, last, who, Return::Failed);
         }
+        self.pass(DELAY_MS * 2);
         (0..self.sessions.len()).for_each(|_| self.cancel(0));
         self.apply(&Op::Join { priority: 0, prefetch: 5 });
         while !self.messages.is_empty() {

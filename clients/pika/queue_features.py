@@ -1,5 +1,7 @@
 """pika: what queues do for their consumers, used as RabbitMQ's documentation shows."""
 
+import time
+
 import checks
 import pika
 from session import channel, count
@@ -74,6 +76,37 @@ def delivery_limit():
         checks.equal(seen, [None, 1, 2, 3], "x-delivery-count of the bad one")
         opened.basic_cancel(tag)
         checks.equal(count(opened, queue), 0, "messages left")
+        opened.queue_delete(queue)
+
+
+def delayed_retries():
+    """A job that fails is tried again later each time, and the others are worked off meanwhile."""
+    with channel() as opened:
+        queue = checks.name("delayed-retries")
+        back_off = {"x-delayed-retry-type": "all", "x-delayed-retry-min": 100, "x-delayed-retry-max": 250}
+        opened.queue_declare(queue, durable=True, arguments=back_off)
+        tried, done = [], []
+
+        def work(_, method, properties, content):
+            if content == b"flaky":
+                tried.append(time.monotonic())
+                checks.equal((properties.headers or {}).get("x-delivery-count", 0), len(tried) - 1, "failures before")
+            if content == b"flaky" and len(tried) < 5:
+                opened.basic_nack(method.delivery_tag, requeue=True)
+            else:
+                done.append(content)
+                opened.basic_ack(method.delivery_tag)
+
+        opened.basic_qos(prefetch_count=1)
+        tag = opened.basic_consume(queue, work)
+        for content in (b"flaky", b"second", b"third"):
+            opened.basic_publish("", queue, content, pika.BasicProperties(delivery_mode=2))
+        checks.until(lambda: opened.connection.process_data_events(0.02) or len(done) == 3, "all jobs")
+        checks.equal(done, [b"second", b"third", b"flaky"], "the order of what is done")
+        waits = [after - before for before, after in zip(tried, tried[1:])]
+        for wait, least in zip(waits, [0.1, 0.2, 0.25, 0.25], strict=True):
+            checks.true(wait >= least, f"waited for {wait:.3f} s instead of {least} s")
+        opened.basic_cancel(tag)
         opened.queue_delete(queue)
 
 
@@ -199,4 +232,4 @@ def message_groups():
         publisher.queue_delete(queue)
 
 
-checks.run(single_active_consumer, consumer_timeout, delivery_limit, deduplication, deduplication_exchange, idempotent_publisher, message_groups)
+checks.run(single_active_consumer, consumer_timeout, delivery_limit, delayed_retries, deduplication, deduplication_exchange, idempotent_publisher, message_groups)

@@ -201,6 +201,7 @@ ROWS = (
     feature("max-length", "with a length limit", "x-max-length=100000000", 0.95),
     feature("single-active", "with a single active consumer", "x-single-active-consumer=true", 0.95),
     feature("delivery-limit", "with a delivery limit", "x-delivery-limit=20", 0.95),
+    feature("delayed-retry", "with delayed retries", "x-delayed-retry-type=all --queue-args x-delayed-retry-min=60000", 0.95),
     feature("unique", "with deduplication", "x-message-deduplication=true", 0.7, "--auto-ack --unique"),
     dead_lettered("rejected", "1 KiB durable, rejected and dead-lettered"),
     dead_lettered("expired", "the same, expired after 100 ms"),

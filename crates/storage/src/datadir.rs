@@ -16,8 +16,8 @@
 //! Opening never removes anything but what lies in `spill/`. Format 2: segments may have blocks of version 2. Format 3: the
 //! log may have moves. Format 4: the log may have notes, and checkpoints are of version 2. Format 5: the log may have
 //! attempts, and checkpoints are of version 4. Format 6: segments may have blocks of version 3, and checkpoints are of
-//! version 5. Format 7: records say who published them, and checkpoints are of version 6. Opening a directory of an older
-//! format makes it one of format 7.
+//! version 5. Format 7: records say who published them, the log may have groups, and checkpoints are of version 6. Opening
+//! a directory of an older format makes it one of format 7.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};

@@ -98,6 +98,11 @@ impl<'a> Replay<'a> {
     pub(crate) fn apply(&mut self, record: LogRecord<'_>) -> Result<(), StorageError> {
         self.records += 1;
         match record {
+            LogRecord::Group(group) => {
+                for record in group.records() {
+                    self.apply(record)?;
+                }
+            }
             LogRecord::Enqueue(enqueue) => self.enqueue(&enqueue)?,
             LogRecord::Settle { queue, ranges } => self.settle(queue, ranges),
             LogRecord::Move { entered, source, ranges } => {

@@ -23,6 +23,7 @@
 //!                  | (queue u64, first seq u64) x targets | (first seq u64, last seq u64) x ranges | message records |
 //! 6 note           | queue u64 | key length u32 | key | value |
 //! 7 attempts       | queue u64 | (first seq u64, last seq u64, failed u32, acquired u32) x n |
+//! 8 group          | record ... |, of other kinds, whose checksums are zero
 //! ```
 //!
 //! (There is no kind 3.)
@@ -45,6 +46,8 @@
 //!   an empty one means that there is none. Kind 6 is there from data directory format 4 on.
 //! * Attempts say of messages that came back how often they have been handed out by then, and how often that failed. Said
 //!   twice, or in another order, the larger numbers count. Kind 7 is there from data directory format 5 on.
+//! * A group is several records of which a crash leaves all or none. It has one checksum, of everything in it. Kind 8 is
+//!   there from data directory format 7 on.
 //! * Flag 1 on a batch without records: the log was closed in good order there.
 
 use posthouse_model::attempts::{AttemptRange, Attempts};
@@ -75,6 +78,7 @@ pub(super) const KIND_QUEUE_DELETED: u8 = 4;
 pub(super) const KIND_MOVE: u8 = 5;
 pub(super) const KIND_NOTE: u8 = 6;
 pub(super) const KIND_ATTEMPTS: u8 = 7;
+pub(super) const KIND_GROUP: u8 = 8;
 
 const FILE_MAGIC: &[u8; 8] = b"PHWALOG\n";
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"PHBT");
@@ -275,6 +279,34 @@ pub enum LogRecord<'a> {
         /// Which ones.
         ranges: Ranges<'a>,
     },
+    /// What is there as a whole or not at all.
+    Group(Group<'a>),
+}
+
+/// Records that belong together; each was found to have the form of its kind.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Group<'a>(&'a [u8]);
+
+impl<'a> Group<'a> {
+    /// The records, in order. None of them is a group.
+    pub fn records(&self) -> impl Iterator<Item = LogRecord<'a>> + use<'a> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (record, after) = split_member(rest)?;
+            rest = after;
+            Some(record)
+        })
+    }
+}
+
+/// Takes the first record of a group off the others; `None` when there is none, or it has no form that is known.
+fn split_member(records: &[u8]) -> Option<(LogRecord<'_>, &[u8])> {
+    let length = u32_at(records.get(..RECORD_HEADER_BYTES)?, 0) as usize;
+    let (record, after) = records.split_at_checked(length)?;
+    match LogRecord::parse(record)? {
+        LogRecord::Group(_) => None,
+        record => Some((record, after)),
+    }
 }
 
 /// Messages that entered queues together.
@@ -366,6 +398,14 @@ impl<'a> LogRecord<'a> {
                 let (key, value) = rest.split_at_checked(u32_at(fixed, 8) as usize)?;
                 Some(Self::Note { queue: QueueId(u64_at(fixed, 0)), key, value })
             }
+            // Checked as a whole: half a group must not be replayed.
+            KIND_GROUP => {
+                let mut rest = body;
+                while !rest.is_empty() {
+                    rest = split_member(rest)?.1;
+                }
+                Some(Self::Group(Group(body)))
+            }
             _ => None,
         }
     }
@@ -436,6 +476,20 @@ mod tests {
         assert_eq!(split, record);
     }
 
+    /// As they were written when kind 8 was new.
+    #[test]
+    fn the_bytes_of_a_group_stay_readable() {
+        let mut deleted = [0; 32];
+        (deleted[0], deleted[4], deleted[24]) = (32, 4, 10);
+        let mut note = [0; 38];
+        (note[0], note[4], note[24], note[32]) = (38, 6, 11, 1);
+        note[36..].copy_from_slice(b"kv");
+        let group = sealed(8, &[&deleted[..], &note[..]].concat(), 0, 0);
+        let Some(LogRecord::Group(group)) = LogRecord::parse(&group) else { panic!("no group") };
+        let note = LogRecord::Note { queue: QueueId(11), key: b"k", value: b"v" };
+        assert!(group.records().eq([LogRecord::QueueDeleted { queue: QueueId(10) }, note]));
+    }
+
     #[test]
     fn bodies_of_the_wrong_form_are_refused() {
         for (kind, body) in [
@@ -449,6 +503,10 @@ mod tests {
             (KIND_NOTE, &[0; 11]),
             (KIND_NOTE, &[0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]),
             (KIND_ATTEMPTS, &[0; 31]),
+            (KIND_GROUP, &[0; 7]),
+            (KIND_GROUP, &sealed(KIND_SETTLE, &[0; 9], 0, 0)),
+            (KIND_GROUP, &sealed(KIND_GROUP, &[], 0, 0)),
+            (KIND_GROUP, &[sealed(KIND_QUEUE_DELETED, &[1; 8], 0, 0), vec![1, 0, 0, 0]].concat()),
             (99, &[0; 8]),
         ] {
             assert_eq!(LogRecord::parse(&sealed(kind, body, 0, 0)), None, "kind {kind}");

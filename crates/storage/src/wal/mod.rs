@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use posthouse_model::ids::Lsn;
 
-pub use format::{Attempted, Enqueue, LogRecord, Ranges};
+pub use format::{Attempted, Enqueue, Group, LogRecord, Ranges};
 pub use replay::verify;
 pub use report::{Damage, DamageKind, ReplayReport, TornTail};
 pub(crate) use scan::{LogCensus, census};

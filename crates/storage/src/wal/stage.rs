@@ -10,13 +10,16 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 
 use super::format::{
-    KIND_ATTEMPTS, KIND_ENQUEUE, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES,
+    KIND_ATTEMPTS, KIND_ENQUEUE, KIND_GROUP, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES,
     record_header, record_length, seal_record,
 };
 use super::{Wal, lock};
 
 /// Settlements staged beyond this many bytes are not held back any longer.
 const LAZY_BYTES: usize = 256 * 1024;
+
+/// A group that has so many bytes is closed and another one begun: a record must fit into a file of the log.
+const GROUP_BYTES_MAX: Lsn = 4 << 20;
 
 /// The message records of an enqueue.
 #[derive(Clone, Debug)]
@@ -168,6 +171,17 @@ pub(super) struct Staging {
     pub(super) unsynced: bool,
     /// Somebody waits for it to be synced.
     pub(super) sync_wanted: bool,
+    /// The group that records are added to.
+    group: Option<OpenGroup>,
+}
+
+/// Where a group begins.
+#[derive(Clone, Copy)]
+struct OpenGroup {
+    /// In the buffer's bytes.
+    at: usize,
+    /// Its position.
+    lsn: Lsn,
 }
 
 impl Staging {
@@ -181,6 +195,7 @@ impl Staging {
             stopped: false,
             unsynced: false,
             sync_wanted: false,
+            group: None,
         }
     }
 
@@ -217,11 +232,50 @@ impl Staging {
     }
 
     fn record(&mut self, kind: u8, body_bytes: usize) {
+        if let Some(group) = self.group {
+            self.inline_shared(group);
+            if self.position - group.lsn >= GROUP_BYTES_MAX {
+                self.close_group();
+                self.open_group();
+            }
+        }
+        self.put_header(kind, body_bytes);
+    }
+
+    fn put_header(&mut self, kind: u8, body_bytes: usize) {
         let length = RECORD_HEADER_BYTES + body_bytes;
         #[expect(clippy::expect_used, reason = "messages are limited to an eighth of this by configuration")]
         let length = u32::try_from(length).expect("a log record is below 4 GiB");
         self.buffer.bytes.extend_from_slice(&record_header(kind, length));
         self.position += u64::from(length);
+    }
+
+    fn open_group(&mut self) {
+        self.group = Some(OpenGroup { at: self.buffer.bytes.len(), lsn: self.position });
+        self.put_header(KIND_GROUP, 0);
+    }
+
+    /// Says how long the group has become. One without records is taken back.
+    fn close_group(&mut self) {
+        let Some(OpenGroup { at, lsn }) = self.group.take() else { return };
+        let length = self.position - lsn;
+        if length == RECORD_HEADER_BYTES as u64 {
+            self.buffer.bytes.truncate(at);
+            self.position = lsn;
+            return;
+        }
+        // What is staged when the log has stopped is dropped.
+        if let Some(field) = self.buffer.bytes.get_mut(at..at + 4) {
+            // The bound of a group and of the last record in it leave no doubt.
+            field.copy_from_slice(&(length as u32).to_le_bytes());
+        }
+    }
+
+    /// Copies messages that are there by reference: only the last record of a group may have such.
+    fn inline_shared(&mut self, group: OpenGroup) {
+        if let Some(part) = self.buffer.shared.pop_if(|part| part.at > group.at) {
+            self.buffer.bytes.extend_from_slice(part.chunk.bytes());
+        }
     }
 
     /// Ends a record with messages.
@@ -388,6 +442,20 @@ impl<'a> Stage<'a> {
             staging.buffer.urgent = true;
             staging.buffer.strict = true;
         })
+    }
+
+    /// Stages records of which a crash leaves all or none, unless they come to several MiB: they are made into as few groups
+    /// as that allows, of which it leaves the first ones. Groups within it are part of it.
+    pub fn group(&mut self, put: impl FnOnce(&mut Self)) -> Lsn {
+        let is_outer = self.staging.as_ref().is_some_and(|staging| staging.group.is_none());
+        if is_outer && let Some(staging) = self.staging.as_mut() {
+            staging.open_group();
+        }
+        put(self);
+        if is_outer && let Some(staging) = self.staging.as_mut() {
+            staging.close_group();
+        }
+        self.position()
     }
 
     /// Where the next record will be.

@@ -73,6 +73,7 @@ enum Entry {
     Attempts(QueueId, Vec<AttemptRange>),
     Deleted(QueueId),
     Move(Box<Self>, Box<Self>),
+    Group(Vec<Self>),
 }
 
 impl Entry {
@@ -89,13 +90,22 @@ impl Entry {
             LogRecord::Note { queue, key, value } => Self::Note(queue, key.to_vec(), value.to_vec()),
             LogRecord::Attempts { queue, attempts } => Self::Attempts(queue, attempts.iter().collect()),
             LogRecord::QueueDeleted { queue } => Self::Deleted(queue),
+            LogRecord::Group(group) => Self::Group(group.records().map(Self::of).collect()),
         }
     }
 
     /// Stages it, with a shared payload where `shared`, and returns the record's end.
     fn stage(&self, wal: &Wal, shared: bool) -> Lsn {
-        let mut stage = wal.stage();
+        self.put(&mut wal.stage(), shared)
+    }
+
+    fn put(&self, stage: &mut Stage<'_>, shared: bool) -> Lsn {
         match self {
+            Self::Group(members) => stage.group(|stage| {
+                for member in members {
+                    member.put(stage, shared);
+                }
+            }),
             Self::Enqueue(targets, count, bytes) if shared => {
                 let chunk = Arc::new(Chunk::parse(bytes.clone()).unwrap());
                 stage.enqueue(targets, *count, Payload::Shared(chunk))

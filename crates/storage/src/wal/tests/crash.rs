@@ -9,6 +9,13 @@ fn attempted(((first, last), [failed, acquired]): ((u64, u64), [u32; 2])) -> Att
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
+    prop_oneof![
+        6 => single(),
+        1 => prop::collection::vec(single(), 1..5).prop_map(Entry::Group),
+    ]
+}
+
+fn single() -> impl Strategy<Value = Entry> {
     let targets = prop::collection::vec((0..5u64, 0..1000u64), 0..4);
     prop_oneof![
         6 => (targets, 1..4u32, 0..1500usize).prop_map(|(targets, count, body)| {

@@ -273,3 +273,41 @@ fn wrong_settings_are_refused_by_name() {
         "setting log file bytes: expected a multiple of 4096 from 16384 to 2147483648, got 1000"
     );
 }
+
+#[test]
+fn a_group_is_one_record_however_its_messages_are_kept() {
+    let disk = SimDisk::new(1);
+    let (wal, ..) = open(&disk, small(), 0).unwrap();
+    let note = Entry::Note(QueueId(1), b"key".to_vec(), b"value".to_vec());
+    let group = Entry::Group(vec![note.clone(), enqueue(1, 0, 3, 10), enqueue(2, 0, 3, 10), note.clone()]);
+    let last_is_shared = Entry::Group(vec![enqueue(1, 3, 2, 10), note, enqueue(1, 5, 2, 10)]);
+    let all: Vec<_> = [&group, &group, &last_is_shared, &last_is_shared].into_iter().cloned().collect();
+    for (entry, shared) in all.iter().zip([false, true, false, true]) {
+        let before = wal.appended();
+        let end = entry.stage(&wal, shared);
+        assert!(end > before);
+    }
+    let empty = wal.appended();
+    assert_eq!(wal.stage().group(|_| {}), empty, "nothing is nothing");
+    // Groups within one are part of it.
+    wal.stage().group(|stage| {
+        group.put(stage, true);
+    });
+    wal.sync().unwrap();
+    drop(wal);
+    let (.., entries, _) = open(&disk, small(), 0).unwrap();
+    assert_eq!(entries_of(&entries), [all, vec![group]].concat());
+}
+
+#[test]
+fn a_group_that_is_too_large_becomes_several() {
+    let disk = SimDisk::new(1);
+    let (wal, ..) = open(&disk, small(), 0).unwrap();
+    let large = enqueue(1, 0, 1, 3 << 20);
+    Entry::Group(vec![large.clone(); 5]).stage(&wal, true);
+    wal.sync().unwrap();
+    drop(wal);
+    let (.., entries, _) = open(&disk, small(), 0).unwrap();
+    let groups: Vec<_> = [2, 2, 1].map(|members| Entry::Group(vec![large.clone(); members])).into();
+    assert_eq!(entries_of(&entries), groups);
+}

@@ -110,6 +110,83 @@ fn what_nobody_got_may_come_again() {
     assert_eq!(peer.drain(1, &queue), ["now"]);
 }
 
+/// Without confirms nobody is told which of the messages of one read was refused; the exchange knows.
+#[test]
+fn only_what_was_refused_may_come_again() {
+    let mut peer = broker().peer();
+    let full = table([("x-max-length", FieldValue::I32(2)), ("x-overflow", text("reject-publish"))]);
+    let (exchange, queue) = declare(&mut peer, of_size(9), full);
+    let all = ["a", "b", "c"].map(|id| {
+        let properties = Properties { headers: Some(value(id)), ..Properties::default() };
+        let mut bytes = Vec::new();
+        Publish { properties, body: id.as_bytes(), ..Publish::to(&exchange, "") }
+            .write(1, 131_072, &mut bytes);
+        bytes
+    });
+    let all = all.concat();
+    peer.send_bytes(&all);
+    assert_eq!(peer.drain(1, &queue), ["a", "b"]);
+    peer.send_bytes(&all);
+    assert_eq!(peer.drain(1, &queue), ["c"]);
+}
+
+/// The duplicate of a message is answered as that one is.
+#[test]
+fn a_duplicate_of_what_is_refused_is_refused() {
+    let mut peer = broker().peer();
+    let full = table([("x-max-length", FieldValue::I32(1)), ("x-overflow", text("reject-publish"))]);
+    let (exchange, queue) = declare(&mut peer, of_size(9), full);
+    peer.select_confirms(1);
+    let message = |id| {
+        let properties = Properties { headers: Some(value(id)), ..Properties::default() };
+        let mut bytes = Vec::new();
+        Publish { properties, body: b"x", ..Publish::to(&exchange, "") }.write(1, 131_072, &mut bytes);
+        bytes
+    };
+    peer.send_bytes(&[message("a"), message("b"), message("b"), message("a")].concat());
+    for tag in [2, 3] {
+        let nacked = expect_method!(peer, 1, Method::BasicNack { delivery_tag, .. } => delivery_tag);
+        assert_eq!(nacked, tag);
+    }
+    expect_method!(peer, 1, Method::BasicAck { delivery_tag: 4, .. });
+    assert_eq!(peer.drain(1, &queue).len(), 1);
+}
+
+/// Two connections that publish the same: each message enters once, and everything is confirmed.
+#[test]
+fn duplicates_at_the_same_time_are_confirmed() {
+    const MESSAGES: u32 = 3_000;
+    let mut peer = broker().peer();
+    let (exchange, queue) = (unique("once"), unique("bound"));
+    peer.declare_exchange(1, &Exchange { arguments: of_size(9_000), ..Exchange::named(&exchange, KIND) });
+    peer.declare(1, &Queue::durable(&queue));
+    peer.bind(1, &queue, &exchange, "");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut peer = broker().peer();
+                peer.select_confirms(1);
+                let mut bytes = Vec::new();
+                for number in 0..MESSAGES {
+                    let headers = Some(value(&number.to_string()));
+                    let properties = Properties { headers, delivery_mode: Some(2), ..Properties::default() };
+                    let body = number.to_string();
+                    Publish { properties, body: body.as_bytes(), ..Publish::to(&exchange, "") }
+                        .write(1, 131_072, &mut bytes);
+                }
+                peer.send_bytes(&bytes);
+                peer.confirmed_up_to(1, MESSAGES.into());
+            });
+        }
+    });
+    let mut numbers: Vec<u32> = peer.drain(1, &queue).iter().map(|body| body.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
+    peer.delete(1, &queue);
+    peer.send(1, &Method::ExchangeDelete { exchange: &exchange, if_unused: false, nowait: false });
+    expect_method!(peer, 1, Method::ExchangeDeleteOk {});
+}
+
 #[test]
 fn bound_exchanges_compare_and_duplicates_have_no_alternate() {
     let mut peer = broker().peer();
@@ -198,4 +275,11 @@ fn arguments_are_checked() {
     let word =
         "PRECONDITION_FAILED - Invalid argument, 'x-cache-persistence' must be either 'disk' or 'memory'";
     refused(5, arguments, 406, word);
+    let mut arguments = of_size(1_000_001);
+    arguments.0.push(("x-cache-persistence".to_owned(), text("disk")));
+    let most = format!(
+        "PRECONDITION_FAILED - invalid arg 'x-cache-size' for exchange '{exchange}' in vhost '/': \"expected at most \
+         1000000 on disk, got 1000001\""
+    );
+    refused(6, arguments, 406, &most);
 }

@@ -5,6 +5,7 @@ mod check;
 mod converting;
 mod dead_letters;
 mod deduplication;
+mod deduplication_exchanges;
 mod delayed_retries;
 mod deletions;
 mod delivery_limit;

@@ -29,6 +29,8 @@ const CACHE_TTL: &str = "x-cache-ttl";
 const CACHE_PERSISTENCE: &str = "x-cache-persistence";
 /// The most that one may be told to remember: about a gigabyte of memory.
 const CACHE_SIZE_MAX: u64 = 10_000_000;
+/// The same of one that remembers across restarts: every checkpoint writes them all, 32 bytes each.
+const CACHE_SIZE_ON_DISK_MAX: u64 = 1_000_000;
 /// The type that a delayed message exchange routes as.
 const DELAYED_TYPE: &str = "x-delayed-type";
 
@@ -62,6 +64,8 @@ pub struct ExchangeArguments {
     pub history_length: u64,
     /// What a deduplication exchange remembers; nothing for all other types.
     pub seen_window: SeenWindow,
+    /// Whether it remembers across restarts, if it is durable.
+    pub keeps_seen: bool,
     /// As the client sent them, to be shown and compared.
     pub table: FieldTable,
 }
@@ -97,6 +101,7 @@ impl ExchangeArguments {
         Self {
             routes_as: kind,
             seen_window: SeenWindow::default(),
+            keeps_seen: false,
             is_delayed: false,
             alternate_exchange: None,
             hash_on: HashOn::RoutingKey,
@@ -121,12 +126,21 @@ impl ExchangeArguments {
             ExchangeKind::RecentHistory => history_length(&table)?,
             _ => 0,
         };
-        let seen_window = match routes_as {
-            ExchangeKind::Deduplication => SeenWindow::parse(&table, exchange)?,
-            _ => SeenWindow::default(),
+        let (seen_window, keeps_seen) = match routes_as {
+            ExchangeKind::Deduplication => SeenWindow::of_exchange(&table, exchange)?,
+            _ => (SeenWindow::default(), false),
         };
         let is_delayed = kind == ExchangeKind::DelayedMessage;
-        Ok(Self { routes_as, is_delayed, alternate_exchange, hash_on, history_length, seen_window, table })
+        Ok(Self {
+            routes_as,
+            is_delayed,
+            alternate_exchange,
+            hash_on,
+            history_length,
+            seen_window,
+            keeps_seen,
+            table,
+        })
     }
 
     /// Checks a redeclaration with the arguments `received`: 406 when its alternate exchange differs, or the type that it
@@ -143,22 +157,25 @@ impl ExchangeArguments {
 }
 
 impl SeenWindow {
-    fn parse(table: &FieldTable, exchange: Resource<'_>) -> Result<Self, ReplyError> {
+    /// Reads what an exchange is to remember, and whether that is to be on disk.
+    fn of_exchange(table: &FieldTable, exchange: Resource<'_>) -> Result<(Self, bool), ReplyError> {
         let size = table.get(CACHE_SIZE).and_then(positive).ok_or_else(errors::invalid_cache_size)?;
-        if size > CACHE_SIZE_MAX {
-            let reason = format!("\"expected at most {CACHE_SIZE_MAX}, got {size}\"");
+        let ttl = table.get(CACHE_TTL).map(|value| positive(value).ok_or_else(errors::invalid_cache_ttl));
+        let on_disk = match table.get(CACHE_PERSISTENCE) {
+            None => false,
+            Some(FieldValue::LongStr(word)) if word == b"memory" => false,
+            Some(FieldValue::LongStr(word)) if word == b"disk" => true,
+            Some(_) => return Err(errors::invalid_cache_persistence()),
+        };
+        let (most, place) = match on_disk {
+            true => (CACHE_SIZE_ON_DISK_MAX, " on disk"),
+            false => (CACHE_SIZE_MAX, ""),
+        };
+        if size > most {
+            let reason = format!("\"expected at most {most}{place}, got {size}\"");
             return Err(errors::invalid_argument(CACHE_SIZE, exchange, &reason));
         }
-        let ttl = table.get(CACHE_TTL).map(|value| positive(value).ok_or_else(errors::invalid_cache_ttl));
-        match table.get(CACHE_PERSISTENCE) {
-            None => {}
-            Some(FieldValue::LongStr(word)) if word == b"memory" => {}
-            Some(FieldValue::LongStr(word)) if word == b"disk" => {
-                return Err(errors::cache_on_disk_not_supported(exchange));
-            }
-            Some(_) => return Err(errors::invalid_cache_persistence()),
-        }
-        Ok(Self { size: size as usize, ttl_ms: ttl.transpose()? })
+        Ok((Self { size: size as usize, ttl_ms: ttl.transpose()? }, on_disk))
     }
 }
 
@@ -342,6 +359,14 @@ mod tests {
         assert_eq!(window(&[(CACHE_SIZE, FieldValue::I32(10_000_001))]), Err((406, too_many.to_owned())));
         let word = "Invalid argument, 'x-cache-persistence' must be either 'disk' or 'memory'";
         assert_eq!(window(&[size.clone(), (CACHE_PERSISTENCE, text("x"))]), Err((406, word.to_owned())));
-        assert_eq!(window(&[size, (CACHE_PERSISTENCE, text("disk"))]).unwrap_err().0, 540);
+        let on_disk = |size| {
+            let entries = [(CACHE_SIZE, FieldValue::I32(size)), (CACHE_PERSISTENCE, text("disk"))];
+            parse(ExchangeKind::Deduplication, &entries).map(|a| (a.seen_window.size, a.keeps_seen))
+        };
+        assert_eq!(on_disk(1_000_000), Ok((1_000_000, true)));
+        let too_many = "invalid arg 'x-cache-size' for exchange 'e' in vhost '/': \
+                        \"expected at most 1000000 on disk, got 1000001\"";
+        assert_eq!(on_disk(1_000_001), Err((406, too_many.to_owned())));
+        assert!(!parse(ExchangeKind::Deduplication, &all).unwrap().keeps_seen);
     }
 }

@@ -26,7 +26,7 @@ use crate::queue_setup::QueueSetup;
 use crate::residency;
 use crate::vhost::{Inner, VirtualHost};
 use crate::waker::ConsumerWaker;
-use crate::{deliver, expiry, policies, records, streams};
+use crate::{deliver, expiry, policies, records, seen, streams};
 
 /// `queue.declare`
 #[derive(Clone, Debug, Default)]
@@ -285,7 +285,7 @@ impl Broker {
                 ops.push(records::delete_queue(vhost.name(), &queue.definition.name));
             }
             let changes = inner.topology.remove_queue(queue.id);
-            ops.extend(changes.iter().map(|change| records::topology_change(vhost.name(), change)));
+            ops.extend(self.topology_ops(vhost, &changes));
             self.keep(ops);
             Ok((messages, consumers))
         })?;
@@ -357,12 +357,29 @@ impl Broker {
     ) -> Result<(), ReplyError> {
         vhost.change(|inner| {
             let changes = change(inner)?;
-            let ops: Vec<MetaOp> =
-                changes.iter().map(|change| records::topology_change(vhost.name(), change)).collect();
+            let ops = self.topology_ops(vhost, &changes);
             // Queued under the lock, so that changes are kept in the order in which they were made.
             self.keep(ops);
             Ok(())
         })
+    }
+
+    /// What is to be kept of changes that were just made.
+    pub(crate) fn topology_ops(&self, vhost: &VirtualHost, changes: &[TopologyChange]) -> Vec<MetaOp> {
+        let mut ops = Vec::new();
+        for change in changes {
+            ops.push(records::topology_change(vhost.name(), change));
+            match change {
+                TopologyChange::PutExchange(exchange) if seen::keeps(exchange, vhost) => {
+                    let id = self.next_queue_id();
+                    ops.push(records::put_seen(vhost.name(), &exchange.name, id));
+                    vhost.seen().keep(&exchange.name, id);
+                }
+                TopologyChange::DeleteExchange(name) => ops.push(records::delete_seen(vhost.name(), name)),
+                _ => {}
+            }
+        }
+        ops
     }
 
     /// Adds a consumer to a queue.

@@ -18,7 +18,7 @@ use tracing::error;
 use crate::broker::Broker;
 use crate::queue_handle::{Machine, QueueHandle};
 use crate::waker::ConsumerWaker;
-use crate::{residency, streams};
+use crate::{clock, residency, streams};
 
 impl QueueOwner for Broker {
     fn collect(&self, below: Lsn, sink: ChunkSink<'_>) -> Result<(), StorageError> {
@@ -68,6 +68,11 @@ impl QueueOwner for Broker {
                 Machine::Stream(stream) => vec![streams::state(&queue, stream)],
             };
             drop(state);
+            states.into_iter().for_each(&mut *sink);
+        }
+        let now_ms = clock::now_ms();
+        for vhost in self.vhosts() {
+            let states = vhost.seen().states(durable, now_ms);
             states.into_iter().for_each(&mut *sink);
         }
     }

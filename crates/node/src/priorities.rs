@@ -101,6 +101,11 @@ impl ByLevel {
         }
     }
 
+    /// Whether the log is about to get some of this batch.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.parts.iter().any(|part| !part.logged.is_empty())
+    }
+
     /// Tells the log, and is ready for the next batch.
     pub(crate) fn finish(&mut self, mut stage: Option<&mut Stage<'_>>, durability: Durability) {
         for part in self.parts.drain(..) {

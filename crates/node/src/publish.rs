@@ -24,6 +24,8 @@ use crate::queue_handle::QueueHandle;
 use crate::quotas::Published;
 use crate::residency;
 use crate::schedule::Schedule;
+use crate::seen::{SeenInBatch, SeenOfMessage};
+use crate::vhost::VirtualHost;
 use crate::waker::SessionWaker;
 
 use handing::Handing;
@@ -78,6 +80,8 @@ struct Slot {
     /// Whether a queue may have had one of the messages before: their publishers number them.
     numbered: bool,
     origins: Vec<Origin>,
+    /// What deduplication exchanges have seen of its messages, by their positions.
+    seen: SeenInBatch,
     /// Whether it is on the list of slots to hand over.
     listed: bool,
     /// How queues with priorities want its messages, by their highest one; empty where none of the queues has any.
@@ -110,6 +114,7 @@ impl Slot {
             tracked,
             numbered: false,
             origins: Vec::new(),
+            seen: SeenInBatch::default(),
             listed: false,
             by_level,
             any_plain,
@@ -119,8 +124,8 @@ impl Slot {
         }
     }
 
-    /// One with the same messages for some of the queues.
-    fn again(&self, targets: SmallVec<[Target; 1]>, records: &[u8]) -> Self {
+    /// One with the same messages for some of the queues; what becomes of them there is what exchanges want to know.
+    fn again(&self, targets: SmallVec<[Target; 1]>, records: &[u8], seen: SeenInBatch) -> Self {
         let mut builder = ChunkBuilder::default();
         builder.append_records(records);
         let Self { persistent, tracked, numbered, level, .. } = *self;
@@ -130,6 +135,7 @@ impl Slot {
             numbered,
             level,
             builder,
+            seen,
             origins: self.origins.clone(),
             ..Self::new(targets)
         }
@@ -186,6 +192,8 @@ pub struct Publisher {
     pressed: Option<Arc<QueueHandle>>,
     /// Where messages wait for a time, once one did.
     schedule: Option<Arc<Schedule>>,
+    /// Where deduplication exchanges compare messages, once one did.
+    compared_in: Option<Arc<VirtualHost>>,
     /// When the current batch was received, in milliseconds since the Unix epoch.
     pub received_ms: u64,
     /// Who publishes; the broker itself by default.
@@ -212,6 +220,7 @@ impl Publisher {
             published: Published::default(),
             pressed: None,
             schedule: None,
+            compared_in: None,
             received_ms: 0,
             user: UserNumber::NOBODY,
         }
@@ -308,6 +317,16 @@ impl Publisher {
     pub fn note_origin(&mut self, id: SlotId, origin: Origin) {
         if let Some(slot) = self.slots.get_mut(id as usize) {
             slot.origins.push(origin);
+        }
+    }
+
+    /// Notes what deduplication exchanges have seen of the message that was appended last.
+    pub fn note_seen(&mut self, id: SlotId, vhost: &Arc<VirtualHost>, seen: SeenOfMessage) {
+        if let Some(slot) = self.slots.get_mut(id as usize)
+            && let Some(position) = slot.builder.count().checked_sub(1)
+        {
+            slot.seen.push(position.into(), seen);
+            self.compared_in.get_or_insert_with(|| vhost.clone());
         }
     }
 
@@ -440,7 +459,9 @@ impl Publisher {
             let mut stage = stage.as_mut().filter(|_| slot.is_logged());
             self.published.messages += u64::from(slot.builder.count());
             self.published.bytes += slot.builder.bytes().len() as u64;
-            let pressed = self.handing.slot(&broker, slot, stage.as_deref_mut(), self.received_ms);
+            let compared_in = self.compared_in.as_deref();
+            let pressed =
+                self.handing.slot(&broker, slot, compared_in, stage.as_deref_mut(), self.received_ms);
             self.room_bytes -= slot.room_bytes;
             slot.room_bytes = slot.room();
             self.room_bytes += slot.room_bytes;
@@ -449,7 +470,8 @@ impl Publisher {
         while let Some((mut slot, wal)) = self.handing.missed.pop().zip(broker.wal()) {
             let stage = stage.get_or_insert_with(|| wal.stage());
             slot.split();
-            let pressed = self.handing.slot(&broker, &mut slot, Some(stage), self.received_ms);
+            let compared_in = self.compared_in.as_deref();
+            let pressed = self.handing.slot(&broker, &mut slot, compared_in, Some(stage), self.received_ms);
             self.handed_over(pressed, slot.durability, Some(stage.position()));
         }
         if let Some(wal) = broker.wal().filter(|_| !self.handing.departed.is_empty()) {
@@ -469,6 +491,7 @@ impl Publisher {
         for wake in self.handing.wakes.drain(..) {
             wake.wake();
         }
+        self.handing.decided.drain(..).for_each(|session| session.decided());
         if let Some(queue) = self.pressed.take() {
             self.wait_for_room(queue);
         }

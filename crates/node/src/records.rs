@@ -13,6 +13,7 @@
 //! global_parameters  ["cluster_name"]                       {"v":1, "value":"a"}
 //! system      next-queue-id                                 decimal text: no identity at or above was given out
 //! system      ["schedule", "/"]                             {"v":1, "id":9}: the queue of what waits for a time
+//! system      ["seen", "/", "once"]                         {"v":1, "id":8}: as which queue the log has what an exchange has seen
 //! ```
 //!
 //! Everything has version 1 but virtual hosts, which have version 2 (in version 1 they had no metadata), and queues with
@@ -44,6 +45,8 @@ const PRIORITIES_VERSION: u32 = 2;
 const FORMER_LEVELS_VERSION: u32 = 3;
 /// What the keys of schedules begin with.
 const SCHEDULE: &str = "schedule";
+/// What those of deduplication exchanges begin with.
+const SEEN: &str = "seen";
 /// The version of virtual hosts.
 const VHOST_VERSION: u32 = 2;
 
@@ -90,7 +93,7 @@ struct VhostValue {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ScheduleValue {
+struct IdentityValue {
     v: u32,
     id: u64,
 }
@@ -289,7 +292,7 @@ pub fn put_next_queue_id(next: u64) -> MetaOp {
 
 /// Keeps which queue has what waits for a time in a virtual host.
 pub fn put_schedule(vhost: &str, id: QueueId) -> MetaOp {
-    put(MetaTable::System, &[SCHEDULE, vhost], &ScheduleValue { v: VERSION, id: id.0 })
+    put(MetaTable::System, &[SCHEDULE, vhost], &IdentityValue { v: VERSION, id: id.0 })
 }
 
 /// Forgets it.
@@ -303,8 +306,30 @@ pub fn read_schedule(raw_key: &[u8], value: &[u8]) -> Result<Option<(Name, Queue
     if kind != SCHEDULE {
         return Ok(None);
     }
-    let value: ScheduleValue = read_value(MetaTable::System.name(), value)?;
+    let value: IdentityValue = read_value(MetaTable::System.name(), value)?;
     Ok(Some((Name::truncated(&vhost), QueueId(value.id))))
+}
+
+/// Keeps under which identity the log has what a deduplication exchange has seen.
+pub fn put_seen(vhost: &str, exchange: &str, id: QueueId) -> MetaOp {
+    put(MetaTable::System, &[SEEN, vhost, exchange], &IdentityValue { v: VERSION, id: id.0 })
+}
+
+/// Forgets it.
+pub fn delete_seen(vhost: &str, exchange: &str) -> MetaOp {
+    MetaOp::Delete { table: MetaTable::System, key: key(&[SEEN, vhost, exchange]) }
+}
+
+/// Reads it from an entry of the table `system`: virtual host, exchange and identity. `None` when the entry is another's.
+pub fn read_seen(raw_key: &[u8], value: &[u8]) -> Result<Option<(Name, Name, QueueId)>, RecordError> {
+    let Ok([kind, vhost, exchange]) = read_key::<3>(MetaTable::System.name(), raw_key) else {
+        return Ok(None);
+    };
+    if kind != SEEN {
+        return Ok(None);
+    }
+    let value: IdentityValue = read_value(MetaTable::System.name(), value)?;
+    Ok(Some((Name::truncated(&vhost), Name::truncated(&exchange), QueueId(value.id))))
 }
 
 /// The key of the lowest queue identity that was not given out.
@@ -393,6 +418,18 @@ mod tests {
             MetaOp::Put { key, value, .. } => (key, value),
             MetaOp::Delete { .. } => panic!("expected a put, got {op:?}"),
         }
+    }
+
+    #[test]
+    fn version_1_identities_of_exchanges_are_read() {
+        let (key, value) = key_and_value(put_seen("/a", "once", QueueId(8)));
+        assert_eq!((&key[..], &value[..]), (&br#"["seen","/a","once"]"#[..], &br#"{"v":1,"id":8}"#[..]));
+        let read = read_seen(&key, &value).unwrap();
+        assert_eq!(read, Some((Name::truncated("/a"), Name::truncated("once"), QueueId(8))));
+        assert_eq!(read_seen(br#"["schedule","/a"]"#, &value).unwrap(), None);
+        assert_eq!(read_seen(br#"["other","/a","once"]"#, &value).unwrap(), None);
+        assert_eq!(read_schedule(&key, &value).unwrap(), None);
+        assert!(read_seen(&key, br#"{"v":2,"id":8}"#).is_err());
     }
 
     #[test]

@@ -28,6 +28,10 @@ use crate::queue_handle::{QueueGuard, QueueHandle};
 use crate::waker::ConsumerWaker;
 use crate::{deliver, expiry, residency};
 
+use compared::Compared;
+
+mod compared;
+
 /// A group is closed at this size.
 const GROUP_BYTES_MAX: usize = 256 << 10;
 
@@ -151,6 +155,8 @@ pub(crate) struct Transfer<'a> {
     /// What a crash may have undone: numbers after those of messages that were there before the broker was started.
     before_start: SmallVec<[Seq; 1]>,
     wakes: Vec<ConsumerWaker>,
+    /// What deduplication exchanges want to hear of.
+    compared: Option<Compared<'a>>,
 }
 
 impl<'a> Transfer<'a> {
@@ -166,7 +172,21 @@ impl<'a> Transfer<'a> {
             }
         }
         let (groups, stalled, stayed, dropped, wakes) = Default::default();
-        Self { broker, source, mode, groups, full, stalled, stayed, dropped, now_ms, before_start, wakes }
+        let compared = None;
+        Self {
+            broker,
+            source,
+            mode,
+            groups,
+            full,
+            stalled,
+            stayed,
+            dropped,
+            now_ms,
+            before_start,
+            wakes,
+            compared,
+        }
     }
 
     /// Adds a message that goes to `targets`, of which there is at least one.
@@ -251,8 +271,10 @@ impl<'a> Transfer<'a> {
             done.stalled -= done.excess;
             self.settle_dropped(stage.as_mut());
         }
+        let decided = self.forget_seen();
         // Nobody is woken while the staging lock is held.
         deliver::wake_all(&mut self.wakes);
+        decided.iter().for_each(|session| session.decided());
         broker.watch_memory();
         (done, self.stayed)
     }
@@ -320,7 +342,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Says in one record that the messages left and entered.
-    fn stage(
+    fn stage_move(
         &self,
         group: &Group,
         chunk: Option<Arc<Chunk>>,

@@ -24,7 +24,8 @@ use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
 use crate::quotas::Account;
 use crate::schedule::Schedule;
-use crate::seen::{Comparison, SeenByExchange, SeenOfMessage, SeenValue};
+use crate::seen::{Compared, Comparison, SeenByExchange, SeenValue, Verdict};
+use crate::waker::SessionWaker;
 
 /// Names of the queues behind `amq.rabbitmq.reply-to` start so.
 pub const REPLY_QUEUE_PREFIX: &str = "amq.rabbitmq.reply-to.";
@@ -92,9 +93,8 @@ pub struct Found {
     pub is_per_message: bool,
     /// The message goes nowhere, and counts as routed all the same: the reply queue it is for is gone, or it is a duplicate.
     pub swallowed: bool,
-    /// What deduplication exchanges have seen of it. Should it be refused, the publisher may send it again: see
-    /// [`VirtualHost::forget_seen`].
-    pub seen: SeenOfMessage,
+    /// What deduplication exchanges have made of it.
+    pub compared: Compared,
 }
 
 impl VirtualHost {
@@ -154,8 +154,8 @@ impl VirtualHost {
                 self.keep_history(result, header, message);
             }
         })?;
-        found.swallowed |= found.queues.is_empty() && comparison.has_dropped();
-        found.seen = comparison.finish(!found.queues.is_empty());
+        found.compared = comparison.finish(!found.queues.is_empty());
+        found.swallowed |= found.queues.is_empty() && found.compared.is_duplicate;
         Ok(found)
     }
 
@@ -164,9 +164,30 @@ impl VirtualHost {
         self.route_and(exchange, routed, &mut NotCompared, |_| {})
     }
 
-    /// What deduplication exchanges have seen of a message that was refused counts as not seen.
+    /// What deduplication exchanges have seen of a message that went nowhere counts as not seen.
     pub fn forget_seen(&self, seen: &[SeenValue]) {
-        self.seen().forget(seen);
+        if seen.is_empty() {
+            return;
+        }
+        let waiting = {
+            let mut all = self.seen();
+            all.forget(seen);
+            all.take_waiting()
+        };
+        waiting.iter().for_each(|session| session.decided());
+    }
+
+    /// Has a session woken when there is more to say of messages that are on their way, if some of these still are.
+    pub fn wait_for<'a>(
+        &self,
+        mut awaited: impl Iterator<Item = &'a Arc<Verdict>>,
+        waker: &Arc<SessionWaker>,
+    ) {
+        // Verdicts are passed under the lock.
+        let mut all = self.seen();
+        if awaited.any(|verdict| verdict.has_place().is_none()) {
+            all.wait(waker);
+        }
     }
 
     /// Keeps a message where exchanges on its way have a history.
@@ -192,7 +213,7 @@ impl VirtualHost {
         let queues = SmallVec::from_slice(result.queues());
         let is_reply = exchange.is_empty() && message.key.starts_with(REPLY_QUEUE_PREFIX);
         let swallowed = queues.is_empty() && is_reply;
-        Ok(Found { queues, is_per_message: result.is_per_message(), swallowed, seen: SmallVec::new() })
+        Ok(Found { queues, is_per_message: result.is_per_message(), swallowed, ..Found::default() })
     }
 
     /// The history of an exchange, oldest first. Called while the virtual host is being changed.
@@ -229,8 +250,7 @@ impl VirtualHost {
         self.route_own_and_keep(exchange, routed, message, &mut NotCompared)
     }
 
-    /// The same for a message that waited until `now_ms`: deduplication exchanges compare it with those before it. What
-    /// is seen of one that they drop was seen of those.
+    /// The same for a message that waited until `now_ms`: deduplication exchanges compare it with those before it.
     pub(crate) fn route_due(
         &self,
         exchange: &str,
@@ -241,10 +261,8 @@ impl VirtualHost {
         let mut comparison = Comparison::new(self, now_ms);
         let mut found = self.route_own_and_keep(exchange, routed, message, &mut comparison);
         let is_routed = !found.queues.is_empty();
-        found.swallowed = !is_routed && comparison.has_dropped();
-        let known = comparison.take_known();
-        let seen = comparison.finish(is_routed);
-        found.seen = if found.swallowed { known } else { seen };
+        found.compared = comparison.finish(is_routed);
+        found.swallowed = !is_routed && found.compared.is_duplicate;
         found
     }
 
@@ -354,7 +372,12 @@ impl VirtualHost {
         self.events.emit_changes(&self.name, &mut inner);
         if inner.topology.exchange_count() < exchanges {
             self.histories().retain(|exchange| inner.topology.exchange(exchange).is_some());
-            self.seen().retain(|exchange| inner.topology.exchange(exchange).is_some());
+            let waiting = {
+                let mut seen = self.seen();
+                seen.retain(|exchange| inner.topology.exchange(exchange).is_some());
+                seen.take_waiting()
+            };
+            waiting.iter().for_each(|session| session.decided());
         }
         self.epoch.store(inner.topology.epoch(), Ordering::Release);
         outcome

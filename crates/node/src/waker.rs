@@ -19,6 +19,8 @@ pub struct Inbox {
     pub synced: bool,
     /// A publisher that was paced may go on, or a message that was waited for is in memory.
     pub room: bool,
+    /// It may be known by now what has become of a message of which the session published a duplicate.
+    pub decided: bool,
     /// A memory or disk alarm was raised or cleared.
     pub alarms_changed: bool,
     /// Deliveries may not have been acknowledged in time.
@@ -56,6 +58,7 @@ impl SessionWaker {
         into.cancelled.clear();
         into.synced = false;
         into.room = false;
+        into.decided = false;
         into.alarms_changed = false;
         into.overdue = false;
         into.close = None;
@@ -81,6 +84,11 @@ impl SessionWaker {
     /// A publisher that was paced may go on, or a message that was waited for is in memory.
     pub fn room(&self) {
         self.post(|inbox| inbox.room = true);
+    }
+
+    /// It may be known by now what has become of a message of which the session published a duplicate.
+    pub fn decided(&self) {
+        self.post(|inbox| inbox.decided = true);
     }
 
     /// A memory or disk alarm was raised or cleared.

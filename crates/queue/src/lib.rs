@@ -6,5 +6,6 @@ mod header_value;
 pub mod kind;
 pub mod machine;
 pub mod schedule;
+pub mod seen;
 pub mod stream;
 pub mod topology;

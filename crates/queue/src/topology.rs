@@ -34,7 +34,7 @@ use foldhash::{fast, quality};
 use hashbrown::{HashMap, HashSet};
 use posthouse_model::errors::{self, Resource, Shown};
 use posthouse_model::exchange::ExchangeKind;
-use posthouse_model::exchange_args::ExchangeArguments;
+use posthouse_model::exchange_args::{ExchangeArguments, SeenWindow};
 use posthouse_model::field::FieldTable;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
@@ -278,6 +278,12 @@ impl Topology {
     /// How many exchanges there are.
     pub fn exchange_count(&self) -> usize {
         self.exchange_names.len()
+    }
+
+    /// What the exchange of that name is to remember, if it drops duplicates.
+    pub fn seen_window(&self, name: &str) -> Option<SeenWindow> {
+        let arguments = &self.at(self.exchange_id(name)?)?.arguments;
+        (arguments.routes_as == ExchangeKind::Deduplication).then_some(arguments.seen_window)
     }
 
     /// All exchanges by name.

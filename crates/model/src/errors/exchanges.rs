@@ -1,7 +1,7 @@
 //! Errors of particular exchange types. All of them end the channel.
 
-use super::{ErlangBinary, Resource};
-use crate::reply::ReplyCode::{NotImplemented, PreconditionFailed};
+use super::ErlangBinary;
+use crate::reply::ReplyCode::PreconditionFailed;
 use crate::reply::ReplyError;
 
 /// A consistent hash exchange can hash one thing only.
@@ -61,12 +61,6 @@ pub fn invalid_cache_ttl() -> ReplyError {
 pub fn invalid_cache_persistence() -> ReplyError {
     let text = "Invalid argument, 'x-cache-persistence' must be either 'disk' or 'memory'";
     ReplyError::new(PreconditionFailed, text)
-}
-
-/// A deduplication exchange is to remember across restarts.
-pub fn cache_on_disk_not_supported(exchange: Resource<'_>) -> ReplyError {
-    let text = format!("'x-cache-persistence' of 'disk' for {exchange} is not supported yet");
-    ReplyError::new(NotImplemented, text)
 }
 
 /// The selector of a binding to a JMS topic exchange is none.

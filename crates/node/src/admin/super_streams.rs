@@ -12,8 +12,8 @@ use super::{AdminError, Result, find_vhost};
 use crate::broker::Broker;
 use crate::declare::{DeleteIf, QueueDeclaration};
 use crate::queue_handle::QueueDefinition;
+use crate::streams;
 use crate::vhost::{Inner, VirtualHost};
-use crate::{records, streams};
 
 /// Partitions that a super stream may have.
 pub const PARTITIONS_MAX: usize = 1000;
@@ -160,6 +160,6 @@ fn make(
             arguments: FieldTable(vec![(PARTITION_ORDER.to_owned(), FieldValue::I64(order))]),
         })?);
     }
-    ops.extend(changes.iter().map(|change| records::topology_change(vhost.name(), change)));
+    ops.extend(broker.topology_ops(vhost, &changes));
     Ok(ops)
 }

@@ -12,9 +12,11 @@ use smallvec::SmallVec;
 
 use super::{BATCH_BYTES_MAX, Origin, SHARE_BYTES_MIN, Slot, Target};
 use crate::broker::Broker;
-use crate::priorities;
+use crate::priorities::{self, ByLevel};
 use crate::queue_handle::{Machine, QueueGuard, QueueHandle};
-use crate::waker::ConsumerWaker;
+use crate::seen::{Fate, SeenInBatch};
+use crate::vhost::VirtualHost;
+use crate::waker::{ConsumerWaker, SessionWaker};
 use crate::{dead_letters, expiry, residency};
 
 /// What handing over one batch brings up, and memory lent to it.
@@ -31,6 +33,10 @@ pub(super) struct Handing {
     numbered: Vec<Arc<QueueHandle>>,
     /// Positions of the messages that one queue refused, or has had.
     turned_away: Vec<u32>,
+    /// Positions of messages that exchanges have seen and some queue refused, in no order.
+    unplaced: Vec<u32>,
+    /// Sessions that wait to hear what becomes of messages, to be told when no lock is held any more.
+    pub(super) decided: Vec<Arc<SessionWaker>>,
     /// Persistent messages that left to make room, for the log.
     pub(super) departed: Vec<(QueueId, Vec<(Seq, Seq)>)>,
     pub(super) refused: Vec<Origin>,
@@ -45,6 +51,7 @@ impl Handing {
         &mut self,
         broker: &Arc<Broker>,
         slot: &mut Slot,
+        compared_in: Option<&VirtualHost>,
         stage: Option<&mut Stage<'_>>,
         now_ms: u64,
     ) -> Option<Arc<QueueHandle>> {
@@ -55,6 +62,7 @@ impl Handing {
         let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
         let mut pressed = None;
         let mut missed: SmallVec<[Target; 1]> = SmallVec::new();
+        let mut any_place = false;
         self.targets.clear();
         for target in &slot.targets {
             let queue = &target.queue;
@@ -66,6 +74,7 @@ impl Handing {
                 missed.push(target.clone());
                 continue;
             }
+            any_place = true;
             // What was gathered under a lesser promise than the queue makes by now is not in the log.
             let logged = stage.is_some()
                 && (slot.persistent || queue.keeps_all())
@@ -86,6 +95,9 @@ impl Handing {
                 waits.refuse(state.machine.ready(), count, &mut self.turned_away);
             } else if slot.tracked {
                 state.machine.refuse(records, count, &mut self.turned_away);
+                if !slot.seen.is_empty() {
+                    self.unplaced.extend(&self.turned_away);
+                }
             }
             let pushed = if !self.turned_away.is_empty() {
                 let (part, turned_away) = self.take_apart(records, origins);
@@ -120,29 +132,87 @@ impl Handing {
                 pressed = Some(queue.clone());
             }
         }
+        if let Some(vhost) = compared_in.filter(|_| !slot.seen.is_empty()) {
+            let is_logged = stage.is_some() && self.is_logged(slot);
+            let otherwise = match (missed.is_empty(), any_place) {
+                (false, _) => Fate::Later,
+                (true, true) => Fate::Placed,
+                (true, false) => Fate::Refused,
+            };
+            self.settle_seen(&mut slot.seen, vhost, otherwise, is_logged);
+        }
         if !missed.is_empty() {
-            self.missed.push(slot.again(missed, records));
+            let seen = std::mem::take(&mut slot.seen);
+            self.missed.push(slot.again(missed, records, seen));
         }
-        let mut stage = stage;
-        for parts in &mut slot.by_level {
-            parts.finish(stage.as_deref_mut(), slot.durability);
-        }
-        if let Some(stage) = stage {
-            for (queue, note) in self.notes.drain(..) {
-                stage.note(queue, &note.key, &note.value);
+        match stage {
+            Some(stage) => {
+                self.log(stage, slot, count, shared);
+                self.logged(broker, slot, compared_in, stage.position());
             }
-            self.stage(stage, slot.durability, count, shared, slot.builder.bytes());
-            let durable = broker.wal().map_or(Lsn::MAX, |wal| wal.durable());
-            for queue in self.numbered.drain(..) {
-                if let Some(machine) = queue.lock().machine.classic() {
-                    machine.admitted(stage.position(), durable);
-                }
-            }
+            None => slot.by_level.iter_mut().for_each(|parts| parts.finish(None, slot.durability)),
         }
         slot.builder.clear();
         slot.origins.clear();
         slot.numbered = false;
         pressed
+    }
+
+    /// Whether the log is about to get messages of a slot.
+    fn is_logged(&self, slot: &Slot) -> bool {
+        let by_level = slot.by_level.iter().any(ByLevel::is_logged);
+        by_level || !self.targets.is_empty() || !self.partial.is_empty()
+    }
+
+    /// Says to deduplication exchanges what becomes of messages that they have seen: one that some queue has refused may be
+    /// sent again.
+    fn settle_seen(&mut self, seen: &mut SeenInBatch, vhost: &VirtualHost, otherwise: Fate, is_logged: bool) {
+        self.unplaced.sort_unstable();
+        let unplaced = |position: u64| {
+            u32::try_from(position).is_ok_and(|position| self.unplaced.binary_search(&position).is_ok())
+        };
+        let fate = |position| if unplaced(position) { Fate::Refused } else { otherwise };
+        seen.settle(vhost, fate, is_logged, &mut self.notes, &mut self.decided);
+        self.unplaced.clear();
+    }
+
+    /// Stages a slot's messages; in one record with what the log must know with them, if there is any.
+    fn log(&mut self, stage: &mut Stage<'_>, slot: &mut Slot, count: u32, shared: Option<Arc<Chunk>>) {
+        if self.notes.is_empty() {
+            return self.log_messages(stage, slot, count, shared);
+        }
+        stage.group(|stage| {
+            for (queue, note) in self.notes.drain(..) {
+                stage.note(queue, &note.key, &note.value);
+            }
+            self.log_messages(stage, slot, count, shared);
+        });
+    }
+
+    fn log_messages(
+        &mut self,
+        stage: &mut Stage<'_>,
+        slot: &mut Slot,
+        count: u32,
+        shared: Option<Arc<Chunk>>,
+    ) {
+        for parts in &mut slot.by_level {
+            parts.finish(Some(stage), slot.durability);
+        }
+        self.stage(stage, slot.durability, count, shared, slot.builder.bytes());
+    }
+
+    /// Notes where in the log what was noted of messages ends.
+    fn logged(&mut self, broker: &Broker, slot: &mut Slot, compared_in: Option<&VirtualHost>, until: Lsn) {
+        let durable = || broker.wal().map_or(Lsn::MAX, |wal| wal.durable());
+        for queue in self.numbered.drain(..) {
+            if let Some(machine) = queue.lock().machine.classic() {
+                machine.admitted(until, durable());
+            }
+        }
+        if let Some(vhost) = compared_in.filter(|_| slot.seen.is_logged()) {
+            slot.seen.logged(vhost, until, durable());
+        }
     }
 
     /// Looks what leaves a queue by what arrived; whether it has too much.

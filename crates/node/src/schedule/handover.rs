@@ -19,7 +19,7 @@ use crate::broker::Broker;
 use crate::draws::Draws;
 use crate::history::Publication;
 use crate::residency::READ_AGAIN_AFTER;
-use crate::seen::SeenOfMessage;
+use crate::seen::Awaited;
 use crate::transfer::{self, Mode, Moving, Target, Targets, Transfer};
 use crate::vhost::VirtualHost;
 
@@ -43,10 +43,8 @@ pub(super) struct Handover<'a> {
     transfer: Transfer<'a>,
     /// Those that go nowhere.
     unroutable: Vec<(Seq, Seq)>,
-    /// Those that deduplication exchanges drop, and what these had seen.
-    duplicates: Vec<(Waiting, SeenOfMessage)>,
-    /// What deduplication exchanges have seen of the others.
-    seen: Vec<(Seq, SeenOfMessage)>,
+    /// Those that deduplication exchanges drop, and what of that is not certain yet.
+    duplicates: Vec<(Waiting, Awaited)>,
     /// The last route that other messages may share.
     known: Option<Route>,
 }
@@ -67,9 +65,9 @@ impl<'a> Handover<'a> {
         cache: &'a mut Cache,
         draws: &'a mut Draws,
     ) -> Self {
-        let transfer = Transfer::new(broker, &schedule.queue, Mode::Ready, now_ms);
-        let (unroutable, duplicates, seen, known) = Default::default();
-        Self { broker, vhost, schedule, now_ms, cache, draws, transfer, unroutable, duplicates, seen, known }
+        let transfer = Transfer::new(broker, &schedule.queue, Mode::Ready, now_ms).compared_in(vhost);
+        let (unroutable, duplicates, known) = Default::default();
+        Self { broker, vhost, schedule, now_ms, cache, draws, transfer, unroutable, duplicates, known }
     }
 
     /// Hands messages over, as many as one step takes; the others are due still. The position up to which the log must be
@@ -97,21 +95,15 @@ impl<'a> Handover<'a> {
                 }
             }
         }
-        let Self {
-            broker, vhost, schedule, now_ms, cache, transfer, mut unroutable, duplicates, seen, ..
-        } = self;
+        let Self { broker, schedule, now_ms, cache, transfer, mut unroutable, duplicates, .. } = self;
         let (done, left) = transfer.commit_listing();
         let stays = |seq: Seq| left.iter().any(|&(first, last)| (first..=last).contains(&seq));
-        let (mut forgotten, mut undecided) = (Vec::new(), Vec::new());
-        for (_, seen) in seen.into_iter().filter(|(seq, _)| stays(*seq)) {
-            vhost.forget_seen(&seen);
-            forgotten.extend(seen);
-        }
-        for (waiting, known) in duplicates {
-            // What it is a duplicate of may stay, and be cancelled yet.
-            match known.iter().any(|known| forgotten.iter().any(|seen| seen.is_same(known))) {
-                true => undecided.push(waiting),
-                false => unroutable.push((waiting.seq, waiting.seq)),
+        let mut undecided = Vec::new();
+        for (waiting, awaited) in duplicates {
+            // What it is a duplicate of may be refused, or cancelled yet.
+            match awaited.iter().all(|verdict| verdict.has_place() == Some(true)) {
+                true => unroutable.push((waiting.seq, waiting.seq)),
+                false => undecided.push(waiting),
             }
         }
         if !unroutable.is_empty() {
@@ -122,7 +114,7 @@ impl<'a> Handover<'a> {
             rest.for_each(|waiting| agenda.again(*waiting));
             agenda.noted() > CROWDED
         };
-        if left.is_empty() {
+        if left.is_empty() && undecided.is_empty() {
             return done.until;
         }
         handed_over.retain(|waiting| stays(waiting.seq));
@@ -202,7 +194,7 @@ impl<'a> Handover<'a> {
         let routed = Routed { key: &key, extra_keys: &extra_keys, header: Some(header), draw };
         let found = self.vhost.route_due(&text(exchange), routed, publication, self.now_ms);
         if found.swallowed {
-            self.duplicates.push((*waiting, found.seen));
+            self.duplicates.push((*waiting, found.compared.awaited));
             return None;
         }
         let queues = found.queues.iter().filter_map(|&queue| self.vhost.queue_by_id(queue));
@@ -211,9 +203,9 @@ impl<'a> Handover<'a> {
             self.known = Some(Route { epoch, route: route.to_vec(), targets: targets.clone() });
         }
         if targets.is_empty() {
-            self.vhost.forget_seen(&found.seen);
-        } else if !found.seen.is_empty() {
-            self.seen.push((waiting.seq, found.seen));
+            self.vhost.forget_seen(&found.compared.seen);
+        } else {
+            self.transfer.has_seen(waiting.seq, found.compared.seen);
         }
         Some(targets)
     }

@@ -27,7 +27,7 @@ use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::queue_setup::QueueSetup;
 use crate::records::{self, RecordError};
 use crate::vhost::{Inner, VirtualHost};
-use crate::{deliver, owner, policies, streams, unique};
+use crate::{clock, deliver, owner, policies, streams, unique};
 
 /// A queue as it was found.
 pub(super) struct Restored {
@@ -54,11 +54,12 @@ pub(super) fn restore(
     }
     restore_users(broker, highest_publisher(&recovered))?;
     restore_parameters(broker)?;
-    let queues = restore_queues(broker, &mut recovered, undefined_queues)?;
+    let (queues, seen) = restore_queues(broker, &mut recovered, undefined_queues)?;
     for (key, value) in meta.scan(MetaTable::Exchanges)? {
         let (vhost, change) = records::read_exchange(&key, &value)?;
         restore_topology(broker, &vhost, &change);
     }
+    restore_seen(broker, seen);
     for (key, value) in meta.scan(MetaTable::Bindings)? {
         let (vhost, change) = records::read_binding(&key, &value)?;
         restore_topology(broker, &vhost, &change);
@@ -123,7 +124,7 @@ fn restore_queues(
     broker: &Arc<Broker>,
     recovered: &mut Recovered,
     undefined_queues: UndefinedQueues,
-) -> Result<Vec<Restored>, StartError> {
+) -> Result<(Vec<Restored>, Vec<FoundSeen>), StartError> {
     let mut found = Found::default();
     for level in std::mem::take(&mut recovered.queues) {
         found.entry(level.id.without_level()).or_default().push(level);
@@ -139,11 +140,12 @@ fn restore_queues(
         queues.push(restore_queue(broker, &vhost, id, (definition, setup), levels)?);
     }
     restore_schedules(broker, &mut found, &recovered.deleted)?;
+    let seen = find_seen(broker, &mut found)?;
     if let Store::Log(storage) = broker.store() {
         let orphans = found.into_values().flatten().collect();
         orphans::give_up(storage, orphans, recovered.clean, undefined_queues)?;
     }
-    Ok(queues)
+    Ok((queues, seen))
 }
 
 /// A queue whose deletion the log has and the definitions have not. Nobody was told that it is gone, so it stays, without
@@ -209,6 +211,36 @@ fn restore_schedules(
         broker.restore_schedule(&vhost, id, Machine::Classic(owner::recovered(levels).0));
     }
     Ok(())
+}
+
+/// What was found of the values that an exchange has seen.
+struct FoundSeen {
+    vhost: Name,
+    exchange: Name,
+    id: QueueId,
+    levels: Vec<RecoveredQueue>,
+}
+
+/// Takes what exchanges have seen out of what was found.
+fn find_seen(broker: &Broker, found: &mut Found) -> Result<Vec<FoundSeen>, StartError> {
+    let mut seen = Vec::new();
+    for (key, value) in broker.store().meta().scan(MetaTable::System)? {
+        if let Some((vhost, exchange, id)) = records::read_seen(&key, &value)? {
+            seen.push(FoundSeen { vhost, exchange, id, levels: found.remove(&id).unwrap_or_default() });
+        }
+    }
+    Ok(seen)
+}
+
+/// Gives exchanges the values that they have seen.
+fn restore_seen(broker: &Broker, seen: Vec<FoundSeen>) {
+    let now_ms = clock::now_ms();
+    for FoundSeen { vhost, exchange, id, levels } in seen {
+        let Ok(vhost) = broker.vhost(&vhost) else { continue };
+        if let Some(window) = vhost.with_topology(|topology| topology.seen_window(&exchange)) {
+            vhost.seen().restore(&exchange, id, &levels, window, now_ms);
+        }
+    }
 }
 
 /// Reads limits and policies back, before the queues that they are for.

@@ -6,6 +6,10 @@
 //! value: kind 1, a stored offset: the number of the next message to read u64
 //!        kind 2, a publisher:     its last publishing id u64 | the number of that message u64
 //!        kind 3, a publisher to a queue that is no stream: the same | its publishing id before u64, if it had one
+//!
+//! key:   kind u8 | the first stamp u64
+//! value: kind 5, values that were seen: (stamp u64 | hash u128 | remembered until u64, ms since the Unix epoch) x n
+//!        kind 6, the same in a checkpoint, which has all values up to its last stamp that are still remembered
 //! ```
 //!
 //! Little-endian, version 1; another form gets another kind. An empty value takes back what was remembered.
@@ -15,6 +19,11 @@ use posthouse_model::ids::Seq;
 const KIND_OFFSET: u8 = 1;
 const KIND_PUBLISHER: u8 = 2;
 const KIND_PRODUCER: u8 = 3;
+const KIND_NEW_VALUES: u8 = 5;
+const KIND_KEPT_VALUES: u8 = 6;
+
+/// Bytes of a value.
+const VALUE_BYTES: usize = 32;
 
 /// Something to be remembered: of what, and what.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +32,17 @@ pub struct Note {
     pub key: Vec<u8>,
     /// What; empty for nothing any more.
     pub value: Vec<u8>,
+}
+
+/// A value that was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct KeptValue {
+    /// Greater than that of any that was seen before.
+    pub(crate) stamp: u64,
+    /// Its hash.
+    pub(crate) value: u128,
+    /// How long it is remembered, in milliseconds since the Unix epoch; [`u64::MAX`] for ever.
+    pub(crate) until_ms: u64,
 }
 
 /// What a note says.
@@ -74,6 +94,52 @@ impl Note {
     }
 }
 
+impl Note {
+    /// Values that were seen with messages that the log gets now; there is at least one.
+    pub(crate) fn new_values(values: &[KeptValue]) -> Self {
+        Self::values(KIND_NEW_VALUES, values)
+    }
+
+    /// Values that a checkpoint keeps; there is at least one.
+    pub(crate) fn kept_values(values: &[KeptValue]) -> Self {
+        Self::values(KIND_KEPT_VALUES, values)
+    }
+
+    fn values(kind: u8, values: &[KeptValue]) -> Self {
+        let first = values.first().map_or(0, |value| value.stamp);
+        let mut value = Vec::with_capacity(values.len() * VALUE_BYTES);
+        for KeptValue { stamp, value: hash, until_ms } in values {
+            value.extend_from_slice(&stamp.to_le_bytes());
+            value.extend_from_slice(&hash.to_le_bytes());
+            value.extend_from_slice(&until_ms.to_le_bytes());
+        }
+        Self { key: [&[kind][..], &first.to_le_bytes()].concat(), value }
+    }
+
+    /// Reads such a note back: whether the values were new to the log, and the values; `None` when it has another form.
+    pub(crate) fn read_values<'a>(
+        key: &[u8],
+        value: &'a [u8],
+    ) -> Option<(bool, impl Iterator<Item = KeptValue> + use<'a>)> {
+        let is_new = match key.split_first()? {
+            (&KIND_NEW_VALUES, [_, _, _, _, _, _, _, _]) => true,
+            (&KIND_KEPT_VALUES, [_, _, _, _, _, _, _, _]) => false,
+            _ => return None,
+        };
+        let (values, rest) = value.as_chunks::<VALUE_BYTES>();
+        let read = |bytes: &[u8; VALUE_BYTES]| {
+            let (stamp, rest) = bytes.split_first_chunk()?;
+            let (value, rest) = rest.split_first_chunk()?;
+            Some(KeptValue {
+                stamp: u64::from_le_bytes(*stamp),
+                value: u128::from_le_bytes(*value),
+                until_ms: u64::from_le_bytes(*rest.first_chunk()?),
+            })
+        };
+        rest.is_empty().then(|| (is_new, values.iter().filter_map(read)))
+    }
+}
+
 /// Reads a note back; `None` when it has another form.
 pub(super) fn read<'a>(key: &'a [u8], value: &[u8]) -> Option<Remembered<'a>> {
     let (kind, name) = key.split_first()?;
@@ -105,6 +171,27 @@ mod tests {
         assert_eq!(Note::read_producer(b"\x02p", &first.value), None);
         assert_eq!(Note::read_producer(b"\x03p", &[0; 17]), None);
         assert!(Note::offset(b"app", None).value.is_empty());
+    }
+
+    #[test]
+    fn the_bytes_of_values_are_fixed() {
+        let value = KeptValue { stamp: 0x0102, value: 0x0304 << 64, until_ms: 5 };
+        let new = Note::new_values(&[value, KeptValue { stamp: 7, ..value }]);
+        assert_eq!(new.key, b"\x05\x02\x01\0\0\0\0\0\0");
+        let bytes = b"\x02\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\x03\0\0\0\0\0\0\x05\0\0\0\0\0\0\0";
+        assert_eq!((&new.value[..32], new.value.len()), (&bytes[..], 64));
+        let kept = Note::kept_values(&[value]);
+        assert_eq!((kept.key[0], &kept.value[..]), (6, &bytes[..]));
+        for (note, is_new, count) in [(new, true, 2), (kept, false, 1)] {
+            let (new, values) = Note::read_values(&note.key, &note.value).unwrap();
+            let values: Vec<_> = values.collect();
+            assert_eq!((new, values[0], values.len()), (is_new, value, count));
+        }
+        for (key, bytes) in
+            [(&b"\x05\0\0\0\0\0\0\0\0"[..], 33), (b"\x05\0", 32), (b"\x07\0\0\0\0\0\0\0\0", 32)]
+        {
+            assert!(Note::read_values(key, &vec![0; bytes]).is_none());
+        }
     }
 
     #[test]

@@ -294,6 +294,7 @@ impl Session {
 
     /// Ends a channel's consumers and gives back what is outstanding.
     pub(crate) fn release_channel(&mut self, number: u16) {
+        self.forget_duplicates(number);
         let slots = self.channel(number).map(|channel| channel.slots()).unwrap_or_default();
         let mut ended = Vec::new();
         for slot in slots {

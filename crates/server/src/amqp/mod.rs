@@ -11,6 +11,7 @@ mod consume_methods;
 mod consumer;
 mod deadlines;
 mod deliver;
+mod duplicates;
 mod events;
 mod exchange_methods;
 mod firehose;

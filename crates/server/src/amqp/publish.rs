@@ -257,8 +257,8 @@ impl Session {
         let persistent = header.is_persistent();
         let kept = special.header.as_deref().unwrap_or(header.payload());
         let (mut is_mandatory, mut seen) = (route.mandatory, SeenOfMessage::new());
+        let vhost = self.peer.vhost.clone();
         let slot = if route.is_per_message || !special.extra_keys.is_empty() {
-            let vhost = self.peer.vhost.clone();
             let draw = self.draws.next_draw();
             let message = Publication { route: &route.bytes, is_persistent: persistent, header: kept, body };
             let extra_keys: Vec<&str> = special.extra_keys.iter().map(String::as_str).collect();
@@ -269,31 +269,39 @@ impl Session {
                 self.trace_publish(number, message, &found.queues);
             }
             is_mandatory &= !found.swallowed;
-            seen = found.seen;
+            seen = found.compared.seen;
+            if found.compared.is_duplicate {
+                self.note_duplicate(number, found.compared.awaited);
+            }
             self.slot_for(&found.queues)
         } else {
             route.slot
         };
-        match slot {
-            Some(slot) => {
-                let numbered = self.publisher.has_numbered(slot) && Self::check_numbered(header)?;
-                let mut bytes = std::borrow::Cow::from(&route.bytes[..]);
-                if !special.hidden_keys.is_empty() {
-                    bytes.to_mut().extend_from_slice(&special.hidden_keys);
-                }
-                self.publisher.append(slot, persistent, &bytes, kept, body);
-                if numbered {
-                    self.publisher.note_numbered(slot);
-                }
-                if self.publisher.may_refuse(slot) {
-                    let origin = self.note_origin(number, slot);
-                    if !seen.is_empty() {
-                        self.seen.push((origin, seen));
-                    }
-                }
+        let Some(slot) = slot else {
+            // The queues that it was to go to are gone.
+            vhost.forget_seen(&seen);
+            if is_mandatory {
+                self.send_back(number, &route, header, body);
             }
-            None if is_mandatory => self.send_back(number, &route, header, body),
-            None => {}
+            return Ok(());
+        };
+        let numbered = match self.publisher.has_numbered(slot) {
+            true => Self::check_numbered(header).inspect_err(|_| vhost.forget_seen(&seen))?,
+            false => false,
+        };
+        let mut bytes = std::borrow::Cow::from(&route.bytes[..]);
+        if !special.hidden_keys.is_empty() {
+            bytes.to_mut().extend_from_slice(&special.hidden_keys);
+        }
+        self.publisher.append(slot, persistent, &bytes, kept, body);
+        if !seen.is_empty() {
+            self.publisher.note_seen(slot, &vhost, seen);
+        }
+        if numbered {
+            self.publisher.note_numbered(slot);
+        }
+        if self.publisher.may_refuse(slot) {
+            self.note_origin(number, slot);
         }
         Ok(())
     }
@@ -315,11 +323,15 @@ impl Session {
     }
 
     /// Says which publish the message is that was appended last.
-    pub(crate) fn note_origin(&mut self, number: u16, slot: SlotId) -> Origin {
+    pub(crate) fn note_origin(&mut self, number: u16, slot: SlotId) {
+        let origin = self.origin(number);
+        self.publisher.note_origin(slot, origin);
+    }
+
+    /// The last publish of a channel.
+    pub(crate) fn origin(&mut self, number: u16) -> Origin {
         let confirms = self.channel(number).and_then(|channel| channel.confirms.as_ref());
-        let tag = confirms.map_or(0, Confirms::last_published);
-        self.publisher.note_origin(slot, (number, tag));
-        (number, tag)
+        (number, confirms.map_or(0, Confirms::last_published))
     }
 
     fn may_use_extra_keys(&self, exchange: &str, special: &Special) -> Result<(), ReplyError> {

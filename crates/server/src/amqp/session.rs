@@ -21,13 +21,13 @@ use posthouse_node::positions::{Awaited, Positions};
 use posthouse_node::publish::{Origin, Publisher};
 use posthouse_node::queue_handle::QueueHandle;
 use posthouse_node::quotas::{Quota, UsedUp};
-use posthouse_node::seen::SeenOfMessage;
 use posthouse_node::vhost::VirtualHost;
 use posthouse_node::waker::{Inbox, SessionWaker};
 use posthouse_queue::machine::Run;
 
 use super::channel::Channel;
 use super::consumer::Consumers;
+use super::duplicates::{Duplicates, Wait};
 use super::outbox::{FULL_BYTES, Outbox};
 use super::routes::Routes;
 use super::settling::Settling;
@@ -121,8 +121,8 @@ pub(crate) struct Session {
     pub(crate) runs: Vec<Run>,
     /// What is published is charged to these; absent when nothing is limited.
     pub(crate) quota: Option<Quota>,
-    /// What deduplication exchanges have seen of messages in this batch that may be refused.
-    pub(crate) seen: Vec<(Origin, SeenOfMessage)>,
+    /// Publishes to be answered that deduplication exchanges dropped.
+    pub(crate) duplicates: Duplicates,
     /// Which quotas were used up when they were last looked at.
     pub(crate) used_up: UsedUp,
     /// The broker ends the connection of its own accord: what comes back by that has not failed.
@@ -142,7 +142,7 @@ impl Session {
         Self {
             quota,
             used_up: UsedUp::default(),
-            seen: Vec::new(),
+            duplicates: Duplicates::default(),
             access,
             publisher,
             peer,
@@ -232,6 +232,10 @@ impl Session {
         if inbox.synced {
             self.settle_confirms();
             self.finish_commits();
+        }
+        if inbox.decided {
+            self.publisher.flush();
+            self.note_confirms();
         }
         if inbox.alarms_changed {
             self.on_alarms();
@@ -371,13 +375,16 @@ impl Session {
 
     /// What the publishes handed over since the last call wait for.
     pub(crate) fn note_confirms(&mut self) {
-        let refused = self.publisher.take_refused();
-        self.forget_seen(&refused);
+        let mut refused = self.publisher.take_refused();
+        let wait = self.settle_duplicates(&mut refused);
         self.note_refused(refused);
-        if self.confirming.is_empty() {
+        if self.confirming.is_empty() || wait == Wait::ForOthers {
             return;
         }
-        let needs = Positions { meta: self.broker.meta_applied(), ..self.publisher.needs() };
+        let mut needs = Positions { meta: self.broker.meta_applied(), ..self.publisher.needs() };
+        if wait == Wait::ForLog {
+            needs.lsn = self.broker.appended();
+        }
         for index in 0..self.confirming.len() {
             let number = self.confirming[index];
             if let Some(confirms) = self.channel(number).and_then(|c| c.confirms.as_mut()) {
@@ -385,15 +392,6 @@ impl Session {
             }
         }
         self.settle_confirms();
-    }
-
-    /// Lets messages be sent again for which a queue had no room: no exchange has seen them.
-    pub(crate) fn forget_seen(&mut self, refused: &[Origin]) {
-        for (origin, seen) in self.seen.drain(..) {
-            if refused.contains(&origin) {
-                self.peer.vhost.forget_seen(&seen);
-            }
-        }
     }
 
     /// Answers publishes for which a queue had no room. Without confirms nobody is told.

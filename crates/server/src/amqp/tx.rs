@@ -135,8 +135,8 @@ impl Session {
         let all_routed = self.publish_committed(number, publishes);
         self.settle_committed(number);
         // Publishes of a transaction count as their channel's number 0, which no confirm has.
-        let refused = self.publisher.take_refused();
-        self.forget_seen(&refused);
+        let mut refused = self.publisher.take_refused();
+        self.settle_duplicates_of_commit(number, &mut refused);
         if !all_routed || refused.contains(&(number, 0)) {
             return Err(errors::partial_tx_completion());
         }

@@ -10,8 +10,8 @@ use posthouse_model::chunk::Chunk;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 
 use super::format::{
-    KIND_ATTEMPTS, KIND_ENQUEUE, KIND_GROUP, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED, KIND_SETTLE, RECORD_HEADER_BYTES,
-    record_header, record_length, seal_record,
+    KIND_ATTEMPTS, KIND_ENQUEUE, KIND_GROUP, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED, KIND_SETTLE,
+    RECORD_HEADER_BYTES, record_header, record_length, seal_record,
 };
 use super::{Wal, lock};
 

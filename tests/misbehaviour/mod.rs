@@ -4,6 +4,7 @@ mod floods;
 mod frames;
 mod garbage;
 mod hoarding;
+mod log_lines;
 mod silence;
 
 use posthouse_testkit::{Broker, Queue};

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod ctl;
 mod files;
+mod logging;
 mod memory;
 mod serve;
 

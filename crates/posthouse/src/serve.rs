@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use posthouse_storage::wal::WalOptions;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli;
 use crate::config::{Loaded, Settings, Storage};
+use crate::{cli, logging};
 
 /// How long connections may take to close when the broker stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// of the data directory forbids starting.
 pub(crate) fn serve(loaded: &Loaded) -> ExitCode {
     let settings = &loaded.settings;
-    start_logging(&settings.logging.filter);
+    logging::start(&settings.logging.filter);
     let files = crate::files::allow_many();
     crate::memory::use_small_pages();
     let runtime = match Builder::new_multi_thread().enable_all().thread_name("worker").build() {
@@ -41,14 +41,6 @@ pub(crate) fn serve(loaded: &Loaded) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => cli::fail(cli::STATE, format_args!("{problem}")),
     }
-}
-
-fn start_logging(filter: &str) {
-    // The directives were checked when the settings were read.
-    let filter = tracing_subscriber::EnvFilter::new(filter);
-    // Colours are for people: files and pipes get plain text.
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
 }
 
 fn run(runtime: &Runtime, loaded: &Loaded, files: Option<u64>) -> Result<(), String> {

@@ -21,7 +21,11 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use crate::disk::Disk;
+use crate::disk::real::RealDisk;
 
 /// The format this build writes and the newest it reads.
 pub const DATA_FORMAT: u32 = 7;
@@ -101,7 +105,7 @@ impl DataDir {
     /// When another process uses it, its format is newer, it holds something else, or it is not writable.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |action| move |source| DataDirError::Unusable { path: shown(path), action, source };
-        fs::create_dir_all(path).map_err(unusable("creating it"))?;
+        make(path).map_err(unusable("creating it"))?;
         let mut lock = File::options()
             .read(true)
             .write(true)
@@ -161,6 +165,20 @@ impl DataDir {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Makes the directory, if it is not there, for its owner only: there are messages and password hashes in it.
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    RealDisk.create_dir_all(parent)?;
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        // Somebody else may have made it meanwhile.
+        Err(error) if !path.is_dir() => Err(error),
+        _ => sync_directory(parent),
+    }
 }
 
 fn take_lock(path: &Path, lock: &mut File) -> Result<(), DataDirError> {
@@ -244,6 +262,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn error(path: &Path) -> String {
@@ -255,12 +275,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let data = DataDir::open(&path).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
         assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 7\n");
         for name in SUB_DIRECTORIES {
             fs::write(path.join(name).join("file"), b"x").unwrap();
         }
         drop(data);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         DataDir::open(&path).unwrap();
+        assert_eq!(mode(&path), 0o750, "what is there stays as it is");
         let left: Vec<_> = SUB_DIRECTORIES.iter().filter(|n| path.join(n).join("file").exists()).collect();
         assert_eq!(left, [&"wal", &"segments"]);
     }

@@ -26,8 +26,16 @@ pub struct RouteResult {
     /// Exchanges still to be visited.
     pending: Vec<ExchangeId>,
     visited: HashSet<ExchangeId, RandomState>,
+    /// Destinations that were found again, and taken out.
+    repeated: usize,
+    /// With how many destinations that is done next.
+    full_at: usize,
     scratch: MatchScratch,
 }
+
+/// With so many destinations, those that were found several times are taken out, and again whenever there are four times as
+/// many as were left: thousands of keys in `CC` that lead to all queues, or exchanges that do, would make it millions.
+const REPEATED_MAX: usize = 16_384;
 
 /// What routing looks at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +73,7 @@ impl RouteResult {
         self.queues.clear();
         self.pending.clear();
         self.visited.clear();
+        (self.repeated, self.full_at) = (0, REPEATED_MAX);
         self.is_per_message = false;
     }
 
@@ -94,8 +103,24 @@ impl RouteResult {
         }
     }
 
+    /// How often a destination was found.
     fn found(&self) -> usize {
-        self.queues.len() + self.pending.len()
+        self.queues.len() + self.pending.len() + self.repeated
+    }
+
+    /// Takes out what was found several times when there are very many destinations.
+    fn forget_repeated(&mut self) {
+        let before = self.queues.len() + self.pending.len();
+        if before < self.full_at {
+            return;
+        }
+        self.queues.sort_unstable();
+        self.queues.dedup();
+        self.pending.sort_unstable();
+        self.pending.dedup();
+        let left = self.queues.len() + self.pending.len();
+        self.repeated += before - left;
+        self.full_at = REPEATED_MAX.max(left * 4);
     }
 }
 
@@ -199,6 +224,7 @@ impl Topology {
         {
             result.pending.extend(self.exchange_id(alternate));
         }
+        result.forget_repeated();
     }
 
     fn look_up(&self, exchange: &Exchange, message: Routed<'_>, result: &mut RouteResult) {
@@ -212,6 +238,7 @@ impl Topology {
             Router::Direct(bound) => {
                 for key in keys {
                     result.extend(bound.get(key).map_or(&[], |destinations| destinations.as_slice()));
+                    result.forget_repeated();
                 }
             }
             Router::Fanout(everything) | Router::Deduplication(everything, _) => {
@@ -221,6 +248,7 @@ impl Topology {
                 let mut scratch = std::mem::take(&mut result.scratch);
                 for key in keys {
                     trie.matches(key, &mut scratch, |destinations| result.extend(destinations));
+                    result.forget_repeated();
                 }
                 result.scratch = scratch;
             }
@@ -248,5 +276,69 @@ impl Topology {
             }
             Router::Random(everything) => result.push_one_of(everything.as_slice()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::field::{FieldTable, FieldValue};
+
+    use super::super::{BindingRecord, DestinationName, ExchangeKind, ExchangeRecord};
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    fn topic(exchange: &str) -> ExchangeRecord {
+        ExchangeRecord {
+            name: name(exchange),
+            kind: ExchangeKind::Topic,
+            durable: false,
+            auto_delete: false,
+            internal: false,
+            arguments: FieldTable::default(),
+        }
+    }
+
+    /// Whatever the key.
+    fn binding(source: &str, destination: DestinationName) -> BindingRecord {
+        let (source, routing_key) = (name(source), name("#"));
+        BindingRecord { source, destination, routing_key, arguments: FieldTable::default() }
+    }
+
+    #[test]
+    fn many_ways_to_the_same_queues_take_little_memory() {
+        let mut topology = Topology::new(name("/"));
+        let queues = 300;
+        for id in 0..queues {
+            topology.add_queue(name(&format!("q{id}")), QueueId(id), true);
+        }
+        for source in ["all", "again"] {
+            topology.declare_exchange(topic(source)).unwrap();
+        }
+        let other = ExchangeRecord {
+            arguments: FieldTable(vec![("alternate-exchange".to_owned(), FieldValue::string("amq.fanout"))]),
+            ..topic("fallback")
+        };
+        topology.declare_exchange(other).unwrap();
+        topology.bind(binding("amq.fanout", DestinationName::Queue(name("q0")))).unwrap();
+        topology.bind(binding("fallback", DestinationName::Exchange(name("all")))).unwrap();
+        topology.bind(binding("all", DestinationName::Exchange(name("again")))).unwrap();
+        for id in 1..queues {
+            for source in ["all", "again"] {
+                topology.bind(binding(source, DestinationName::Queue(name(&format!("q{id}"))))).unwrap();
+            }
+        }
+        let keys: Vec<String> = (0..4_000).map(|key| key.to_string()).collect();
+        let extra_keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut result = RouteResult::default();
+        topology
+            .route("fallback", Routed { extra_keys: &extra_keys, ..Routed::default() }, &mut result)
+            .unwrap();
+        let expected: Vec<_> = (1..queues).map(QueueId).collect();
+        assert_eq!(result.queues(), expected, "each once, and nothing by the alternate exchange");
+        let room = result.queues.capacity();
+        assert!(room < 100_000, "1.2 million were found, room for {room}");
     }
 }

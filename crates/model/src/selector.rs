@@ -11,12 +11,14 @@
 
 mod like;
 mod sql;
+mod steps;
 mod term;
 mod value;
 
 use crate::props::{HeaderView, Property};
 
 use like::Pattern;
+pub use steps::Steps;
 pub use value::Value;
 
 /// Bytes of a selector.
@@ -101,9 +103,18 @@ impl Selector {
         term::parse(text).map(Self)
     }
 
-    /// Whether a message with this content header is selected.
+    /// Whether a message with this content header is selected. It is not when finding out takes more than
+    /// [`Steps::OF_A_SELECTOR`].
     pub fn matches(&self, header: HeaderView<'_>) -> bool {
-        self.0.evaluate(header) == Value::Bool(true)
+        self.matches_within(header, &Steps::new(Steps::OF_A_SELECTOR))
+    }
+
+    /// The same, for one of several selectors, which have these steps together.
+    pub fn matches_within(&self, header: HeaderView<'_>, steps: &Steps) -> bool {
+        let own = steps.share(Steps::OF_A_SELECTOR);
+        let selected = self.0.evaluate(header, &own) == Value::Bool(true) && !own.are_used_up();
+        steps.take_back(own);
+        selected
     }
 }
 
@@ -155,36 +166,42 @@ impl Expression {
         Self::Not(Box::new(self))
     }
 
-    fn evaluate<'a>(&'a self, header: HeaderView<'a>) -> Value<'a> {
+    fn evaluate<'a>(&'a self, header: HeaderView<'a>, steps: &Steps) -> Value<'a> {
+        if !steps.take(1) {
+            return Value::Unknown;
+        }
         match self {
             Self::Literal(literal) => literal.value(),
-            Self::Header(name) => Value::of_header(header, name),
+            Self::Header(name) => Value::of_header(header, name, steps),
             Self::Property(property) => Value::of_property(header, *property),
-            Self::And(all) => join(all, header, false),
-            Self::Or(any) => join(any, header, true),
-            Self::Not(it) => match it.evaluate(header) {
+            Self::And(all) => join(all, header, steps, false),
+            Self::Or(any) => join(any, header, steps, true),
+            Self::Not(it) => match it.evaluate(header, steps) {
                 Value::Bool(it) => Value::Bool(!it),
                 _ => Value::Unknown,
             },
-            Self::Negate(it) => it.evaluate(header).negated(),
+            Self::Negate(it) => it.evaluate(header, steps).negated(),
             Self::Binary(operator, left, right) => {
-                value::binary(*operator, left.evaluate(header), right.evaluate(header))
+                value::binary(*operator, left.evaluate(header, steps), right.evaluate(header, steps))
             }
             Self::Between(parts) => {
-                let [it, from, to] = [0, 1, 2].map(|part| parts[part].evaluate(header));
+                let [it, from, to] = [0, 1, 2].map(|part| parts[part].evaluate(header, steps));
                 let above = value::binary(Operator::GreaterOrEqual, it, from);
                 let below = value::binary(Operator::LessOrEqual, it, to);
                 both(above, below)
             }
-            Self::In(it, list) => match it.evaluate(header) {
+            Self::In(it, list) => match it.evaluate(header, steps) {
                 Value::Unknown => Value::Unknown,
-                it => Value::Bool(list.iter().any(|literal| value::equal(it, literal.value()))),
-            },
-            Self::Like(it, pattern) => match it.evaluate(header) {
-                Value::Text(text) => pattern.matches(text).map_or(Value::Unknown, Value::Bool),
+                it if steps.take(list.len()) => {
+                    Value::Bool(list.iter().any(|literal| value::equal(it, literal.value())))
+                }
                 _ => Value::Unknown,
             },
-            Self::IsNull(it) => Value::Bool(it.evaluate(header) == Value::Unknown),
+            Self::Like(it, pattern) => match it.evaluate(header, steps) {
+                Value::Text(text) => pattern.matches(text, steps).map_or(Value::Unknown, Value::Bool),
+                _ => Value::Unknown,
+            },
+            Self::IsNull(it) => Value::Bool(it.evaluate(header, steps) == Value::Unknown),
         }
     }
 }
@@ -205,10 +222,10 @@ fn joined(
 
 /// The conjunction where `decisive` is false, the disjunction where it is true: the first that is so decides, else what is
 /// unknown.
-fn join<'a>(members: &'a [Expression], header: HeaderView<'a>, decisive: bool) -> Value<'a> {
+fn join<'a>(members: &'a [Expression], header: HeaderView<'a>, steps: &Steps, decisive: bool) -> Value<'a> {
     let mut unknown = false;
     for member in members {
-        match member.evaluate(header) {
+        match member.evaluate(header, steps) {
             Value::Bool(it) if it == decisive => return Value::Bool(decisive),
             Value::Bool(_) => {}
             _ => unknown = true,

@@ -1,7 +1,6 @@
 //! The patterns of LIKE: `%` is any number of characters, `_` is one, and either is itself after the escape character.
 
-/// Comparisons of one match. A pattern with several `%` may have to try again and again.
-const STEPS_MAX: usize = 200_000;
+use super::Steps;
 
 /// A pattern that was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,12 +43,13 @@ impl Pattern {
         Ok(Self(pieces))
     }
 
-    /// Whether it is a whole text's; none when that takes too long to find out.
-    pub(super) fn matches(&self, text: &[u8]) -> Option<bool> {
+    /// Whether it is a whole text's; none when finding out takes more steps than there are: a pattern with several `%` may
+    /// have to try again and again.
+    pub(super) fn matches(&self, text: &[u8], steps: &Steps) -> Option<bool> {
         let (mut at, mut piece) = (0, 0);
         // Where the last `%` was, and where in the text what is after it was tried last.
         let mut again: Option<(usize, usize)> = None;
-        for _ in 0..STEPS_MAX {
+        while steps.take(1) {
             match self.0.get(piece) {
                 Some(Piece::Any) => {
                     again = Some((piece + 1, at));
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, escape: Option<char>, text: &str) -> bool {
-        Pattern::new(pattern, escape).unwrap().matches(text.as_bytes()).unwrap()
+        Pattern::new(pattern, escape).unwrap().matches(text.as_bytes(), &Steps::default()).unwrap()
     }
 
     #[test]
@@ -126,8 +126,10 @@ mod tests {
     #[test]
     fn it_gives_up() {
         let pattern = Pattern::new(&format!("%{}b", "a".repeat(1_000)), None).unwrap();
-        assert_eq!(pattern.matches("a".repeat(100_000).as_bytes()), None);
+        let steps = Steps::new(200_000);
+        assert_eq!(pattern.matches("a".repeat(100_000).as_bytes(), &steps), None);
+        assert!(steps.are_used_up());
         // What is no UTF-8 is compared by bytes.
-        assert_eq!(Pattern::new("__", None).unwrap().matches(b"\xff\x80"), Some(true));
+        assert_eq!(Pattern::new("__", None).unwrap().matches(b"\xff\x80", &Steps::new(3)), Some(true));
     }
 }

@@ -270,3 +270,30 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn what_takes_too_long_is_not_selected() {
+    let headers = (0..1_000).map(|number| (number.to_string(), FieldValue::Bool(true)));
+    let text = ("text".to_owned(), FieldValue::string(&"a".repeat(60_000)));
+    let headers = FieldTable(headers.chain([text]).collect());
+    let mut header = Vec::new();
+    Properties { headers: Some(headers), ..Properties::default() }.encode(0, &mut header);
+    let header = HeaderView::parse(&header).unwrap();
+    let selected = |text: &str| Selector::parse(text).unwrap().matches(header);
+    let names = |count| "none = 1 OR ".repeat(count);
+    assert!(selected(&format!("{} none IS NULL", names(400))));
+    assert!(
+        !selected(&format!("{} none IS NULL", names(600))),
+        "a thousand headers are looked at six hundred times"
+    );
+    let like = |count| vec![format!("text LIKE '%{}b'", "a".repeat(5)); count].join(" OR ");
+    assert!(selected(&format!("NOT ({})", like(1))));
+    assert!(!selected(&format!("NOT ({})", like(10))), "what is not known is not the opposite of true");
+    let list = vec!["'x'"; 1_500].join(",");
+    assert!(selected(&format!("text NOT IN ({list})")));
+    // Several share what they may take.
+    let steps = Steps::new(2_500);
+    let selector = Selector::parse("none IS NULL").unwrap();
+    assert_eq!([(); 3].map(|()| selector.matches_within(header, &steps)), [true, true, false]);
+    assert!(!steps.are_left());
+}

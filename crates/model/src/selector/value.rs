@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::Operator;
+use super::{Operator, Steps};
 use crate::named_props::PropertyValue;
 use crate::props::{HeaderView, Property};
 use crate::raw_table::RawValue;
@@ -26,10 +26,13 @@ pub enum Value<'a> {
 
 impl<'a> Value<'a> {
     /// A message's header.
-    pub(super) fn of_header(header: HeaderView<'a>, name: &str) -> Self {
-        let Some(found) = header.headers().and_then(|headers| headers.get(name.as_bytes())) else {
-            return Self::Unknown;
-        };
+    pub(super) fn of_header(header: HeaderView<'a>, name: &str, steps: &Steps) -> Self {
+        let mut headers = header.headers().into_iter().flat_map(|headers| headers.iter());
+        let found = headers.find_map(|(known, value)| {
+            // What takes too long is not looked for any further.
+            (!steps.take(1) || known == name.as_bytes()).then_some(value)
+        });
+        let Some(found) = found.filter(|_| !steps.are_used_up()) else { return Self::Unknown };
         match found {
             RawValue::Bool(it) => Self::Bool(it),
             RawValue::I8(it) => Self::Int(it.into()),

@@ -7,6 +7,7 @@ use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
+use posthouse_model::selector::Steps;
 
 use super::consistent_hash::hash_keys;
 use super::router::Router;
@@ -30,6 +31,8 @@ pub struct RouteResult {
     repeated: usize,
     /// With how many destinations that is done next.
     full_at: usize,
+    /// What comparing the message with selectors may still take.
+    steps: Steps,
     scratch: MatchScratch,
 }
 
@@ -74,6 +77,7 @@ impl RouteResult {
         self.pending.clear();
         self.visited.clear();
         (self.repeated, self.full_at) = (0, REPEATED_MAX);
+        self.steps = Steps::default();
         self.is_per_message = false;
     }
 
@@ -260,9 +264,11 @@ impl Topology {
             }
             Router::JmsTopic(table) => {
                 result.is_per_message = true;
-                for destination in table.matching(message.header) {
+                let steps = std::mem::take(&mut result.steps);
+                for destination in table.matching(message.header, &steps) {
                     result.push(destination);
                 }
+                result.steps = steps;
             }
             Router::ConsistentHash(members) => {
                 result.is_per_message |= members.is_per_message();

@@ -8,7 +8,7 @@ use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::name::Name;
 use posthouse_model::props::HeaderView;
 use posthouse_model::reply::ReplyError;
-use posthouse_model::selector::{InvalidSelector, Selector};
+use posthouse_model::selector::{InvalidSelector, Selector, Steps};
 
 use super::Destination;
 use super::bindings::argument_bytes;
@@ -72,13 +72,45 @@ impl SelectorTable {
         }
     }
 
-    /// The destinations whose selectors select a message, each once, in no particular order.
-    pub(super) fn matching(&self, header: Option<HeaderView<'_>>) -> impl Iterator<Item = Destination> {
+    /// The destinations whose selectors select a message, each once, in no particular order; as far as the steps last.
+    pub(super) fn matching(
+        &self,
+        header: Option<HeaderView<'_>>,
+        steps: &Steps,
+    ) -> impl Iterator<Item = Destination> {
         self.bindings
             .iter()
+            .take_while(|_| steps.are_left())
             .filter(move |(_, selectors)| {
-                header.is_some_and(|header| selectors.values().any(|selector| selector.matches(header)))
+                header.is_some_and(|header| {
+                    selectors.values().any(|selector| selector.matches_within(header, steps))
+                })
             })
             .map(|(destination, _)| *destination)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::ids::QueueId;
+    use posthouse_model::props::Properties;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_compared_until_its_steps_are_used_up() {
+        let mut table = SelectorTable::default();
+        // Each looks at 500 headers 200 times, and selects in the end.
+        let selector = format!("{} none IS NULL", "none = 1 OR ".repeat(199));
+        for queue in 0..10 {
+            let arguments = FieldTable(vec![(TEXT.to_owned(), FieldValue::string(&selector))]);
+            table.insert(Destination::Queue(QueueId(queue)), &Name::new("").unwrap(), &arguments);
+        }
+        let headers = (0..500).map(|number| (number.to_string(), FieldValue::Bool(true))).collect();
+        let mut header = Vec::new();
+        Properties { headers: Some(FieldTable(headers)), ..Properties::default() }.encode(0, &mut header);
+        let header = HeaderView::parse(&header).unwrap();
+        assert_eq!(table.matching(Some(header), &Steps::new(350_000)).count(), 3);
+        assert_eq!(table.matching(Some(header), &Steps::default()).count(), 10);
     }
 }

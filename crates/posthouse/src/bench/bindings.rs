@@ -10,7 +10,7 @@ use posthouse_model::props::Properties;
 use serde::Serialize;
 
 use super::client::{CHANNEL, Client, refuse_close};
-use super::options::Plan;
+use super::plan::Plan;
 use super::process::Process;
 use super::report::count;
 use super::topology;

@@ -11,7 +11,7 @@ use super::bindings::settle;
 use super::client::{CHANNEL, Client};
 use super::delivery::{Parser, consumer_tag};
 use super::idle::{Measure, pipeline};
-use super::options::Plan;
+use super::plan::Plan;
 use super::template::{Headers, Shape, Template};
 use super::topology;
 

@@ -16,6 +16,7 @@ mod idle;
 mod monitor;
 mod options;
 mod payload;
+mod plan;
 mod process;
 mod producer;
 mod report;
@@ -35,7 +36,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::cli;
-use options::{Plan, Workload};
+use plan::{Plan, Workload};
 
 /// Arguments of `posthouse bench`.
 #[derive(Args, Debug)]

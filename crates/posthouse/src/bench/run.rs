@@ -12,7 +12,7 @@ use super::delivery::{Parser, consumer_tag};
 use super::event_loop::{self, Driven};
 use super::histogram::Histogram;
 use super::monitor::{Mark, Monitor};
-use super::options::{DeadLetter, Plan, Roles};
+use super::plan::{DeadLetter, Plan, Roles};
 use super::process::Process;
 use super::producer::{self, Producer, Published};
 use super::report::{Measured, Summary};

@@ -5,7 +5,7 @@ use posthouse_amqp::method::Method;
 use posthouse_model::field::FieldTable;
 
 use super::client::Client;
-use super::options::{Exchange, Plan, Roles};
+use super::plan::{Exchange, Plan, Roles};
 
 /// Declares exchange, queues and bindings. What an earlier run left behind is deleted first, except when only
 /// consuming: then it is what we came for.

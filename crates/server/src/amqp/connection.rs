@@ -1,11 +1,9 @@
 //! The task of one connection: reads, steps the session, writes. Nothing else touches the socket.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use posthouse_amqp::frame;
@@ -16,7 +14,7 @@ use posthouse_node::clock::now_ms;
 use posthouse_node::connections::{ConnectionInfo, StateCell};
 use posthouse_node::waker::{Inbox, SessionWaker};
 use rustix::io::ioctl_fionread;
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,16 +23,11 @@ use tracing::{debug, info, warn};
 use super::events;
 use super::handshake::{Handshake, LoginAttempt, Opened, Step, write_close};
 use super::heartbeat::{Beat, Ear, Heartbeat};
+use super::io::Io;
 use super::outbox::Outbox;
 use super::pause::Pause;
 use super::session::{Failure, Peer, Progress, Session};
 use crate::listen::Shared;
-
-/// Read at first, and kept while a connection is quiet.
-const READ_BYTES_MIN: usize = 4 << 10;
-
-/// Read at most at a time.
-const READ_BYTES_MAX: usize = 256 << 10;
 
 /// How long a peer is waited for after an error, and for `connection.close-ok`.
 const CLOSE_WAIT: Duration = Duration::from_secs(3);
@@ -66,91 +59,6 @@ pub(crate) async fn serve(socket: TcpStream, peer: SocketAddr, local: SocketAddr
         Ok(Ok(None)) => {}
         Ok(Err(error)) => debug!(%name, %error, "connection lost while it was opened"),
         Err(_) => info!(%name, "closed: expected it to be opened within the handshake timeout"),
-    }
-}
-
-/// A socket with its buffers.
-struct Io {
-    socket: TcpStream,
-    input: Vec<u8>,
-    out: Outbox,
-    read_bytes: usize,
-    /// Whether the last read may have left something in the socket.
-    may_have_more: bool,
-    /// Whether the socket did not take all of the last write.
-    is_write_blocked: bool,
-}
-
-impl Io {
-    fn new(socket: TcpStream) -> Self {
-        Self {
-            socket,
-            input: Vec::new(),
-            out: Outbox::default(),
-            read_bytes: READ_BYTES_MIN,
-            may_have_more: true,
-            is_write_blocked: false,
-        }
-    }
-
-    /// Reads what is there now; `None` when there is nothing. 0 is the end of the stream.
-    fn try_read(&mut self) -> io::Result<Option<usize>> {
-        if self.input.capacity() - self.input.len() < self.read_bytes {
-            self.input.reserve(self.read_bytes);
-        }
-        let room = self.input.capacity() - self.input.len();
-        // Polled rather than tried: a read that leaves room then counts as having found the end of what is there, which
-        // saves asking the socket again.
-        let mut context = Context::from_waker(Waker::noop());
-        let Poll::Ready(read) = pin!(self.socket.read_buf(&mut self.input)).poll(&mut context) else {
-            self.may_have_more = false;
-            return Ok(None);
-        };
-        let bytes = read?;
-        self.may_have_more = bytes == room;
-        if bytes >= self.read_bytes {
-            self.read_bytes = (self.read_bytes * 4).min(READ_BYTES_MAX);
-        }
-        Ok(Some(bytes))
-    }
-
-    /// Reads no more than at first from now on: what comes in one read is charged to a quota at once, and the less it is
-    /// the more evenly it comes.
-    fn read_little(&mut self) {
-        self.read_bytes = READ_BYTES_MIN;
-        self.input.shrink_to(self.input.len() + READ_BYTES_MIN);
-    }
-
-    /// Drops what was processed from the front of the input.
-    fn consume(&mut self, bytes: usize) {
-        if bytes == self.input.len() {
-            self.input.clear();
-        } else {
-            self.input.drain(..bytes);
-        }
-    }
-
-    /// Before waiting: a connection that is not busy holds no buffers, which is most of what an idle one would take.
-    fn rest(&mut self, session: &mut Session) {
-        if self.input.is_empty() && self.read_bytes == READ_BYTES_MIN {
-            self.input = Vec::new();
-        }
-        session.out.rest();
-    }
-
-    /// Gives back memory that a burst took.
-    fn shrink(&mut self) {
-        if self.input.is_empty() {
-            self.input = Vec::new();
-            self.read_bytes = READ_BYTES_MIN;
-        }
-    }
-
-    async fn write_all(&mut self) -> io::Result<()> {
-        while !self.out.write_to(&self.socket)? {
-            self.socket.writable().await?;
-        }
-        Ok(())
     }
 }
 
@@ -394,7 +302,8 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             }
             continue;
         }
-        io.rest(session);
+        io.rest();
+        session.out.rest();
         let blocked_write = !written && !session.out.is_empty() && session.may_write();
         // A peer that is not read from must still be noticed when it hangs up.
         let interest = match (reads, blocked_write) {
@@ -485,7 +394,7 @@ fn flush(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat) -> Resul
 fn on_beat(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat, reads: bool) -> Result<(), End> {
     io.shrink();
     session.out.shrink();
-    if session.blocked && hung_up(&io.socket) {
+    if session.blocked && io.hung_up() {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     if heartbeat.period().is_none() {
@@ -506,11 +415,4 @@ fn on_beat(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat, reads:
         }
     }
     Ok(())
-}
-
-/// Whether the peer has closed its side, as far as is known without reading.
-fn hung_up(socket: &TcpStream) -> bool {
-    let ready = pin!(socket.ready(Interest::READABLE));
-    let mut context = Context::from_waker(Waker::noop());
-    matches!(ready.poll(&mut context), Poll::Ready(Ok(ready)) if ready.is_read_closed())
 }

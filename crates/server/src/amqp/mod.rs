@@ -19,6 +19,7 @@ mod get;
 mod handshake;
 mod heartbeat;
 mod history;
+mod io;
 mod later;
 mod methods;
 mod outbox;

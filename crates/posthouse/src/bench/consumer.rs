@@ -41,11 +41,11 @@ pub(super) struct Consumer<'a> {
 
 /// What a consumer saw.
 pub(super) struct Seen {
-    /// By queue (numbered within this consumer), then by producer, then by priority.
+    /// By queue (numbered within this consumer), then by producer, then by series.
     pub(super) streams: Vec<Stream>,
     producers: usize,
-    /// A message's priority is its sequence modulo this; each priority counts for itself.
-    priorities: u64,
+    /// A message's series is its sequence modulo this; each series counts for itself.
+    series: u64,
     /// How long messages are to wait; latencies are what comes on top.
     delay_nanos: u64,
     /// Messages with wrong length or filler, or of an unknown producer.
@@ -57,13 +57,13 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Nothing yet, of so many queues, producers and priorities, and messages that are to wait for so long.
-    pub(super) fn new(queues: usize, producers: usize, priorities: usize, delay_ms: u64) -> Self {
-        let streams = vec![Stream::default(); queues * producers * priorities];
+    /// Nothing yet, of so many queues, producers and series, and messages that are to wait for so long.
+    pub(super) fn new(queues: usize, producers: usize, series: usize, delay_ms: u64) -> Self {
+        let streams = vec![Stream::default(); queues * producers * series];
         Self {
             streams,
             producers,
-            priorities: priorities as u64,
+            series: series as u64,
             delay_nanos: delay_ms.saturating_mul(1_000_000),
             corrupted: 0,
             received: 0,
@@ -73,11 +73,11 @@ impl Seen {
 
     #[inline]
     fn saw(&mut self, stream: usize, sequence: u64) {
-        if self.priorities == 1 {
+        if self.series == 1 {
             return self.streams[stream].saw(sequence);
         }
-        let (sequence, priority) = (sequence / self.priorities, sequence % self.priorities);
-        self.streams[stream * self.priorities as usize + priority as usize].saw(sequence);
+        let (sequence, series) = (sequence / self.series, sequence % self.series);
+        self.streams[stream * self.series as usize + series as usize].saw(sequence);
     }
 
     /// Takes note of a message; `now` when latencies count.

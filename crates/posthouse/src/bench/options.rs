@@ -63,6 +63,9 @@ pub(crate) struct AmqpArgs {
     /// Give messages the priorities 0 to N-1 in turn; order is checked within each
     #[arg(long, value_name = "N", default_value_t = 1)]
     priorities: u16,
+    /// Give messages an x-message-group, N of them in turn; order is checked within each
+    #[arg(long, value_name = "N", conflicts_with = "priorities")]
+    groups: Option<u16>,
     /// Give every message an x-deduplication-header of its own
     #[arg(long)]
     unique: bool,
@@ -121,6 +124,7 @@ impl AmqpArgs {
         between("--consumers", consumers, 1, 10_000)?;
         between("--keys", self.keys, 1, queues)?;
         between("--priorities", self.priorities.into(), 1, 256)?;
+        between("--groups", self.groups.unwrap_or(1).into(), 1, 10_000)?;
         between("--size", self.size, 0, 512 << 20)?;
         between("--bindings", self.bindings.unwrap_or(1), 1, 10_000_000)?;
         between("--expiring-queues", self.expiring_queues.unwrap_or(1), 1, 100_000)?;
@@ -179,6 +183,7 @@ impl AmqpArgs {
             queue_args: queue_args(&self.queue_args)?,
             keys: self.keys,
             priorities: self.priorities.into(),
+            groups: self.groups.unwrap_or(0).into(),
             unique: self.unique,
             dead_letter: self.dead_letter,
             delay_ms: self.delay,
@@ -263,6 +268,11 @@ mod tests {
                 "error: the argument '--dead-letter <REASON>' cannot be used with '--publish-only'",
             ),
             ("--keys 3 --queues 2", "--keys: expected 1 to 2, got 3"),
+            ("--groups 0", "--groups: expected 1 to 10000, got 0"),
+            (
+                "--groups 2 --priorities 2",
+                "error: the argument '--groups <N>' cannot be used with '--priorities <N>'",
+            ),
             ("--seconds 0", "--seconds: expected more than 0, got 0"),
             ("--rate -1", "error: unexpected argument '-1' found"),
             ("--rate 0", "--rate: expected more than 0, got 0"),
@@ -327,5 +337,8 @@ mod tests {
         assert_eq!((plan.queues, plan.consumers, plan.ack_every, plan.prefetch), (1, 1, Some(100), 1_000));
         assert_eq!(super::tests::plan("--keys 20").unwrap().queues, 20);
         assert_eq!(super::tests::plan("--auto-ack").unwrap().prefetch, 0);
+        for (words, series) in [("", 1), ("--priorities 3", 3), ("--groups 7", 7)] {
+            assert_eq!(super::tests::plan(words).unwrap().series(), series, "{words}");
+        }
     }
 }

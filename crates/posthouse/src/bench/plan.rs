@@ -92,6 +92,8 @@ pub(super) struct Plan {
     pub(super) keys: usize,
     /// Priorities that messages have in turn; 1 for none.
     pub(super) priorities: usize,
+    /// Groups that messages are of in turn; 0 for none.
+    pub(super) groups: usize,
     /// Whether each message has a deduplication header of its own.
     pub(super) unique: bool,
     /// Why messages are dead-lettered before they are consumed, if they are.
@@ -176,6 +178,11 @@ impl Plan {
     /// The queue that producer `producer` reaches with its route `route`.
     pub(super) fn queue_of(&self, producer: usize, route: usize) -> usize {
         (producer * self.keys + route) % self.queues
+    }
+
+    /// How many series a producer's messages to a queue make, in turn: each keeps its order, whatever becomes of the others.
+    pub(super) fn series(&self) -> usize {
+        self.priorities.max(self.groups)
     }
 
     /// The messages producer `producer` is to publish, if an exact count was asked for.

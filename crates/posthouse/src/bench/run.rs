@@ -227,7 +227,7 @@ impl<'s> Run<'s> {
             size: plan.size,
             persistent: plan.persistent,
             priorities: plan.priorities,
-            headers: Headers { unique: plan.unique, delay_ms: plan.delay_ms },
+            headers: Headers { unique: plan.unique, groups: plan.groups as u64, delay_ms: plan.delay_ms },
             max_payload: client.max_payload,
         });
         let task = producer::Task {
@@ -298,7 +298,7 @@ impl<'s> Run<'s> {
             latency: plan.latency && !rejects,
             counter,
             shared: self.shared,
-            seen: Seen::new(names.len(), plan.producers, plan.priorities, plan.delay_ms.unwrap_or(0)),
+            seen: Seen::new(names.len(), plan.producers, plan.series(), plan.delay_ms.unwrap_or(0)),
         };
         Consumer::new(client, task)
     }
@@ -357,30 +357,31 @@ impl<'s> Run<'s> {
         Some((sent.saturating_sub(*refused), *refused))
     }
 
-    /// Of what was sent to a queue, what had a priority: (accepted, refused).
-    fn of_priority(&self, (accepted, refused): (u64, u64), priority: usize) -> (u64, u64) {
-        let (sent, of) = (accepted + refused, self.plan.priorities as u64);
-        let sent = sent / of + u64::from((priority as u64) < sent % of);
-        // Which priority a refused message had is not known either.
+    /// Of what was sent to a queue, what was of a series: (accepted, refused).
+    fn of_series(&self, (accepted, refused): (u64, u64), series: usize) -> (u64, u64) {
+        let (sent, of) = (accepted + refused, self.plan.series() as u64);
+        let sent = sent / of + u64::from((series as u64) < sent % of);
+        // Of which series a refused message was is not known either.
         (sent.saturating_sub(refused), refused)
     }
 
     fn verdict(&self, published: &[Published], seen: &[Seen]) -> Verdict {
         let mut total = Verdict::default();
+        let series = self.plan.series();
         let mut by_queue: Vec<Vec<&[Stream]>> = vec![Vec::new(); self.plan.queues];
         for (number, seen) in seen.iter().enumerate() {
-            let of_queue = seen.streams.chunks(self.plan.producers * self.plan.priorities);
+            let of_queue = seen.streams.chunks(self.plan.producers * series);
             for (queue, streams) in self.queues_of(number).into_iter().zip(of_queue) {
                 by_queue[queue].push(streams);
             }
             total.corrupted += seen.corrupted;
         }
         for (queue, streams) in by_queue.iter().enumerate() {
-            for at in 0..self.plan.producers * self.plan.priorities {
-                let (producer, priority) = (at / self.plan.priorities, at % self.plan.priorities);
+            for at in 0..self.plan.producers * series {
+                let (producer, series) = (at / series, at % series);
                 let seen: Vec<&Stream> = streams.iter().map(|streams| &streams[at]).collect();
                 let sent = self.sent_to(published, producer, queue);
-                let sent = sent.map(|sent| self.of_priority(sent, priority));
+                let sent = sent.map(|sent| self.of_series(sent, series));
                 // The consumers of a queue share its messages; those of a stream get all of them each.
                 let readers = if self.plan.reads_stream() { 1 } else { seen.len().max(1) };
                 seen.chunks(readers).for_each(|seen| total.add(judge(seen, sent)));

@@ -16,15 +16,17 @@ use super::payload;
 
 /// Bytes of one write when nothing limits it.
 const WRITE_BYTES: usize = 128 << 10;
+/// Bytes of a header's value.
+const VALUE_BYTES: usize = size_of::<u64>();
 
 /// The messages of one producer. Message `i` goes to route `i mod routes` and is that route's number `i / routes`.
 pub(super) struct Template {
     bytes: Vec<u8>,
     stride: usize,
-    body_at: usize,
-    /// Where the value of the deduplication header is, if there is one.
-    unique_at: Option<usize>,
+    /// Where a message has what differs from one to the next.
+    places: Places,
     varying: usize,
+    groups: u64,
     units: usize,
     routes: u64,
     producer: u16,
@@ -32,11 +34,21 @@ pub(super) struct Template {
     sent: u64,
 }
 
+/// Places in a message that are patched: its body, and the eight bytes of the values of headers that it has.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Places {
+    body: usize,
+    unique: Option<usize>,
+    group: Option<usize>,
+}
+
 /// The headers of messages.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Headers {
     /// Each message has an `x-deduplication-header` of its own.
     pub(super) unique: bool,
+    /// `x-message-group` is a number below this, by turns for the messages of a route; 0 for no group.
+    pub(super) groups: u64,
     /// `x-delay`, in milliseconds.
     pub(super) delay_ms: Option<u64>,
 }
@@ -65,24 +77,24 @@ impl Template {
     /// Encodes as many messages as one write takes, and at least one for every key and priority.
     pub(super) fn new(shape: &Shape<'_>) -> Self {
         let mut bytes = Vec::new();
-        let (mut body_at, mut unique_at) = (0, None);
+        let mut places = Places::default();
         let mut units = 0;
         let turn = shape.keys.len() * shape.priorities;
         while units == 0 || units % turn != 0 || bytes.len() + bytes.len() / units <= WRITE_BYTES {
             let priority =
                 (shape.priorities > 1).then_some((units / shape.keys.len() % shape.priorities) as u8);
-            let places = encode(&mut bytes, shape, &shape.keys[units % shape.keys.len()], priority);
+            let found = encode(&mut bytes, shape, &shape.keys[units % shape.keys.len()], priority);
             if units == 0 {
-                (body_at, unique_at) = places;
+                places = found;
             }
             units += 1;
         }
         Self {
             stride: bytes.len() / units,
             bytes,
-            body_at,
-            unique_at,
+            places,
             varying: payload::varying(shape.size),
+            groups: shape.headers.groups,
             units,
             routes: shape.keys.len() as u64,
             producer: shape.producer,
@@ -108,11 +120,14 @@ impl Template {
         let range = first * self.stride..(first + n) * self.stride;
         let (mut route, mut sequence) = (self.sent % self.routes, self.sent / self.routes);
         for unit in self.bytes[range.clone()].chunks_exact_mut(self.stride) {
-            let body = &mut unit[self.body_at..self.body_at + self.varying];
+            let body = &mut unit[self.places.body..self.places.body + self.varying];
             let word = payload::word(self.producer, sequence);
             payload::stamp(body, word, nanos);
-            if let Some(at) = self.unique_at {
-                unit[at..at + 8].copy_from_slice(&word.to_be_bytes());
+            if let Some(at) = self.places.unique {
+                unit[at..at + VALUE_BYTES].copy_from_slice(&word.to_be_bytes());
+            }
+            if let Some(at) = self.places.group {
+                unit[at..at + VALUE_BYTES].copy_from_slice(&(sequence % self.groups).to_be_bytes());
             }
             route += 1;
             if route == self.routes {
@@ -129,37 +144,31 @@ impl Template {
     }
 }
 
-/// Appends one message; gives where its body starts, and the value of its deduplication header.
-fn encode(
-    out: &mut Vec<u8>,
-    shape: &Shape<'_>,
-    routing_key: &str,
-    priority: Option<u8>,
-) -> (usize, Option<usize>) {
+/// Appends one message; gives the places in it, if it is the first.
+fn encode(out: &mut Vec<u8>, shape: &Shape<'_>, routing_key: &str, priority: Option<u8>) -> Places {
     let publish =
         Method::BasicPublish { exchange: shape.exchange, routing_key, mandatory: false, immediate: false };
     write_method(out, CHANNEL, &publish);
-    let mut unique_at = None;
+    let mut places = Places::default();
     write_frame_with(out, FrameKind::Header, CHANNEL, |out| {
-        unique_at = write_header(out, shape.size, shape.persistent, priority, shape.headers);
+        places = write_header(out, shape.size, shape.persistent, priority, shape.headers);
     });
     let body_at = out.len() + HEAD_BYTES;
     for part in payload::blank(shape.size).chunks(shape.max_payload) {
         write_frame(out, FrameKind::Body, CHANNEL, part);
     }
-    (body_at.min(out.len()), unique_at)
+    Places { body: body_at.min(out.len()), ..places }
 }
 
 /// Appends a content header's payload: `class u16 | weight u16 | body size u64 | flags u16 | headers, if flagged | delivery
-/// mode u8, if flagged | priority u8, if flagged`. Where the eight bytes of the deduplication header's value are, if it
-/// has one.
+/// mode u8, if flagged | priority u8, if flagged`. Gives where the values of headers are that it has.
 pub(super) fn write_header(
     out: &mut Vec<u8>,
     size: usize,
     persistent: bool,
     priority: Option<u8>,
     headers: Headers,
-) -> Option<usize> {
+) -> Places {
     const CLASS_BASIC: u16 = 60;
     const HAS_HEADERS: u16 = 1 << 13;
     const HAS_DELIVERY_MODE: u16 = 1 << 12;
@@ -172,22 +181,34 @@ pub(super) fn write_header(
         | flag(persistent, HAS_DELIVERY_MODE)
         | flag(priority.is_some(), HAS_PRIORITY);
     out.extend_from_slice(&flags.to_be_bytes());
-    let mut unique_at = None;
-    if headers != Headers::default() {
-        let entry =
-            |name: &str, value: u64| (name.to_owned(), FieldValue::I64(value.try_into().unwrap_or(i64::MAX)));
-        let mut entries = Vec::new();
-        entries.extend(headers.delay_ms.map(|delay_ms| entry("x-delay", delay_ms)));
-        // Last, so that its value ends the table.
-        entries.extend(headers.unique.then(|| entry("x-deduplication-header", 0)));
-        FieldTable(entries).encode(out);
-        unique_at = headers.unique.then(|| out.len() - size_of::<u64>());
-    }
+    let places = if headers == Headers::default() { Places::default() } else { write_table(out, headers) };
     if persistent {
         out.push(2);
     }
     out.extend(priority);
-    unique_at
+    places
+}
+
+/// Appends the table of headers.
+fn write_table(out: &mut Vec<u8>, headers: Headers) -> Places {
+    const UNIQUE: &str = "x-deduplication-header";
+    /// Bytes of an entry beside its name: the name's length, the value's type, the value.
+    const ENTRY_BYTES: usize = 1 + 1 + VALUE_BYTES;
+    let entry =
+        |name: &str, value: u64| (name.to_owned(), FieldValue::I64(value.try_into().unwrap_or(i64::MAX)));
+    let mut entries = Vec::new();
+    entries.extend(headers.delay_ms.map(|delay_ms| entry("x-delay", delay_ms)));
+    // Last, so that their values end the table.
+    entries.extend((headers.groups > 0).then(|| entry("x-message-group", 0)));
+    entries.extend(headers.unique.then(|| entry(UNIQUE, 0)));
+    FieldTable(entries).encode(out);
+    let last = out.len() - VALUE_BYTES;
+    let before = if headers.unique { last - ENTRY_BYTES - UNIQUE.len() } else { last };
+    Places {
+        unique: headers.unique.then_some(last),
+        group: (headers.groups > 0).then_some(before),
+        ..Places::default()
+    }
 }
 
 #[cfg(test)]
@@ -283,32 +304,46 @@ mod tests {
     }
 
     #[test]
-    fn deduplication_headers_differ() {
-        let keys = ["k".to_owned()];
-        let shape = Shape {
-            producer: 3,
-            exchange: "",
-            keys: &keys,
-            size: 16,
-            persistent: true,
-            priorities: 1,
-            headers: Headers { unique: true, delay_ms: None },
-            max_payload: 4_088,
-        };
-        let mut template = Template::new(&shape);
-        let (n, range) = template.stamp(5, 0);
-        let mut bytes = template.bytes(range);
-        let mut values = Vec::new();
-        while let Some((frame, used)) = next_frame(bytes, 4_088).unwrap() {
-            if frame.kind == FrameKind::Header {
-                let header = HeaderView::parse(frame.payload).unwrap();
-                match header.headers().unwrap().get(b"x-deduplication-header") {
-                    Some(RawValue::I64(value)) => values.push(payload::split(value as u64)),
-                    other => panic!("{other:?}"),
+    fn headers_differ_where_they_should() {
+        let keys = ["k".to_owned(), "l".to_owned()];
+        for headers in [
+            Headers { unique: true, ..Headers::default() },
+            Headers { groups: 3, ..Headers::default() },
+            Headers { unique: true, groups: 3, delay_ms: Some(7) },
+        ] {
+            let shape = Shape {
+                producer: 3,
+                exchange: "",
+                keys: &keys,
+                size: 16,
+                persistent: true,
+                priorities: 1,
+                headers,
+                max_payload: 4_088,
+            };
+            let mut template = Template::new(&shape);
+            let (n, range) = template.stamp(11, 0);
+            let mut bytes = template.bytes(range);
+            let mut seen = 0;
+            while let Some((frame, used)) = next_frame(bytes, 4_088).unwrap() {
+                if frame.kind == FrameKind::Header {
+                    let header = HeaderView::parse(frame.payload).unwrap();
+                    let value = |name: &[u8]| match header.headers().unwrap().get(name) {
+                        Some(RawValue::I64(value)) => Some(value as u64),
+                        None => None,
+                        other => panic!("{other:?}"),
+                    };
+                    let sequence = seen / 2;
+                    let word = headers.unique.then(|| payload::word(3, sequence));
+                    assert_eq!(value(b"x-deduplication-header"), word, "{headers:?}");
+                    let group = (headers.groups > 0).then_some(sequence % 3);
+                    assert_eq!(value(b"x-message-group"), group, "{headers:?}");
+                    assert_eq!(value(b"x-delay"), headers.delay_ms, "{headers:?}");
+                    seen += 1;
                 }
+                bytes = &bytes[used..];
             }
-            bytes = &bytes[used..];
+            assert_eq!(seen, n);
         }
-        assert_eq!(values, (0..n).map(|sequence| (3, sequence)).collect::<Vec<_>>());
     }
 }

@@ -7,3 +7,5 @@ mod amqp;
 pub mod control;
 pub mod listen;
 mod tally;
+#[cfg(test)]
+mod test_broker;

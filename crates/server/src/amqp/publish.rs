@@ -169,11 +169,8 @@ impl Session {
         header: HeaderView<'_>,
     ) -> Result<(), ReplyError> {
         if needs_care(header) {
-            let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
-            let now_ms = self.publisher.received_ms;
-            let special = Special::read(header, &self.peer.identity, reply_queue.as_deref(), now_ms)?;
             let route = self.routes.get(index);
-            self.may_use_extra_keys(&route.exchange, &special)?;
+            let special = self.special_of(number, &route.exchange, header)?;
             let fixed = !route.is_per_message && special.extra_keys.is_empty();
             if !fixed || route.slot.is_some_and(|slot| self.publisher.has_numbered(slot)) {
                 Self::check_numbered(header)?;
@@ -247,10 +244,7 @@ impl Session {
         body: &[u8],
     ) -> Result<(), ReplyError> {
         let route = self.routes.get(index).clone();
-        let reply_queue = self.channel(number).and_then(|c| c.reply_queue.clone());
-        let now_ms = self.publisher.received_ms;
-        let special = Special::read(header, &self.peer.identity, reply_queue.as_deref(), now_ms)?;
-        self.may_use_extra_keys(&route.exchange, &special)?;
+        let special = self.special_of(number, &route.exchange, header)?;
         if let Some(due_ms) = special.due_ms {
             return self.publish_later(number, &route, header, body, &special, due_ms);
         }
@@ -334,9 +328,14 @@ impl Session {
         (number, confirms.map_or(0, Confirms::last_published))
     }
 
-    fn may_use_extra_keys(&self, exchange: &str, special: &Special) -> Result<(), ReplyError> {
+    /// What a message's properties ask of the broker, if its publisher may ask that.
+    fn special_of(&self, number: u16, exchange: &str, header: HeaderView<'_>) -> Result<Special, ReplyError> {
+        let channel = self.channels.get(usize::from(number)).and_then(Option::as_deref);
+        let reply_queue = channel.and_then(|channel| channel.reply_queue.as_deref());
+        let special = Special::read(header, &self.peer.identity, reply_queue, self.publisher.received_ms)?;
         let mut keys = special.extra_keys.iter();
-        keys.try_for_each(|key| self.may_use_key(Permission::Write, exchange, key))
+        keys.try_for_each(|key| self.may_use_key(Permission::Write, exchange, key))?;
+        Ok(special)
     }
 
     fn may_publish(&mut self, exchange: &str) -> Result<(), ReplyError> {

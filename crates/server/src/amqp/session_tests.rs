@@ -5,38 +5,16 @@ use std::sync::Arc;
 use posthouse_amqp::frame::{self, FrameKind};
 use posthouse_amqp::method::{Method, write_method};
 use posthouse_amqp::publish::PublishPrefix;
-use posthouse_auth::authorities::AuthSettings;
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::props::Properties;
-use posthouse_node::broker::{Broker, Settings};
+use posthouse_node::broker::Broker;
 use posthouse_node::connections::ConnectionInfo;
-use posthouse_node::start::{Keep, StartOptions, start};
 use posthouse_node::waker::{Inbox, SessionWaker};
 
 use super::session::{Peer, Session};
+use crate::test_broker::broker;
 
 const FRAME_MAX: u32 = 131_072;
-
-fn broker() -> Arc<Broker> {
-    let settings = Settings {
-        max_message_bytes: 1 << 20,
-        memory_budget_bytes: 1 << 30,
-        memory_watermark_bytes: 1 << 30,
-        disk_free_limit_bytes: 0,
-        max_consumers_per_channel: 100,
-        max_connections: 100,
-    };
-    start(StartOptions {
-        settings,
-        auth: AuthSettings::default(),
-        default_user: ("guest".into(), "guest".into()),
-        definitions: None,
-        event_vhost: None,
-        keep: Keep::InMemory,
-        on_fatal: |problem| panic!("{problem}"),
-    })
-    .unwrap()
-}
 
 fn session(broker: &Arc<Broker>) -> Session {
     let identity = broker.authorities().authenticate("PLAIN", b"\0guest\0guest", true).unwrap();

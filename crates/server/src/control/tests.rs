@@ -1,34 +1,9 @@
 //! The socket itself: who may use it, what is answered to bad lines, and what becomes of an old one.
 
-use posthouse_auth::authorities::AuthSettings;
-use posthouse_auth::password::HashCost;
-use posthouse_node::broker::Settings;
-use posthouse_node::start::{self, Keep, StartOptions};
 use serde_json::{Value, json};
 
 use super::*;
-
-fn broker() -> Arc<Broker> {
-    let settings = Settings {
-        max_message_bytes: 1 << 20,
-        memory_budget_bytes: 1 << 30,
-        memory_watermark_bytes: 1 << 30,
-        disk_free_limit_bytes: 0,
-        max_consumers_per_channel: 10,
-        max_connections: 10,
-    };
-    let hash_cost = HashCost { memory_kib: 8, passes: 1 };
-    start::start(StartOptions {
-        settings,
-        auth: AuthSettings { hash_cost, ..AuthSettings::default() },
-        default_user: ("guest".into(), "guest".into()),
-        definitions: None,
-        event_vhost: None,
-        keep: Keep::InMemory,
-        on_fatal: |problem| panic!("{problem}"),
-    })
-    .unwrap()
-}
+use crate::test_broker::broker;
 
 fn listen(path: &Path) -> io::Result<Control> {
     let facts = Facts { version: "1.2.3", listeners: vec!["here".into()], data_dir: None };

@@ -25,6 +25,16 @@ def dead_lettering(c, channel, stem="q", exchange="", key="dead", **arguments):
     return queue, dead
 
 
+def dead_lettering_by_key(c, key=None):
+    """A queue whose dead letters keep their keys, and one that gets those with `key`, or with the first one's name."""
+    channel = c.open()
+    exchange = c.q("x")
+    channel.call("exchange.declare", exchange=exchange, type="direct")
+    queue, dead = dead_lettering(c, channel, exchange=exchange, key=None)
+    channel.call("queue.bind", queue=dead, exchange=exchange, routing_key=key or queue)
+    return channel, queue, dead
+
+
 def letter(channel, queue, no_ack=True):
     """Gets the next message of a queue once it is there, and notes it."""
     deadline = time.monotonic() + 30
@@ -111,33 +121,21 @@ def dead_letter_refused(c):
 
 @conversation
 def dead_letter_keeps_its_key(c):
-    channel = c.open()
-    exchange = c.q("x")
-    channel.call("exchange.declare", exchange=exchange, type="direct")
-    queue, dead = dead_lettering(c, channel, exchange=exchange, key=None)
-    channel.call("queue.bind", queue=dead, exchange=exchange, routing_key=queue)
+    channel, queue, dead = dead_lettering_by_key(c)
     publish(channel, queue, b"m")
     nacked(channel, queue, dead)
 
 
 @conversation
 def dead_letter_with_cc(c):
-    channel = c.open()
-    exchange = c.q("x")
-    channel.call("exchange.declare", exchange=exchange, type="direct")
-    queue, dead = dead_lettering(c, channel, exchange=exchange, key=None)
-    channel.call("queue.bind", queue=dead, exchange=exchange, routing_key="copy")
+    channel, queue, dead = dead_lettering_by_key(c, "copy")
     publish(channel, queue, b"m", headers={"CC": ["copy"]})
     nacked(channel, queue, dead)
 
 
 @conversation
 def dead_letter_with_bcc(c):
-    channel = c.open()
-    exchange = c.q("x")
-    channel.call("exchange.declare", exchange=exchange, type="direct")
-    queue, dead = dead_lettering(c, channel, exchange=exchange, key=None)
-    channel.call("queue.bind", queue=dead, exchange=exchange, routing_key="hidden")
+    channel, queue, dead = dead_lettering_by_key(c, "hidden")
     publish(channel, queue, b"m", headers={"BCC": ["hidden"], "CC": ["other"]})
     nacked(channel, queue, dead)
 

@@ -14,10 +14,10 @@ def limited(c, **arguments):
     return channel, queue
 
 
-def publish_each(channel, queue, *bodies):
+def publish_each(channel, queue, *bodies, **properties):
     """Publishes one by one, each answered before the next."""
     for body in bodies:
-        channel.publish("", queue, body)
+        channel.publish("", queue, body, **properties)
         channel.receive()
 
 

@@ -8,27 +8,11 @@ import time
 from peer import PATIENCE_SECONDS
 
 from . import conversation
+from .limits import limited, publish_each
 from .settling import rest
 
 SHORT = 1
 LONG = 600000
-
-
-def expiring(c, **arguments):
-    """A channel in confirm mode, and a queue with these arguments."""
-    channel = c.open()
-    channel.call("confirm.select")
-    queue = c.q()
-    named = {"x-" + name.replace("_", "-"): value for name, value in arguments.items()}
-    channel.call("queue.declare", queue=queue, arguments=named)
-    return channel, queue
-
-
-def publish_each(channel, queue, *bodies, **properties):
-    """Publishes one by one, each answered before the next."""
-    for body in bodies:
-        channel.publish("", queue, body, **properties)
-        channel.receive()
 
 
 def until_gone(c, queue):
@@ -48,7 +32,7 @@ def until_gone(c, queue):
 
 @conversation
 def ttl_of_a_queue(c):
-    channel, queue = expiring(c, message_ttl=SHORT)
+    channel, queue = limited(c, message_ttl=SHORT)
     publish_each(channel, queue, b"1", b"2")
     channel.ready(queue, 0)
     rest(channel, queue, 1)
@@ -56,7 +40,7 @@ def ttl_of_a_queue(c):
 
 @conversation
 def ttl_of_messages(c):
-    channel, queue = expiring(c)
+    channel, queue = limited(c)
     publish_each(channel, queue, b"1", b"2", expiration=str(SHORT))
     publish_each(channel, queue, b"3", expiration=str(LONG))
     channel.ready(queue, 1)
@@ -65,7 +49,7 @@ def ttl_of_messages(c):
 
 @conversation
 def ttl_shorter_of_queue_and_message(c):
-    channel, queue = expiring(c, message_ttl=LONG)
+    channel, queue = limited(c, message_ttl=LONG)
     publish_each(channel, queue, b"1", expiration=str(SHORT))
     publish_each(channel, queue, b"2", expiration=str(2 * LONG))
     channel.ready(queue, 1)
@@ -74,7 +58,7 @@ def ttl_shorter_of_queue_and_message(c):
 
 @conversation
 def ttl_zero_without_a_consumer(c):
-    channel, queue = expiring(c, message_ttl=0)
+    channel, queue = limited(c, message_ttl=0)
     publish_each(channel, queue, b"1", b"2")
     channel.ready(queue, 0)
     other = c.q("plain")
@@ -85,7 +69,7 @@ def ttl_zero_without_a_consumer(c):
 
 @conversation
 def ttl_zero_with_a_consumer(c):
-    channel, queue = expiring(c, message_ttl=0)
+    channel, queue = limited(c, message_ttl=0)
     consumer = c.connect().channel(1)
     consumer.call("basic.consume", queue=queue, no_ack=True)
     channel.publish("", queue, b"1")
@@ -96,7 +80,7 @@ def ttl_zero_with_a_consumer(c):
 
 @conversation
 def ttl_zero_beyond_the_prefetch(c):
-    channel, queue = expiring(c, message_ttl=0)
+    channel, queue = limited(c, message_ttl=0)
     consumer = c.connect().channel(1)
     consumer.call("basic.qos", prefetch_count=1)
     consumer.call("basic.consume", queue=queue)
@@ -110,7 +94,7 @@ def ttl_zero_beyond_the_prefetch(c):
 
 @conversation
 def ttl_zero_given_back(c):
-    channel, queue = expiring(c, message_ttl=0)
+    channel, queue = limited(c, message_ttl=0)
     peer = c.connect()
     consumer = peer.channel(1)
     consumer.call("basic.consume", queue=queue)
@@ -123,7 +107,7 @@ def ttl_zero_given_back(c):
 
 @conversation
 def ttl_is_over_while_a_message_is_held(c):
-    channel, queue = expiring(c, message_ttl=300)
+    channel, queue = limited(c, message_ttl=300)
     other = c.q("other")
     channel.call("queue.declare", queue=other, arguments={"x-message-ttl": 300})
     publish_each(channel, queue, b"1")
@@ -136,7 +120,7 @@ def ttl_is_over_while_a_message_is_held(c):
 
 @conversation
 def ttl_given_back_in_time(c):
-    channel, queue = expiring(c, message_ttl=LONG)
+    channel, queue = limited(c, message_ttl=LONG)
     publish_each(channel, queue, b"1")
     channel.call("basic.get", queue=queue)
     channel.send("basic.reject", delivery_tag=1, requeue=True)
@@ -145,36 +129,36 @@ def ttl_given_back_in_time(c):
 
 @conversation
 def ttl_redeclared_with_another(c):
-    channel, queue = expiring(c, message_ttl=LONG)
+    channel, queue = limited(c, message_ttl=LONG)
     channel.call("queue.declare", queue=queue, arguments={"x-message-ttl": LONG + 1})
 
 
 @conversation
 def ttl_redeclared_without(c):
-    channel, queue = expiring(c, message_ttl=LONG)
+    channel, queue = limited(c, message_ttl=LONG)
     channel.call("queue.declare", queue=queue)
 
 
 @conversation
 def message_ttl_not_a_number(c):
-    expiring(c, message_ttl="long")
+    limited(c, message_ttl="long")
 
 
 @conversation
 def expires_negative(c):
-    expiring(c, expires=-1)
+    limited(c, expires=-1)
 
 
 @conversation
 def expires_redeclared(c):
-    channel, queue = expiring(c, expires=LONG)
+    channel, queue = limited(c, expires=LONG)
     channel.call("queue.declare", queue=queue, arguments={"x-expires": LONG})
     channel.call("queue.declare", queue=queue, arguments={"x-expires": LONG + 1})
 
 
 @conversation
 def a_queue_expires(c):
-    channel, queue = expiring(c, expires=100)
+    channel, queue = limited(c, expires=100)
     publish_each(channel, queue, b"1")
     until_gone(c, queue)
     channel.call("queue.declare", queue=queue, passive=True)
@@ -182,7 +166,7 @@ def a_queue_expires(c):
 
 @conversation
 def a_queue_with_a_consumer_does_not_expire(c):
-    channel, queue = expiring(c, expires=100)
+    channel, queue = limited(c, expires=100)
     consumer = c.connect().channel(1)
     consumer.call("basic.consume", queue=queue, no_ack=True)
     other = c.q("other")

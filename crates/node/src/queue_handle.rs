@@ -111,7 +111,8 @@ impl MemoryUse {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn change(&self, before: usize, after: usize) {
+    /// What was so many bytes is so many now.
+    pub(crate) fn change(&self, before: usize, after: usize) {
         if after > before {
             self.0.fetch_add(after - before, Ordering::Relaxed);
         } else if before > after {

@@ -211,7 +211,16 @@ impl Broker {
         vhost.change(|inner| self.add_schedule(inner, vhost.name(), id, machine)).learn();
     }
 
-    fn add_schedule(&self, inner: &mut Inner, vhost: &Name, id: QueueId, machine: Machine) -> Arc<Schedule> {
+    fn add_schedule(
+        &self,
+        inner: &mut Inner,
+        vhost: &Name,
+        id: QueueId,
+        mut machine: Machine,
+    ) -> Arc<Schedule> {
+        if let Some(machine) = machine.classic() {
+            machine.order_levels_by_time();
+        }
         let definition = QueueDefinition {
             vhost: vhost.clone(),
             name: Name::truncated(QUEUE_NAME),

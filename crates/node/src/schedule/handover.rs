@@ -286,7 +286,7 @@ mod tests {
         drop(state);
         // Far from the clock's time: nobody else takes it.
         let (now_ms, mut cache, mut draws) =
-            (crate::clock::now_ms() + 86_400_000, Cache::default(), Draws::seeded());
+            (crate::clock::now_ms() + 86_400_000, Cache::new(&broker), Draws::seeded());
         let waiting = Waiting { due_ms: 1_000, id: 1, seq };
         postpone(&broker, &schedule, &[waiting], now_ms, &mut cache);
         let seq = first_of_level(place(now_ms, now_ms + RETRY_LATER_MS).level);

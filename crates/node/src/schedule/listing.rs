@@ -141,7 +141,7 @@ fn walk(
 ) {
     let queue = &schedule.queue;
     let bytes_of = |location: Location| location.len as usize;
-    let mut cache = Cache::default();
+    let mut cache = Cache::new(broker);
     for level in (0..=u8::MAX).rev() {
         let mut from = first_of_level(level);
         loop {

@@ -14,7 +14,7 @@ use posthouse_storage::segment::Location;
 
 use super::{Schedule, id_of};
 use crate::broker::Broker;
-use crate::queue_handle::QueueHandle;
+use crate::queue_handle::{MemoryUse, QueueHandle};
 use crate::residency::{self, FailedRead, READ_AGAIN_AFTER};
 use crate::transfer::{Mode, Moving, Target, Targets, Transfer};
 
@@ -24,13 +24,18 @@ const STEP_BYTES: usize = 1 << 20;
 /// Bytes of chunks that were read from segments and are kept for the messages in them that are due next.
 const CACHE_BYTES: usize = 32 << 20;
 
+/// The same while all queues together are over the memory budget.
+const CACHE_BYTES_TIGHT: usize = 2 << 20;
+
 /// `FLAG_*` bits that a message keeps, however often it is moved: one may have been delivered before a crash and not have
 /// left the schedule on disk.
 pub(super) const KEPT_FLAGS: u16 = FLAG_PERSISTENT | FLAG_DEATHS | FLAG_REDELIVERED | FLAG_MAYBE_DELIVERED;
 
-/// Chunks read from segments, by queue and first number.
-#[derive(Debug, Default)]
+/// Chunks read from segments, by queue and first number. They count as memory of messages.
+#[derive(Debug)]
 pub(super) struct Cache {
+    memory: Arc<MemoryUse>,
+    budget_bytes: usize,
     chunks: BTreeMap<(u64, Seq), (Arc<Chunk>, u64)>,
     /// Their keys by when they were last used: a large chunk may take the place of thousands.
     by_use: BTreeMap<u64, (u64, Seq)>,
@@ -39,6 +44,24 @@ pub(super) struct Cache {
 }
 
 impl Cache {
+    /// An empty one, which makes itself small while memory is above the budget.
+    pub(super) fn new(broker: &Broker) -> Self {
+        Self::with(broker.memory().clone(), broker.settings().memory_budget_bytes)
+    }
+
+    fn with(memory: Arc<MemoryUse>, budget_bytes: usize) -> Self {
+        let (chunks, by_use, bytes, clock) = Default::default();
+        Self { memory, budget_bytes, chunks, by_use, bytes, clock }
+    }
+
+    /// Empties it.
+    pub(super) fn clear(&mut self) {
+        self.memory.change(self.bytes, 0);
+        self.bytes = 0;
+        self.chunks.clear();
+        self.by_use.clear();
+    }
+
     fn get(&mut self, key: (u64, Seq)) -> Option<Arc<Chunk>> {
         let (chunk, used) = self.chunks.get_mut(&key)?;
         self.by_use.remove(used);
@@ -50,19 +73,29 @@ impl Cache {
 
     fn insert(&mut self, key: (u64, Seq), chunk: Arc<Chunk>) {
         self.clock += 1;
+        let before = self.bytes;
         self.bytes += chunk.memory_bytes();
         self.by_use.insert(self.clock, key);
         if let Some((former, used)) = self.chunks.insert(key, (chunk, self.clock)) {
             self.by_use.remove(&used);
             self.bytes -= former.memory_bytes();
         }
-        while self.bytes > CACHE_BYTES
+        let is_tight = self.memory.bytes() > self.budget_bytes;
+        let most = if is_tight { CACHE_BYTES_TIGHT } else { CACHE_BYTES };
+        while self.bytes > most
             && self.chunks.len() > 1
             && let Some((_, oldest)) = self.by_use.pop_first()
             && let Some((chunk, _)) = self.chunks.remove(&oldest)
         {
             self.bytes -= chunk.memory_bytes();
         }
+        self.memory.change(before, self.bytes);
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -125,11 +158,14 @@ pub(super) fn read_level(
 ) -> Lsn {
     let queue = &schedule.queue;
     let bytes_of = |location: Location| location.len as usize;
-    let from = schedule.agenda().read_below(level);
-    let extent = queue.lock().machine.classic().map(|machine| machine.extent(level, from, bytes_of));
-    let Some(extent) = extent else { return 0 };
+    let (from, bounds) = {
+        let agenda = schedule.agenda();
+        (agenda.read_below(level), agenda.bounds())
+    };
+    let unread = queue.lock().machine.classic().map(|machine| machine.extent(level, from, bounds, bytes_of));
+    let Some(unread) = unread else { return 0 };
     // From here on, who adds messages has the level read again; so what is looked at must be looked at after it.
-    let pass = schedule.agenda().begin(level, now_ms, extent.messages, extent.bytes);
+    let pass = schedule.agenda().begin(level, now_ms, unread);
     let glimpsed = queue
         .lock()
         .machine
@@ -233,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_was_not_used_for_longest_makes_room() {
-        let mut cache = Cache::default();
+        let mut cache = Cache::with(Arc::default(), usize::MAX);
         for seq in 0..4 {
             cache.insert((1, seq), chunk(CACHE_BYTES / 5));
         }
@@ -250,10 +286,27 @@ mod tests {
         assert_eq!(cache.bytes, cache.chunks[&(2, 0)].0.memory_bytes());
     }
 
+    #[test]
+    fn what_it_keeps_counts_as_memory_and_is_little_when_that_is_short() {
+        let memory: Arc<MemoryUse> = Arc::default();
+        let mut cache = Cache::with(memory.clone(), 3 * CACHE_BYTES_TIGHT);
+        for seq in 0..3 {
+            cache.insert((1, seq), chunk(CACHE_BYTES_TIGHT / 2));
+            assert_eq!(memory.bytes(), cache.bytes);
+        }
+        assert_eq!(cache.chunks.len(), 3);
+        memory.change(0, 3 * CACHE_BYTES_TIGHT);
+        cache.insert((1, 3), chunk(CACHE_BYTES_TIGHT / 4));
+        assert_eq!(cache.chunks.keys().map(|&(_, seq)| seq).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(memory.bytes(), 3 * CACHE_BYTES_TIGHT + cache.bytes);
+        drop(cache);
+        assert_eq!(memory.bytes(), 3 * CACHE_BYTES_TIGHT);
+    }
+
     /// It took a minute when each looked at all that were left.
     #[test]
     fn a_large_chunk_takes_the_place_of_many_small_ones() {
-        let (mut cache, small) = (Cache::default(), chunk(1));
+        let (mut cache, small) = (Cache::with(Arc::default(), usize::MAX), chunk(1));
         let many = (CACHE_BYTES / small.memory_bytes()).min(100_000) as Seq;
         (0..many).for_each(|seq| cache.insert((1, seq), small.clone()));
         let started = std::time::Instant::now();

@@ -42,7 +42,7 @@ pub(crate) fn start(broker: &Arc<Broker>) -> std::io::Result<()> {
     let worker = Worker {
         broker: Arc::downgrade(broker),
         unfinished: VecDeque::new(),
-        cache: Cache::default(),
+        cache: Cache::new(broker),
         draws: Draws::seeded(),
     };
     broker.workers().spawn("schedule", move |stopping| worker.run(&bell, stopping))
@@ -72,7 +72,7 @@ impl Worker {
             drop(broker);
             if next_ms > now_ms() + SLEEP_MAX.as_millis() as u64 {
                 // Until then it would be memory for nothing, and a virtual host of which it is may be gone.
-                self.cache = Cache::default();
+                self.cache.clear();
             }
             let most = if self.unfinished.is_empty() { SLEEP_MAX } else { UNFINISHED_SLEEP_MAX };
             bell.sleep(next_ms, most);

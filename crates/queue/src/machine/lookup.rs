@@ -15,14 +15,24 @@ pub struct Extent {
     pub bytes: usize,
 }
 
+impl Extent {
+    /// Whether it is no more than `most`.
+    pub fn is_within(self, most: Self) -> bool {
+        self.messages <= most.messages && self.bytes <= most.bytes
+    }
+}
+
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// How much of a level there is in chunks that do not end before `from`, where `bytes_of` tells a place's size.
-    pub fn extent(&mut self, level: u8, from: Seq, bytes_of: impl Fn(L) -> usize) -> Extent {
+    /// How much of a level there is in chunks that do not end before `from`, where `bytes_of` tells a place's size. What
+    /// comes after the chunk with which it is more than `most` is not counted.
+    pub fn extent(&mut self, level: u8, from: Seq, most: Extent, bytes_of: impl Fn(L) -> usize) -> Extent {
         let look = |queue: &mut Self| {
             queue.close_tail();
             let mut extent = Extent::default();
             let mut index = queue.chunks.index_at_or_after(from);
-            while let Some(held) = queue.chunks.get(index) {
+            while extent.is_within(most)
+                && let Some(held) = queue.chunks.get(index)
+            {
                 extent.messages += u64::from(held.live);
                 extent.bytes += match (held.residence.chunk(), held.residence.location()) {
                     (Some(chunk), _) => chunk.bytes().len(),
@@ -89,10 +99,11 @@ mod tests {
         let first = push(&mut queue, 9, &[70, 60, 80]);
         assert_eq!(first, first_of_level(9));
         assert_eq!(queue.earliest(), [(9, 60), (0, 40)]);
-        let extent = queue.extent(9, first, |_| 0);
+        let all = Extent { messages: u64::MAX, bytes: usize::MAX };
+        let extent = queue.extent(9, first, all, |_| 0);
         assert_eq!((extent.messages, extent.bytes), (3, 3 * (24 + 3 + 1)));
-        assert_eq!(queue.extent(9, first + 3, |_| 0), Extent::default());
-        assert_eq!(queue.extent(8, first, |_| 0), Extent::default());
+        assert_eq!(queue.extent(9, first + 3, all, |_| 0), Extent::default());
+        assert_eq!(queue.extent(8, first, all, |_| 0), Extent::default());
         assert_eq!(queue.locate(first + 2).map(|(chunk, _)| chunk), Some(first));
         let mut claimed = Vec::new();
         queue.claim(first + 2, first + 2, &mut claimed);
@@ -102,5 +113,28 @@ mod tests {
         assert_eq!((glimpses.len(), glimpses[0].ready[0].last, more), (1, first + 1, false));
         push(&mut queue, 9, &[90]);
         assert!(queue.glimpse_level(9, first, 1, |_| 0).1);
+    }
+
+    #[test]
+    fn no_more_is_counted_than_is_asked_for() {
+        let mut queue = Queue::default();
+        for _ in 0..100 {
+            push(&mut queue, 0, &[1, 2]);
+            queue.close_tail();
+        }
+        let looked = std::cell::Cell::new(0);
+        for first in (0..200).step_by(2) {
+            queue.written(first, 7, true);
+        }
+        let bytes_of = |_: u32| {
+            looked.set(looked.get() + 1);
+            10
+        };
+        let most = Extent { messages: 9, bytes: usize::MAX };
+        let extent = queue.extent(0, 0, most, bytes_of);
+        assert_eq!((extent.messages, extent.is_within(most), looked.get()), (10, false, 5));
+        let most = Extent { messages: u64::MAX, bytes: 20 };
+        assert_eq!(queue.extent(0, 190, most, bytes_of), Extent { messages: 6, bytes: 30 });
+        assert_eq!(looked.get(), 8);
     }
 }

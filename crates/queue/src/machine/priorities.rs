@@ -31,6 +31,8 @@ pub(super) struct Levels<L, W> {
     filled: LevelSet,
     /// Their places where these are not their numbers.
     order: Option<Box<ServingOrder>>,
+    /// They are slots of time ([`Queue::order_levels_by_time`]).
+    by_time: bool,
     /// What all of them have.
     pub(super) totals: Totals,
     /// When a message of one of them may expire; not after the first.
@@ -123,6 +125,7 @@ impl<L: Copy, W: Clone> Default for Levels<L, W> {
             above: Vec::new(),
             filled: LevelSet::default(),
             order: None,
+            by_time: false,
             totals: Totals::default(),
             due_ms: NEVER_MS,
             turns: Turns::default(),
@@ -486,9 +489,28 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
+    /// The levels are slots of time: what is needed next is what has the earliest times. Nobody consumes from such a queue.
+    pub fn order_levels_by_time(&mut self) {
+        self.levels.get_or_insert_default().by_time = true;
+    }
+
+    /// The levels with messages, those first that are needed first.
+    fn levels_by_need(&mut self) -> Vec<u8> {
+        let mut used = self.levels_in_order(None);
+        if self.levels.as_ref().is_some_and(|levels| levels.by_time) {
+            // One that has an open tail only has got its first messages just now.
+            used.sort_by_cached_key(|&level| {
+                let line = if level == 0 { Some(&*self) } else { self.level(level) };
+                let first = line.and_then(|line| line.chunks.get(0));
+                first.map_or(0, |held| held.received.first_ms)
+            });
+        }
+        used
+    }
+
     /// As [`Self::plan_spill`], of all levels: what is next to be handed out is first of all that at the highest place.
     pub(super) fn plan_spill_of_levels(&mut self, keep: usize, most: usize, writes: &mut Vec<ToWrite>) {
-        let used = self.levels_in_order(None);
+        let used = self.levels_by_need();
         let (tail_most, mut keep, mut left) = (keep / 4 / used.len(), keep, most);
         for level in used {
             self.in_line(level, |queue| queue.plan_spill_of_line(tail_most, &mut keep, &mut left, writes));

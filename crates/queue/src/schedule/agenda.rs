@@ -12,6 +12,7 @@ use std::collections::BinaryHeap;
 use posthouse_model::ids::{Seq, first_of_level, level_of};
 
 use super::wheel::{Place, lead_ms, on_wheel_of, place, width_ms};
+use crate::machine::lookup::Extent;
 use crate::machine::times::NEVER_MS;
 
 /// Messages of a slot that are noted one by one at most; what has more is taken apart.
@@ -19,13 +20,6 @@ const NOTED_MAX: u64 = 128 << 10;
 
 /// Bytes of records, the same.
 const NOTED_BYTES_MAX: usize = 32 << 20;
-
-/// How much of a slot is noted message by message.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) messages: u64,
-    pub(super) bytes: usize,
-}
 
 /// A message that waits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -77,17 +71,17 @@ pub struct Agenda {
     /// Messages of each level below were read.
     read_below: Box<[Seq; 256]>,
     noted: BinaryHeap<Reverse<Waiting>>,
-    bounds: Bounds,
+    bounds: Extent,
 }
 
 impl Default for Agenda {
     fn default() -> Self {
-        Self::with(Bounds { messages: NOTED_MAX, bytes: NOTED_BYTES_MAX })
+        Self::with(Extent { messages: NOTED_MAX, bytes: NOTED_BYTES_MAX })
     }
 }
 
 impl Agenda {
-    pub(super) fn with(bounds: Bounds) -> Self {
+    pub(super) fn with(bounds: Extent) -> Self {
         Self {
             starts: Box::new([NEVER_MS; 256]),
             read_below: Box::new(std::array::from_fn(|level| first_of_level(level as u8))),
@@ -149,11 +143,15 @@ impl Agenda {
         self.noted.push(Reverse(waiting));
     }
 
-    /// Begins to read a level, which has `messages` messages with so many bytes of records that were not read.
-    pub fn begin(&mut self, level: u8, now_ms: u64, messages: u64, bytes: usize) -> Pass {
+    /// How much of a slot is noted message by message at most.
+    pub fn bounds(&self) -> Extent {
+        self.bounds
+    }
+
+    /// Begins to read a level, of which so much was not read. It need not be counted beyond [`Self::bounds`].
+    pub fn begin(&mut self, level: u8, now_ms: u64, unread: Extent) -> Pass {
         let start_ms = std::mem::replace(&mut self.starts[usize::from(level)], NEVER_MS);
-        let fits = messages <= self.bounds.messages && bytes <= self.bounds.bytes;
-        let takes_apart = width_ms(level) > 1 && !fits;
+        let takes_apart = width_ms(level) > 1 && !unread.is_within(self.bounds);
         Pass { level, start_ms, from: self.read_below(level), takes_apart, now_ms }
     }
 

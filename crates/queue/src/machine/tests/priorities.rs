@@ -183,6 +183,23 @@ fn open_tails_of_many_levels_do_not_stay_in_memory() {
     assert_eq!(writes.last().map(|write| level_of(write.first_seq)), Some(0), "the lowest go");
 }
 
+#[test]
+fn of_slots_of_time_the_nearest_stay_in_memory() {
+    let mut queue = leveled(255);
+    queue.order_levels_by_time();
+    // Numbers of levels say nothing of it: slots are used again and again.
+    for (level, time_ms) in [(0, 300), (9, 100), (40, 400), (200, 200)] {
+        let mut builder = ChunkBuilder::default();
+        builder.push(0, time_ms, b"\0\x01q", b"", 1_000, &[0; 1_000]);
+        queue.push_copied_at(level, builder.bytes(), 1, Persistence::Transient, 0, &mut Vec::new());
+    }
+    (0..=255).for_each(|level| queue.in_line(level, |line| line.close_tail()));
+    let mut writes = Vec::new();
+    queue.plan_spill(1_500, usize::MAX, &mut writes);
+    let levels: Vec<u8> = writes.iter().map(|write| level_of(write.first_seq)).collect();
+    assert_eq!(levels, [0, 40], "those of 100 and 200 ms stay");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Push(u8, u32, bool),

@@ -56,7 +56,7 @@ impl Keeper {
         let from = agenda.read_below(level);
         let unread: Vec<Waiting> =
             self.levels.get(&level).into_iter().flatten().copied().filter(|one| one.seq >= from).collect();
-        let pass = agenda.begin(level, now_ms, unread.len() as u64, 0);
+        let pass = agenda.begin(level, now_ms, Extent { messages: unread.len() as u64, bytes: 0 });
         let mut next = pass.from;
         for &waiting in unread.iter().take(part) {
             next = waiting.seq + 1;
@@ -71,7 +71,7 @@ impl Keeper {
 }
 
 fn small() -> Agenda {
-    Agenda::with(Bounds { messages: 4, bytes: usize::MAX })
+    Agenda::with(Extent { messages: 4, bytes: usize::MAX })
 }
 
 #[test]
@@ -176,7 +176,7 @@ proptest! {
     /// that is due is handed over, nothing else, and in order.
     #[test]
     fn behaves_as_a_sorted_list(ops in ops(), limit in 1u64..6, part in 1usize..5) {
-        let agenda = || Agenda::with(Bounds { messages: limit, bytes: usize::MAX });
+        let agenda = || Agenda::with(Extent { messages: limit, bytes: usize::MAX });
         let (mut waiting, mut keeper, mut now) = (agenda(), Keeper::default(), 1_800_000_000_000u64);
         let mut model: std::collections::BTreeSet<(u64, u64)> = Default::default();
         for op in ops {

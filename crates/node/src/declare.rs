@@ -411,7 +411,7 @@ impl Broker {
     /// Removes a consumer; an auto-delete queue goes with its last one.
     pub fn remove_consumer(&self, vhost: &VirtualHost, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
         let mut wakes = Vec::new();
-        let (unused, departed) = {
+        let (unused, left) = {
             let mut stage = self.wal().filter(|_| queue.is_stream).map(|wal| wal.stage());
             let mut state = queue.lock();
             let unused = state.machine.remove_consumer(consumer, &mut wakes);
@@ -427,7 +427,7 @@ impl Broker {
             }
             (unused, deliver::take_departed(self, queue, &mut state))
         };
-        deliver::log_departed(self, queue, &departed);
+        deliver::log_departed(self, queue, left);
         deliver::wake_all(&mut wakes);
         if unused && queue.definition.auto_delete {
             // Somebody may have come meanwhile; then it stays.

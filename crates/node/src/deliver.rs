@@ -139,7 +139,7 @@ pub fn settle(broker: &Broker, queue: &QueueHandle, ranges: &Ranges) {
 /// A consumer does not want messages and does not give them back: they leave.
 pub fn reject(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, reason: Reason) {
     let mut wakes = Vec::new();
-    let departed = {
+    let left = {
         let mut state = queue.lock();
         if state.deleted {
             return;
@@ -150,7 +150,7 @@ pub fn reject(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, reason
         state.machine.wake_after_settling(&mut wakes);
         take_departed(broker, queue, &mut state)
     };
-    log_departed(broker, queue, &departed);
+    log_departed(broker, queue, left);
     wake_all(&mut wakes);
 }
 
@@ -158,7 +158,7 @@ pub fn reject(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, reason
 pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why: Return) {
     let mut wakes = Vec::new();
     let mut attempts = Vec::new();
-    let departed = {
+    let left = {
         let mut state = queue.lock();
         if state.deleted {
             return;
@@ -172,7 +172,7 @@ pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why
         expiry::expire_now(broker, queue, &mut state);
         take_departed(broker, queue, &mut state)
     };
-    log_departed(broker, queue, &departed);
+    log_departed(broker, queue, left);
     if !attempts.is_empty()
         && queue.definition.durable
         && let Some(wal) = broker.wal()
@@ -185,7 +185,7 @@ pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why
 /// Changes what a queue is to do, with effect on what is in it. Sessions must be told by a new epoch of the virtual
 /// host when the queue begins or ceases to refuse messages.
 pub fn set_settings(broker: &Broker, queue: &Arc<QueueHandle>, settings: QueueSettings) {
-    let departed = {
+    let left = {
         let mut state = queue.lock();
         if state.deleted {
             return;
@@ -200,36 +200,62 @@ pub fn set_settings(broker: &Broker, queue: &Arc<QueueHandle>, settings: QueueSe
         }
         take_departed(broker, queue, &mut state)
     };
-    log_departed(broker, queue, &departed);
+    log_departed(broker, queue, left);
+}
+
+/// What left a queue for good while it was locked, and who is to hear of it when no lock is held any more.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Left {
+    pub(crate) departed: Departed,
+    pub(crate) wakes: Wakes,
+}
+
+/// Who is to be woken when no lock is held any more.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    pub(crate) consumers: Vec<ConsumerWaker>,
+    /// Publishers that were paced.
+    pub(crate) publishers: Vec<Arc<SessionWaker>>,
+}
+
+impl Wakes {
+    pub(crate) fn append(&mut self, mut others: Self) {
+        self.consumers.append(&mut others.consumers);
+        self.publishers.append(&mut others.publishers);
+    }
+
+    /// Wakes them, and empties the lists.
+    pub(crate) fn wake(&mut self) {
+        wake_all(&mut self.consumers);
+        self.publishers.drain(..).for_each(|publisher| publisher.room());
+    }
 }
 
 /// What left a queue for good while it was locked, and the places on disk that this freed; what left for its dead-letter
 /// exchange is on its way.
-pub(crate) fn take_departed(
-    broker: &Broker,
-    queue: &Arc<QueueHandle>,
-    state: &mut QueueGuard<'_>,
-) -> Departed {
+pub(crate) fn take_departed(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueGuard<'_>) -> Left {
     dead_letters::schedule(broker, queue, state);
-    let mut wakes = Vec::new();
-    state.machine.wake_after_settling(&mut wakes);
-    wake_all(&mut wakes);
-    let departed = state.machine.take_departed();
-    if !departed.ranges.is_empty() {
-        residency::after_take(state);
+    let mut left = Left::default();
+    state.machine.wake_after_settling(&mut left.wakes.consumers);
+    left.departed = state.machine.take_departed();
+    if !left.departed.ranges.is_empty() {
+        left.wakes.publishers = residency::relieved(state);
         release_segments(broker, state);
     }
-    departed
+    left
 }
 
-/// Tells the log what left a queue; the queue must not be locked.
-pub(crate) fn log_departed(broker: &Broker, queue: &QueueHandle, departed: &Departed) {
+/// Tells the log what left a queue, and wakes who is to hear of it; the queue must not be locked.
+pub(crate) fn log_departed(broker: &Broker, queue: &QueueHandle, mut left: Left) {
+    let Left { departed, wakes } = &mut left;
     if departed.persistent
         && queue.definition.durable
         && let Some(wal) = broker.wal()
     {
         wal.stage().settle(queue.id, &departed.ranges);
     }
+    wakes.wake();
 }
 
 /// Drops all messages that are ready or delayed and says how many there were.
@@ -255,14 +281,14 @@ pub fn purge(broker: &Broker, queue: &Arc<QueueHandle>) -> u64 {
 /// A consumer cannot take messages now and leaves its turn to others, until its next [`take`].
 pub fn block(broker: &Broker, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
     let mut wakes = Vec::new();
-    let departed = {
+    let left = {
         let mut state = queue.lock();
         state.machine.block(consumer, &mut wakes);
         residency::read_for_stream(broker, queue, &mut state);
         expiry::expire_now(broker, queue, &mut state);
         take_departed(broker, queue, &mut state)
     };
-    log_departed(broker, queue, &departed);
+    log_departed(broker, queue, left);
     wake_all(&mut wakes);
 }
 

@@ -64,9 +64,9 @@ pub(crate) fn lock_current<'a>(broker: &Broker, queue: &'a Arc<QueueHandle>) -> 
         if !more && !state.machine.has_departed() {
             return state;
         }
-        let departed = take_departed(broker, queue, &mut state);
+        let left = take_departed(broker, queue, &mut state);
         drop(state);
-        log_departed(broker, queue, &departed);
+        log_departed(broker, queue, left);
         state = queue.lock();
     }
 }
@@ -130,9 +130,9 @@ pub(crate) fn look_after(broker: &Broker, queue: &Arc<QueueHandle>, due_ms: u64,
             return;
         }
         let more = expire(broker, queue, &mut state, now_ms());
-        let departed = take_departed(broker, queue, &mut state);
+        let left = take_departed(broker, queue, &mut state);
         drop(state);
-        log_departed(broker, queue, &departed);
+        log_departed(broker, queue, left);
         if !more {
             break;
         }

@@ -10,6 +10,7 @@ use posthouse_storage::segment::SegmentStore;
 
 use crate::broker::Broker;
 use crate::queue_handle::{Machine, QueueHandle, QueueState};
+use crate::waker::SessionWaker;
 use crate::{expiry, streams};
 
 pub(crate) use read::{FailedRead, READ_AGAIN_AFTER, after_failed_read, give_up};
@@ -179,14 +180,17 @@ impl Drain {
 
 /// Called after messages were taken, under the queue's lock: lets paced publishers go on.
 pub fn after_take(state: &mut QueueState) {
+    relieved(state).iter().for_each(|waiting| waiting.room());
+}
+
+/// The same for who holds the log's staging lock: the publishers are to be told when that is released.
+pub(crate) fn relieved(state: &mut QueueState) -> Vec<Arc<SessionWaker>> {
     if state.waiting.is_empty() {
-        return;
+        return Vec::new();
     }
     // What publishers of a stream wait for is the disk.
     let relieved = state.machine.classic().is_some_and(|machine| machine.waiting_bytes() < PACED_BYTES / 2);
-    if relieved {
-        let_publishers_go_on(state);
-    }
+    if relieved { std::mem::take(&mut state.waiting) } else { Vec::new() }
 }
 
 /// While all queues together are over the budget, has each of them written to segments: those that nobody publishes

@@ -22,11 +22,11 @@ use posthouse_storage::wal::{Payload, Stage};
 use smallvec::SmallVec;
 
 use crate::broker::Broker;
+use crate::deliver::{self, Wakes};
 use crate::priorities::priority;
 use crate::publish::SHARE_BYTES_MIN;
 use crate::queue_handle::{QueueGuard, QueueHandle};
-use crate::waker::ConsumerWaker;
-use crate::{deliver, expiry, residency};
+use crate::{expiry, residency};
 
 use compared::Compared;
 
@@ -154,7 +154,7 @@ pub(crate) struct Transfer<'a> {
     now_ms: u64,
     /// What a crash may have undone: numbers after those of messages that were there before the broker was started.
     before_start: SmallVec<[Seq; 1]>,
-    wakes: Vec<ConsumerWaker>,
+    wakes: Wakes,
     /// What deduplication exchanges want to hear of.
     compared: Option<Compared<'a>>,
 }
@@ -273,7 +273,7 @@ impl<'a> Transfer<'a> {
         }
         let decided = self.forget_seen();
         // Nobody is woken while the staging lock is held.
-        deliver::wake_all(&mut self.wakes);
+        self.wakes.wake();
         decided.iter().for_each(|session| session.decided());
         broker.watch_memory();
         (done, self.stayed)
@@ -306,7 +306,7 @@ impl<'a> Transfer<'a> {
                 && stage.is_some()
                 && queue.durability(&state) != Durability::Memory;
             let persistence = if durable { Persistence::Persistent } else { Persistence::Transient };
-            let (records, wakes) = (group.builder.bytes(), &mut self.wakes);
+            let (records, wakes) = (group.builder.bytes(), &mut self.wakes.consumers);
             let first = match &chunk {
                 Some(chunk) => state.machine.push_shared(*level, chunk.clone(), persistence, lsn, wakes),
                 None => state.machine.push_copied(*level, records, count, persistence, lsn, wakes),
@@ -317,8 +317,9 @@ impl<'a> Transfer<'a> {
             state.counters.published += u64::from(count);
             expiry::expire(self.broker, queue, &mut state, self.now_ms);
             let left = deliver::take_departed(self.broker, queue, &mut state);
-            if left.persistent && queue.definition.durable {
-                departed.push((queue.id, left.ranges));
+            self.wakes.append(left.wakes);
+            if left.departed.persistent && queue.definition.durable {
+                departed.push((queue.id, left.departed.ranges));
             }
             // Nobody is paced here; what is too much for memory goes to disk.
             residency::after_push(self.broker, queue, &mut state, self.now_ms);
@@ -379,17 +380,15 @@ impl<'a> Transfer<'a> {
     }
 
     /// Lets a group's messages leave their queue, and takes those out of it that are not ready any more.
-    fn claim(&self, group: &mut Group) {
+    fn claim(&mut self, group: &mut Group) {
         let mut claimed = Vec::new();
         let mut state = self.source.lock();
         if let Some(machine) = state.machine.classic() {
             group.ranges.iter().for_each(|&(first, last)| machine.claim(first, last, &mut claimed));
             // Consumers may go on behind what is gone.
-            let mut wakes = Vec::new();
-            machine.wake_after_settling(&mut wakes);
-            drop(state);
-            deliver::wake_all(&mut wakes);
+            machine.wake_after_settling(&mut self.wakes.consumers);
         }
+        drop(state);
         if count(&claimed) == count(&group.ranges) {
             return;
         }
@@ -493,7 +492,7 @@ impl<'a> Transfer<'a> {
 /// Settles those of these messages that are still ready; how many there were.
 pub(crate) fn purge(broker: &Broker, source: &Arc<QueueHandle>, ranges: &[(Seq, Seq)]) -> u64 {
     let mut stage = broker.wal().map(|wal| wal.stage());
-    let mut claimed = Vec::new();
+    let (mut claimed, mut wakes) = (Vec::new(), Wakes::default());
     let (mut count, mut persistent) = (0, false);
     {
         let mut state = source.lock();
@@ -504,7 +503,8 @@ pub(crate) fn purge(broker: &Broker, source: &Arc<QueueHandle>, ranges: &[(Seq, 
             count += settled.count;
             persistent |= settled.persistent;
         }
-        residency::after_take(&mut state);
+        machine.wake_after_settling(&mut wakes.consumers);
+        wakes.publishers = residency::relieved(&mut state);
         if let Some(segments) = broker.segments() {
             residency::release(&mut state, segments);
         }
@@ -512,6 +512,8 @@ pub(crate) fn purge(broker: &Broker, source: &Arc<QueueHandle>, ranges: &[(Seq, 
     if let Some(stage) = stage.as_mut().filter(|_| persistent && source.definition.durable) {
         stage.settle(source.id, &claimed);
     }
+    drop(stage);
+    wakes.wake();
     count
 }
 
@@ -563,3 +565,6 @@ pub(crate) fn finish(broker: &Broker, queue: &QueueHandle, durable: Lsn) {
         residency::release(&mut state, segments);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,6 @@ pub(crate) fn learn(broker: &Broker, queue: &Arc<QueueHandle>) {
             }
         }
     }
-    let departed = deliver::take_departed(broker, queue, &mut queue.lock());
-    deliver::log_departed(broker, queue, &departed);
+    let left = deliver::take_departed(broker, queue, &mut queue.lock());
+    deliver::log_departed(broker, queue, left);
 }

@@ -114,6 +114,7 @@ impl SessionWaker {
     }
 
     fn post(&self, change: impl FnOnce(&mut Inbox)) {
+        debug_assert!(!posthouse_storage::wal::is_staging(), "woken while the staging lock is held");
         change(&mut self.lock());
         self.notify.notify_one();
     }

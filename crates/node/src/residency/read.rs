@@ -69,10 +69,10 @@ pub(super) fn survey_queue(
         }
         machine.enforce_limits();
         expiry::expire_now(broker, queue, &mut state);
-        let departed = deliver::take_departed(broker, queue, &mut state);
+        let left = deliver::take_departed(broker, queue, &mut state);
         release(&mut state, segments);
         drop(state);
-        deliver::log_departed(broker, queue, &departed);
+        deliver::log_departed(broker, queue, left);
     }
     if refused {
         stopping.rest(READ_AGAIN_AFTER);

@@ -35,7 +35,7 @@ pub use replay::verify;
 pub use report::{Damage, DamageKind, ReplayReport, TornTail};
 pub(crate) use scan::{LogCensus, census};
 pub use shortage::Shortage;
-pub use stage::{Payload, Stage};
+pub use stage::{Payload, Stage, is_staging};
 pub use waiters::LogWaiter;
 
 use crate::disk::Disk;

@@ -310,7 +310,9 @@ pub struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(wal: &'a Wal) -> Self {
-        Self { wal, staging: Some(lock(&wal.inner.staging)) }
+        let staging = Some(lock(&wal.inner.staging));
+        note_staging(true);
+        Self { wal, staging }
     }
 
     /// Stages `count` messages that enter each of `targets` (a queue, and its number for the first of them, which also
@@ -473,6 +475,24 @@ impl<'a> Stage<'a> {
     }
 }
 
+#[cfg(debug_assertions)]
+thread_local! {
+    static IS_STAGING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+fn note_staging(_is_staging: bool) {
+    #[cfg(debug_assertions)]
+    IS_STAGING.set(_is_staging);
+}
+
+/// Whether this thread has a [`Stage`], while it must wake nobody. For assertions: only debug builds know.
+pub fn is_staging() -> bool {
+    #[cfg(debug_assertions)]
+    return IS_STAGING.get();
+    #[cfg(not(debug_assertions))]
+    return false;
+}
+
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
         let Some(mut staging) = self.staging.take() else { return };
@@ -480,6 +500,7 @@ impl Drop for Stage<'_> {
         self.wal.inner.note_appended(staging.position, lazy);
         let wake = staging.must_wake();
         drop(staging);
+        note_staging(false);
         if wake {
             self.wal.inner.staged.notify_one();
         }

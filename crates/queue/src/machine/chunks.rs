@@ -133,7 +133,10 @@ impl<L: Copy> Chunks<L> {
     /// are left out.
     pub fn descriptor_bytes(&self) -> usize {
         let values = self.values.as_ref().map_or(0, |values| values.memory_bytes());
-        self.held.capacity() * size_of::<Held<L>>() + self.details_bytes + values
+        self.held.capacity() * size_of::<Held<L>>()
+            + self.details_bytes
+            + self.leaving.memory_bytes()
+            + values
     }
 
     /// Whether there are none.

@@ -257,6 +257,14 @@ impl<L: Copy, W: Clone> Queue<L, W> {
 }
 
 impl Leaving {
+    /// Bytes of memory that it takes to know where these messages are on their way.
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.waiting.capacity() * size_of::<Run>()
+            + self.moved.capacity() * size_of::<(Lsn, Seq, Seq)>()
+            + self.stalled.memory_bytes()
+    }
+
     fn pop(&mut self, line: Line) -> Option<Run> {
         let Line::New = line else { return self.stalled.pop(line) };
         let run = self.waiting.pop_front()?;

@@ -17,6 +17,12 @@ impl SeqRanges {
         self.count
     }
 
+    /// Bytes of memory it takes, as far as they grow with it.
+    pub fn memory_bytes(&self) -> usize {
+        // Nodes of such a tree are two thirds full on average.
+        self.by_first.len() * size_of::<(Seq, Seq)>() * 3 / 2
+    }
+
     /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.count == 0

@@ -67,6 +67,8 @@ struct Standing {
 pub(super) struct Stalled {
     behind: BTreeMap<QueueId, VecDeque<Standing>>,
     apart: VecDeque<Standing>,
+    /// How many entries all lines have.
+    runs: usize,
     messages: u64,
     bytes: u64,
     /// Messages, and bytes, that are being tried again: they have room only when that is over.
@@ -91,6 +93,11 @@ impl Stalled {
         (self.messages, self.bytes)
     }
 
+    /// Bytes of memory they take, but for room that their lines have to grow.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.runs * size_of::<Standing>()
+    }
+
     pub(super) fn pop(&mut self, line: Line) -> Option<Run> {
         let first = self.line_mut(line).and_then(VecDeque::pop_front);
         if let Line::Behind(queue) = line
@@ -99,6 +106,7 @@ impl Stalled {
             self.behind.remove(&queue);
         }
         let Standing { run, bytes } = first?;
+        self.runs -= 1;
         self.messages -= run.count();
         self.bytes -= bytes;
         Some(run)
@@ -111,7 +119,10 @@ impl Stalled {
                 next.run.first = run.first;
                 next.bytes += bytes;
             }
-            _ => runs.push_front(Standing { run, bytes }),
+            _ => {
+                runs.push_front(Standing { run, bytes });
+                self.runs += 1;
+            }
         }
         self.messages += run.count();
         self.bytes += bytes;
@@ -129,7 +140,10 @@ impl Stalled {
                 last.run.last = run.last;
                 last.bytes += bytes;
             }
-            _ => runs.push_back(Standing { run, bytes }),
+            _ => {
+                runs.push_back(Standing { run, bytes });
+                self.runs += 1;
+            }
         }
         self.messages += run.count();
         self.bytes += bytes;

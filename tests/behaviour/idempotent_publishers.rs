@@ -102,22 +102,96 @@ fn what_makes_no_sense_is_refused() {
     peer.open_channel(2);
     peer.publish_with(2, &Publish { properties, body: b"x", ..Publish::to("", &queue) });
     expect_method!(peer, 2, Method::ChannelClose { reply_code: 406, .. });
-    for (name, value) in [("x-overflow", text("reject-publish")), ("x-max-priority", FieldValue::I32(3))] {
-        let another = unique("numbered");
-        let mut declared = numbered(&another);
+}
+
+fn declare(peer: &mut Peer, queue: &str, arguments: impl IntoIterator<Item = (&'static str, FieldValue)>) {
+    let mut declared = numbered(queue);
+    declared.arguments.0.extend(arguments.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    peer.declare(1, &declared);
+}
+
+/// Each publish has its number as its priority, too.
+fn publish_urgent(peer: &mut Peer, queue: &str, id: u8) {
+    let properties = Properties {
+        headers: Some(numbers("app", id.into())),
+        priority: Some(id % 10),
+        ..Properties::default()
+    };
+    let body = id.to_string();
+    peer.publish_with(1, &Publish { properties, body: body.as_bytes(), ..Publish::to("", queue) });
+}
+
+#[test]
+fn a_number_enters_once_whatever_its_priority() {
+    for (name, value) in [("x-max-priority", FieldValue::I32(9)), ("x-queue-type", text("quorum"))] {
+        let mut peer = broker().peer();
+        peer.select_confirms(1);
+        let queue = unique("numbered");
+        let mut declared = numbered(&queue);
         declared.arguments.0.push((name.to_owned(), value));
-        let refused = format!(
-            "NOT_IMPLEMENTED - arguments 'x-publisher-deduplication' and '{name}' of queue '{another}' in vhost '/' \
-             are not supported together yet"
-        );
-        let mut own = broker().peer();
-        own.send(1, &declared.method());
-        let closed = own.method(0);
-        match closed.get() {
-            Method::ConnectionClose { reply_code, reply_text, .. } => {
-                assert_eq!((reply_code, reply_text), (540, &refused[..]));
-            }
-            other => panic!("expected the connection's end, got {other:?}"),
+        peer.declare(1, &Queue { durable: true, exclusive: false, ..declared });
+        for id in [1, 8, 5, 8, 12, 1] {
+            publish_urgent(&mut peer, &queue, id);
         }
+        peer.confirmed(1, 6);
+        assert_eq!(peer.drain(1, &queue), ["8", "12", "1"], "{name}");
+        publish_urgent(&mut peer, &queue, 13);
+        publish_urgent(&mut peer, &queue, 12);
+        peer.open_channel(2);
+        peer.await_counts(2, &queue, (1, 0));
+        peer.delete(2, &queue);
     }
+}
+
+#[test]
+fn what_was_refused_enters_when_it_is_sent_again() {
+    let mut peer = broker().peer();
+    let queue = unique("numbered");
+    declare(
+        &mut peer,
+        &queue,
+        [("x-max-length", FieldValue::I32(2)), ("x-overflow", text("reject-publish"))],
+    );
+    peer.select_confirms(1);
+    let answers = |peer: &mut Peer, ids: &[i64]| {
+        let mut answers = Vec::new();
+        for id in ids {
+            publish(peer, "", &queue, numbers("app", *id), &id.to_string());
+            let method = peer.method(1);
+            answers.push(matches!(method.get(), Method::BasicAck { .. }));
+        }
+        answers
+    };
+    assert_eq!(answers(&mut peer, &[1, 2, 3, 4, 2]), [true, true, false, false, true]);
+    assert_eq!(peer.drain(1, &queue), ["1", "2"]);
+    // The publisher goes on, and sends what was refused later.
+    assert_eq!(answers(&mut peer, &[5, 3, 4, 3]), [true, true, false, true]);
+    assert_eq!(peer.drain(1, &queue), ["5", "3"]);
+    assert_eq!(answers(&mut peer, &[3, 4, 5]), [true, true, true]);
+    assert_eq!(peer.drain(1, &queue), ["4"]);
+}
+
+/// A refused message is dead-lettered where that is asked for, a duplicate is not.
+#[test]
+fn refused_messages_are_dead_letters_and_duplicates_are_not() {
+    let mut peer = broker().peer();
+    let (queue, letters) = (unique("numbered"), unique("letters"));
+    peer.declare(1, &Queue::exclusive(&letters));
+    declare(
+        &mut peer,
+        &queue,
+        [
+            ("x-max-length", FieldValue::I32(1)),
+            ("x-overflow", text("reject-publish-dlx")),
+            ("x-dead-letter-exchange", text("")),
+            ("x-dead-letter-routing-key", text(&letters)),
+        ],
+    );
+    for id in [1, 1, 2] {
+        publish(&mut peer, "", &queue, numbers("app", id), &id.to_string());
+    }
+    peer.await_counts(1, &letters, (1, 0));
+    assert_eq!((peer.drain(1, &queue), peer.drain(1, &letters)), (vec!["1".into()], vec!["2".into()]));
+    publish(&mut peer, "", &queue, numbers("app", 2), "2");
+    peer.await_counts(1, &queue, (1, 0));
 }

@@ -1,11 +1,19 @@
 //! Publishers that number their messages, across crashes: what is sent again enters once, and nothing is missing.
 
-use posthouse_testkit::{Broker, FieldValue, Options, Peer, Properties, Publish, Queue, table, text};
+use posthouse_testkit::{
+    Broker, FieldValue, Method, Options, Peer, Properties, Publish, Queue, expect_method, table, text,
+};
 
 const QUEUE: &str = "numbered";
 
 fn declare(peer: &mut Peer) {
-    let arguments = table([("x-publisher-deduplication", FieldValue::Bool(true))]);
+    declare_as(peer, "classic", &[]);
+}
+
+fn declare_as(peer: &mut Peer, queue_type: &str, more: &[(&str, FieldValue)]) {
+    let mut arguments = table([("x-publisher-deduplication", FieldValue::Bool(true))]);
+    arguments.0.push(("x-queue-type".to_owned(), text(queue_type)));
+    arguments.0.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     peer.declare(1, &Queue { arguments, ..Queue::durable(QUEUE) });
 }
 
@@ -17,7 +25,8 @@ fn encoded(ids: std::ops::Range<u32>) -> Vec<u8> {
             ("x-stream-publisher-reference", text("app")),
             ("x-stream-publishing-id", FieldValue::I64(id.into())),
         ]));
-        let properties = Properties { headers, delivery_mode: Some(2), ..Properties::default() };
+        let priority = Some((id % 7) as u8);
+        let properties = Properties { headers, delivery_mode: Some(2), priority, ..Properties::default() };
         let body = id.to_string();
         Publish { properties, body: body.as_bytes(), ..Publish::to("", QUEUE) }.write(9, 131_072, &mut bytes);
     }
@@ -63,13 +72,57 @@ fn what_was_consumed_before_a_crash_does_not_come_again() {
     broker.check();
 }
 
-/// Killed while it is publishing, a publisher sends again all that was not confirmed, and more.
 #[test]
 fn crashes_in_the_midst_of_publishing_repeat_and_lose_nothing() {
+    crash_in_the_midst("classic");
+}
+
+/// A batch is a record for each priority.
+#[test]
+fn the_same_with_priorities() {
+    crash_in_the_midst("quorum");
+}
+
+#[test]
+fn what_was_refused_before_a_crash_enters_when_it_is_sent_again() {
+    let mut broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    let full = [("x-max-length", FieldValue::I32(3)), ("x-overflow", text("reject-publish"))];
+    declare_as(&mut peer, "quorum", &full);
+    peer.open_channel(9);
+    peer.select_confirms(9);
+    peer.send_bytes(&encoded(0..5));
+    for tag in [4, 5] {
+        let nacked = expect_method!(peer, 9, Method::BasicNack { delivery_tag, .. } => delivery_tag);
+        assert_eq!(nacked, tag);
+    }
+    expect_method!(peer, 9, Method::BasicAck { delivery_tag: 3, .. });
+    broker.kill();
+    broker.start_again();
+    let mut peer = broker.peer();
+    assert_eq!(drained(&mut peer).len(), 3);
+    publish(&mut peer, 5..7);
+    assert_eq!(drained(&mut peer).len(), 2);
+    publish(&mut peer, 7..8);
+    broker.kill();
+    broker.start_again();
+    let mut peer = broker.peer();
+    assert_eq!(drained(&mut peer), [7]);
+    publish(&mut peer, 0..5);
+    let mut rest = drained(&mut peer);
+    rest.sort_unstable();
+    assert_eq!(rest, [3, 4]);
+    peer.close();
+    broker.stop();
+    broker.check();
+}
+
+/// Killed while it is publishing, a publisher sends again all that was not confirmed, and more.
+fn crash_in_the_midst(queue_type: &str) {
     const ROUND: u32 = 3_000;
     let mut broker = Broker::start(Options::log());
     let mut peer = broker.peer();
-    declare(&mut peer);
+    declare_as(&mut peer, queue_type, &[]);
     let mut confirmed = 0;
     for round in 1..=5 {
         peer.open_channel(9);
@@ -84,7 +137,9 @@ fn crashes_in_the_midst_of_publishing_repeat_and_lose_nothing() {
         peer = broker.peer();
     }
     publish(&mut peer, confirmed.max(500) - 500..5 * ROUND);
-    assert_eq!(drained(&mut peer), (0..5 * ROUND).collect::<Vec<_>>());
+    let mut numbers = drained(&mut peer);
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..5 * ROUND).collect::<Vec<_>>());
     peer.close();
     broker.stop();
     broker.check();

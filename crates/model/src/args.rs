@@ -5,7 +5,7 @@
 
 use crate::errors::{self, Resource, Shown};
 use crate::field::{FieldTable, FieldValue};
-use crate::queue_settings::{self, MAX_TTL_MS, Overflow, QueueSettings, SETTINGS};
+use crate::queue_settings::{self, MAX_TTL_MS, QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 use crate::stream_args::check_group_size;
 
@@ -49,8 +49,6 @@ const OF_QUORUM_QUEUES: [&str; 4] = [
 const NOT_OF_QUORUM_QUEUES: [&str; 2] = ["x-queue-mode", "x-queue-version"];
 
 const QUEUE_TYPE: &str = "x-queue-type";
-
-const PUBLISHER_DEDUPLICATION: &str = "x-publisher-deduplication";
 
 /// The queue type of a queue declared without `x-queue-type`.
 const DEFAULT_QUEUE_TYPE: &str = "classic";
@@ -180,17 +178,6 @@ impl QueueArguments {
         let beyond = BEYOND_DEDUPLICATION.into_iter().find(|name| table.get(name).is_some());
         if let Some(other) = beyond.filter(|_| settings.unique) {
             return Err(errors::arguments_not_supported_together("x-message-deduplication", other, queue));
-        }
-        if settings.publisher_deduplication {
-            let beyond = match () {
-                () if settings.max_priority > 0 && kind == QueueKind::Quorum => Some(QUEUE_TYPE),
-                () if settings.max_priority > 0 => Some("x-max-priority"),
-                () if settings.overflow != Overflow::DropHead => Some("x-overflow"),
-                () => None,
-            };
-            if let Some(other) = beyond {
-                return Err(errors::arguments_not_supported_together(PUBLISHER_DEDUPLICATION, other, queue));
-            }
         }
         Ok(Self { settings, table })
     }
@@ -379,16 +366,9 @@ mod tests {
         assert!(QueueArguments::parse(table(&unique[1..]), Q).is_ok());
         let quorum = [unique[0].clone(), (QUEUE_TYPE, text("quorum")), ("x-max-priority", FieldValue::I32(3))];
         assert!(QueueArguments::parse(table(&quorum), Q).is_ok());
-        let numbered = (PUBLISHER_DEDUPLICATION, FieldValue::Bool(true));
-        for other in [
-            (QUEUE_TYPE, text("quorum")),
-            ("x-max-priority", FieldValue::I32(3)),
-            ("x-overflow", text("reject-publish")),
-        ] {
-            let error = QueueArguments::parse(table(&[numbered.clone(), other.clone()]), Q).unwrap_err();
-            assert_eq!(error, errors::arguments_not_supported_together(numbered.0, other.0, Q));
-        }
-        assert!(QueueArguments::parse(table(&[numbered]), Q).is_ok());
+        let numbered = ("x-publisher-deduplication", FieldValue::Bool(true));
+        let quorum = [numbered, (QUEUE_TYPE, text("quorum")), ("x-overflow", text("reject-publish"))];
+        assert!(QueueArguments::parse(table(&quorum), Q).is_ok());
     }
 
     #[test]

@@ -226,8 +226,7 @@ impl QueueSettings {
             expires_ms: smaller(self.expires_ms, policy.expires_ms),
             max_length: smaller(self.max_length, policy.max_length),
             max_length_bytes: smaller(self.max_length_bytes, policy.max_length_bytes),
-            // A publisher that numbers its messages goes on from the one that was refused; it would be taken for an old one.
-            overflow: policy.overflow.filter(|_| !self.publisher_deduplication).unwrap_or(self.overflow),
+            overflow: policy.overflow.unwrap_or(self.overflow),
             max_age_ms: smaller(self.max_age_ms, policy.max_age_ms),
             segment_bytes: smaller(self.segment_bytes, policy.segment_bytes),
             filter_bytes: self.filter_bytes.or(policy.filter_bytes),

@@ -207,6 +207,7 @@ pub(crate) fn recovered(levels: Vec<RecoveredQueue>) -> (Queue<Location, Consume
             level => machine.recover_level(level, of_level(found)),
         }
     }
+    machine.was_restarted();
     let mut truth = Vec::new();
     for note in remembered {
         match machine.remember_producer(&note.key, &note.value) {

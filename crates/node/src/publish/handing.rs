@@ -5,6 +5,7 @@ use std::sync::Arc;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
+use posthouse_queue::machine::admission::Admission;
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::stream::notes::Note;
 use posthouse_storage::wal::{Payload, Stage};
@@ -31,8 +32,10 @@ pub(super) struct Handing {
     notes: Vec<(QueueId, Note)>,
     /// Queues that it is about, each once.
     numbered: Vec<Arc<QueueHandle>>,
-    /// Positions of the messages that one queue refused, or has had.
+    /// Positions of the messages that one queue refused, or a stream has had.
     turned_away: Vec<u32>,
+    /// Positions of the messages that one queue has had.
+    entered_before: Vec<u32>,
     /// Positions of messages that exchanges have seen and some queue refused, in no order.
     unplaced: Vec<u32>,
     /// Sessions that wait to hear what becomes of messages, to be told when no lock is held any more.
@@ -89,17 +92,16 @@ impl Handing {
                 // The stream has them already: they are not refused.
                 origins = &[];
             } else if slot.numbered && queue.is_numbered {
-                self.admit(queue, &mut state.machine, records, logged);
-                origins = &[];
+                self.admit(queue, &mut state.machine, records, logged, slot.tracked);
             } else if let Some(waits) = &slot.waits {
                 waits.refuse(state.machine.ready(), count, &mut self.turned_away);
             } else if slot.tracked {
                 state.machine.refuse(records, count, &mut self.turned_away);
-                if !slot.seen.is_empty() {
-                    self.unplaced.extend(&self.turned_away);
-                }
             }
-            let pushed = if !self.turned_away.is_empty() {
+            if !slot.seen.is_empty() && !origins.is_empty() {
+                self.unplaced.extend(&self.turned_away);
+            }
+            let pushed = if !self.turned_away.is_empty() || !self.entered_before.is_empty() {
                 let (part, turned_away) = self.take_apart(records, origins);
                 let (pushed, to) = (part.count(), (queue.id, slot.waits.is_some().then_some(slot.level)));
                 self.push_part(to, &mut state.machine, part, (persistence, lsn), logged, false);
@@ -234,13 +236,26 @@ impl Handing {
         residency::after_push(broker, queue, state, now_ms)
     }
 
-    /// Finds the messages that a queue has had, by their publishers' numbers.
-    fn admit(&mut self, queue: &Arc<QueueHandle>, machine: &mut Machine, records: &[u8], logged: bool) {
+    /// Finds the messages that a queue has had, and those for which it has no room.
+    fn admit(
+        &mut self,
+        queue: &Arc<QueueHandle>,
+        machine: &mut Machine,
+        records: &[u8],
+        logged: bool,
+        may_refuse: bool,
+    ) {
         let Some(machine) = machine.classic() else { return };
-        let mut notes = Vec::new();
-        machine.admit(records, logged, &mut self.turned_away, &mut notes);
-        if !notes.is_empty() {
-            self.notes.extend(notes.into_iter().map(|note| (queue.id, note)));
+        let mut admission = Admission {
+            entered_before: std::mem::take(&mut self.entered_before),
+            refused: std::mem::take(&mut self.turned_away),
+            notes: Vec::new(),
+        };
+        machine.admit(records, logged, may_refuse, &mut admission);
+        self.entered_before = admission.entered_before;
+        self.turned_away = admission.refused;
+        if !admission.notes.is_empty() {
+            self.notes.extend(admission.notes.into_iter().map(|note| (queue.id, note)));
             self.numbered.push(queue.clone());
         }
     }
@@ -295,19 +310,23 @@ impl Handing {
         }
     }
 
-    /// The messages that were not turned away, and the others, whose origins are noted as refused.
+    /// The messages that a queue takes, and those that were turned away, whose origins are noted as refused.
     fn take_apart(&mut self, records: &[u8], origins: &[Origin]) -> (ChunkBuilder, ChunkBuilder) {
         let (mut part, mut turned_away) = (ChunkBuilder::default(), ChunkBuilder::default());
         let (mut rest, mut refused) = (records, self.turned_away.drain(..).peekable());
+        let mut before = self.entered_before.drain(..).peekable();
         for (position, record) in (0..).zip(Records::new(records)) {
             let (bytes, after) = rest.split_at(record.len());
+            rest = after;
+            if before.next_if_eq(&position).is_some() {
+                continue;
+            }
             if refused.next_if_eq(&position).is_none() {
                 part.append_records(bytes);
             } else {
                 turned_away.append_records(bytes);
                 self.refused.extend(origins.get(position as usize));
             }
-            rest = after;
         }
         (part, turned_away)
     }

@@ -12,31 +12,57 @@ use posthouse_model::queue_settings::Overflow;
 use super::Queue;
 use super::departures::Reason;
 
+/// What is taken of a queue's room, and how much there is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    messages: u64,
+    most: u64,
+    bytes: u64,
+    most_bytes: u64,
+}
+
+impl Room {
+    fn fits(&self, messages: u64, bytes: u64) -> bool {
+        self.messages.saturating_add(messages) <= self.most
+            && self.bytes.saturating_add(bytes) <= self.most_bytes
+    }
+
+    /// Takes the room of a message with a body of so many bytes, if there is any.
+    pub(super) fn take(&mut self, body_bytes: u64) -> bool {
+        let fits = self.fits(1, body_bytes);
+        if fits {
+            self.messages += 1;
+            self.bytes += body_bytes;
+        }
+        fits
+    }
+}
+
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// Appends to `refused` the positions within `records` (`count` of them) of the messages that a queue which
     /// refuses has no room for, each judged as if it arrived alone. Nothing for queues that do not refuse.
     pub fn refuse(&self, records: &[u8], count: u32, refused: &mut Vec<u32>) {
-        if !self.settings.refuses() {
-            return;
-        }
-        let most = self.settings.max_length.unwrap_or(u64::MAX);
-        let most_bytes = self.settings.max_length_bytes.unwrap_or(u64::MAX);
-        let (mut ready, mut bytes) = self.room_taken();
-        let all_fit = ready + u64::from(count) <= most
-            // Bodies are a part of the records.
-            && bytes.saturating_add(records.len() as u64) <= most_bytes;
-        if all_fit {
+        let Some(mut room) = self.room() else { return };
+        // Bodies are a part of the records.
+        if room.fits(u64::from(count), records.len() as u64) {
             return;
         }
         for (position, record) in (0..).zip(Records::new(records)) {
-            let body = record.body().len() as u64;
-            if ready < most && bytes + body <= most_bytes {
-                ready += 1;
-                bytes += body;
-            } else {
+            if !room.take(record.body().len() as u64) {
                 refused.push(position);
             }
         }
+    }
+
+    /// The room in a queue that refuses.
+    pub(super) fn room(&self) -> Option<Room> {
+        if !self.settings.refuses() {
+            return None;
+        }
+        let most = self.settings.max_length.unwrap_or(u64::MAX);
+        let most_bytes = self.settings.max_length_bytes.unwrap_or(u64::MAX);
+        let (messages, bytes) = self.room_taken();
+        Some(Room { messages, most, bytes, most_bytes })
     }
 
     /// Messages that take room in a queue which refuses, and bytes of their bodies: those that wait, and dead letters

@@ -13,6 +13,7 @@
 //! What holds at all times: `ready + delayed + unacked` is the number of messages that are neither settled nor leaving
 //! for another queue ([leaving]).
 
+pub mod admission;
 pub mod browse;
 pub mod chunks;
 pub mod delays;

@@ -5,7 +5,10 @@
 //! key:   kind u8 | name
 //! value: kind 1, a stored offset: the number of the next message to read u64
 //!        kind 2, a publisher:     its last publishing id u64 | the number of that message u64
-//!        kind 3, a publisher to a queue that is no stream: the same | its publishing id before u64, if it had one
+//!        kind 3, a publisher to a queue that is no stream: the same | its publishing id before u64, if it had one; its message
+//!                was in a record of its own, and is there if there is one with that number. Not written any more
+//!        kind 4, the same, in one record with its messages: its highest publishing id u64 |
+//!                (the first and the last id u64 of a gap, all of which have not entered) x n
 //!
 //! key:   kind u8 | the first stamp u64
 //! value: kind 5, values that were seen: (stamp u64 | hash u128 | remembered until u64, ms since the Unix epoch) x n
@@ -19,6 +22,7 @@ use posthouse_model::ids::Seq;
 const KIND_OFFSET: u8 = 1;
 const KIND_PUBLISHER: u8 = 2;
 const KIND_PRODUCER: u8 = 3;
+const KIND_ENTERED: u8 = 4;
 const KIND_NEW_VALUES: u8 = 5;
 const KIND_KEPT_VALUES: u8 = 6;
 
@@ -44,6 +48,9 @@ pub(crate) struct KeptValue {
     /// How long it is remembered, in milliseconds since the Unix epoch; [`u64::MAX`] for ever.
     pub(crate) until_ms: u64,
 }
+
+/// Numbers that have not entered, below some that have: the first and the last of each run.
+pub(crate) type Gaps = Vec<(u64, u64)>;
 
 /// What a note says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,14 +78,35 @@ impl Note {
 }
 
 impl Note {
-    /// The last message of the publisher of this name to a queue that is no stream, and the highest id before it.
+    /// As older brokers wrote it: the last message of the publisher of this name to a queue that is no stream, and the highest id
+    /// before it.
     pub(crate) fn producer(name: &[u8], id: u64, seq: Seq, before: Option<u64>) -> Self {
         let mut value = [id.to_le_bytes(), seq.to_le_bytes()].concat();
         value.extend(before.into_iter().flat_map(u64::to_le_bytes));
         Self { key: [&[KIND_PRODUCER], name].concat(), value }
     }
 
-    /// Reads such a note back: name, id, message, and the id before; `None` when it has another form.
+    /// Which numbers of a publisher have entered a queue: those up to the highest one that are in no gap.
+    pub(crate) fn entered(name: &[u8], highest: u64, gaps: &[(u64, u64)]) -> Self {
+        let mut value = highest.to_le_bytes().to_vec();
+        for id in gaps.iter().flat_map(|&(first, last)| [first, last]) {
+            value.extend_from_slice(&id.to_le_bytes());
+        }
+        Self { key: [&[KIND_ENTERED], name].concat(), value }
+    }
+
+    /// Reads such a note back: name, highest number and gaps; `None` when it has another form.
+    pub(crate) fn read_entered<'a>(key: &'a [u8], value: &[u8]) -> Option<(&'a [u8], u64, Gaps)> {
+        let (&KIND_ENTERED, name) = key.split_first()? else { return None };
+        let (numbers, rest) = value.as_chunks::<8>();
+        let (highest, gaps) = numbers.split_first().filter(|_| rest.is_empty())?;
+        let (gaps, rest) = gaps.as_chunks::<2>();
+        let read = |gap: &[[u8; 8]; 2]| (u64::from_le_bytes(gap[0]), u64::from_le_bytes(gap[1]));
+        let gaps: Vec<_> = gaps.iter().map(read).collect();
+        rest.is_empty().then(|| (name, u64::from_le_bytes(*highest), gaps))
+    }
+
+    /// Reads a note of kind 3 back: name, id, message, and the id before; `None` when it has another form.
     pub(crate) fn read_producer<'a>(
         key: &'a [u8],
         value: &[u8],
@@ -171,6 +199,21 @@ mod tests {
         assert_eq!(Note::read_producer(b"\x02p", &first.value), None);
         assert_eq!(Note::read_producer(b"\x03p", &[0; 17]), None);
         assert!(Note::offset(b"app", None).value.is_empty());
+    }
+
+    #[test]
+    fn the_bytes_of_what_has_entered_are_fixed() {
+        let plain = Note::entered(b"p", 0x0102, &[]);
+        assert_eq!((&plain.key[..], &plain.value[..]), (&b"\x04p"[..], &b"\x02\x01\0\0\0\0\0\0"[..]));
+        let gaps = Note::entered(b"p", 9, &[(3, 4), (6, 6)]);
+        assert_eq!(gaps.value.len(), 40);
+        assert_eq!(&gaps.value[8..24], b"\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0");
+        for (note, highest, gaps) in [(plain, 0x0102, vec![]), (gaps, 9, vec![(3, 4), (6, 6)])] {
+            assert_eq!(Note::read_entered(&note.key, &note.value), Some((&b"p"[..], highest, gaps)));
+        }
+        for (key, bytes) in [(&b"\x03p"[..], 8), (b"\x04p", 0), (b"\x04p", 9), (b"\x04p", 16), (b"", 8)] {
+            assert_eq!(Note::read_entered(key, &vec![0; bytes]), None);
+        }
     }
 
     #[test]

@@ -75,6 +75,23 @@ fn what_makes_no_sense_is_refused() {
          rabbit_quorum_queue"
     );
     peer.refused(1, &Queue { arguments, ..Queue::durable(&queue) }.method(), 406, &refused);
+    // There is no node that cannot be reached, so any time is as good.
+    for (milliseconds, problem) in [(-1, Some("{value_negative,-1}")), (0, None)] {
+        let mut arguments = quorum();
+        arguments.0.push(("x-consumer-disconnected-timeout".to_owned(), FieldValue::I32(milliseconds)));
+        let declared = Queue { arguments, ..Queue::durable(&queue) };
+        match problem {
+            Some(problem) => {
+                let refused = format!(
+                    "PRECONDITION_FAILED - invalid arg 'x-consumer-disconnected-timeout' for queue '{queue}' in vhost \
+                     '/': {problem}"
+                );
+                peer.refused(1, &declared.method(), 406, &refused);
+            }
+            None => drop(peer.declare(1, &declared)),
+        }
+    }
+    peer.delete(1, &queue);
 }
 
 #[test]

@@ -14,7 +14,7 @@ const BEYOND_DEDUPLICATION: [&str; 2] = ["x-cache-size", "x-cache-ttl"];
 
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
 const OF_OTHER_QUEUE_TYPES: [&str; 9] = [
-    "x-consumer-disconnected-timeout",
+    CONSUMER_DISCONNECTED_TIMEOUT,
     "x-initial-cluster-size",
     "x-max-age",
     "x-max-in-memory-bytes",
@@ -37,8 +37,9 @@ const COMPARED_FOR_QUEUES: [&str; 4] =
 const LEADER_LOCATORS: [&str; 4] = ["client-local", "balanced", "random", "least-leaders"];
 
 /// Those of them that quorum queues have here. There is one node, and so one copy, whatever size a group is to have;
-/// messages in memory are bounded for all queues together.
-const OF_QUORUM_QUEUES: [&str; 4] = [
+/// messages in memory are bounded for all queues together, and no consumer is on a node that cannot be reached.
+const OF_QUORUM_QUEUES: [&str; 5] = [
+    CONSUMER_DISCONNECTED_TIMEOUT,
     "x-max-in-memory-bytes",
     "x-max-in-memory-length",
     "x-member-placement-tag",
@@ -49,6 +50,8 @@ const OF_QUORUM_QUEUES: [&str; 4] = [
 const NOT_OF_QUORUM_QUEUES: [&str; 2] = ["x-queue-mode", "x-queue-version"];
 
 const QUEUE_TYPE: &str = "x-queue-type";
+
+const CONSUMER_DISCONNECTED_TIMEOUT: &str = "x-consumer-disconnected-timeout";
 
 /// The queue type of a queue declared without `x-queue-type`.
 const DEFAULT_QUEUE_TYPE: &str = "classic";
@@ -170,6 +173,10 @@ impl QueueArguments {
                     None => return refused(expected_integer(value)),
                 },
                 "x-quorum-initial-group-size" => check_group_size(name, value, queue)?,
+                CONSUMER_DISCONNECTED_TIMEOUT => {
+                    let checked = queue_settings::not_negative(value);
+                    checked.map_err(|reason| errors::invalid_argument(name, queue, &reason))?;
+                }
                 "x-queue-leader-locator" => check_leader_locator(value, queue)?,
                 _ => {}
             }

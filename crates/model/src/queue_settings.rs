@@ -367,7 +367,7 @@ fn limit(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-fn not_negative(value: &FieldValue) -> Result<u64, String> {
+pub(crate) fn not_negative(value: &FieldValue) -> Result<u64, String> {
     let number = integer(value)?;
     u64::try_from(number).map_err(|_| format!("{{value_negative,{number}}}"))
 }

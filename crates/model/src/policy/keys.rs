@@ -104,6 +104,13 @@ const KEYS: &[Key] = &[
         problem: "is not a valid alternate exchange name",
     },
     Key {
+        name: "consumer-disconnected-timeout",
+        operator: false,
+        stricter: Stricter::Smaller,
+        set: |_, value| number(value, 0, MAX_COUNT).is_some(),
+        problem: "is not a valid consumer disconnected timeout",
+    },
+    Key {
         name: "consumer-timeout",
         operator: false,
         stricter: Stricter::Smaller,
@@ -300,12 +307,8 @@ const KEYS: &[Key] = &[
 ];
 
 /// Keys that RabbitMQ carries out and this broker does not yet.
-const NOT_SUPPORTED: &[&str] = &[
-    "consumer-disconnected-timeout",
-    "federation-upstream",
-    "federation-upstream-pattern",
-    "federation-upstream-set",
-];
+const NOT_SUPPORTED: &[&str] =
+    &["federation-upstream", "federation-upstream-pattern", "federation-upstream-set"];
 
 impl PolicySettings {
     /// Reads and checks a definition.

@@ -53,6 +53,7 @@ fn values_are_refused_with_rabbitmqs_texts() {
         (json!({"stream-filter-size-bytes": 15}), "15 is not a valid filter size. Valid range is 16-255"),
         (json!({"stream-filter-size-bytes": 256}), "256 is not a valid filter size. Valid range is 16-255"),
         (json!({"initial-cluster-size": -1}), "-1 is not a valid cluster size"),
+        (json!({"consumer-disconnected-timeout": -1}), "-1 is not a valid consumer disconnected timeout"),
         (json!({"target-group-size": 0}), "0 is not a valid target count"),
         (json!({"max-in-memory-bytes": "x"}), "<<\"x\">> is not a valid maximum memory in bytes"),
         (json!({"max-in-memory-length": -1}), "-1 is not a valid maximum memory in bytes"),
@@ -91,7 +92,7 @@ fn definitions_become_typed() {
         "initial-cluster-size": 0, "target-group-size": 1, "max-in-memory-bytes": 0, "max-in-memory-length": 0,
         "member-placement-tag": "zone",
         "delayed-retry-type": "failed", "delayed-retry-min": 6, "delayed-retry-max": 7,
-        "consumer-timeout": 5, "priority-order": "weighted", "overflow-priority": "highest",
+        "consumer-timeout": 5, "consumer-disconnected-timeout": 0, "priority-order": "weighted", "overflow-priority": "highest",
     })));
     let expected = PolicySettings {
         exchange: ExchangePolicy { alternate_exchange: Name::new("ae").ok() },

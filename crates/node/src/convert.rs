@@ -106,7 +106,11 @@ fn carry_out(
         })?;
         broker.store().meta().flush()?;
     }
-    take_over(broker, vhost, queue, setup)?;
+    note_setup(vhost, queue, setup)?;
+    // Not under the lock of the virtual host: messages that leave a queue by this are told to the log.
+    deliver::put_in_force(broker, queue);
+    // Publishers look again what it keeps, which levels it has, and whether it refuses messages.
+    vhost.change(|inner| inner.topology.forget_routes());
     queue.set_keeps_all(to != QueueKind::Classic);
     broker
         .events()
@@ -148,27 +152,16 @@ fn not_kept(queue: &QueueHandle, why: &str) -> AdminError {
     AdminError::NotConvertible(queue.definition.name.to_string(), QueueKind::Quorum.name(), why)
 }
 
-/// The queue does from now on what its new setup says.
-fn take_over(
-    broker: &Broker,
-    vhost: &VirtualHost,
-    queue: &Arc<QueueHandle>,
-    setup: QueueSetup,
-) -> Result<(), AdminError> {
-    let settings = vhost.change(|inner| {
+/// Notes with a queue what it is to be from now on, and the policy for that.
+fn note_setup(vhost: &VirtualHost, queue: &QueueHandle, setup: QueueSetup) -> Result<(), AdminError> {
+    vhost.change(|inner| {
         check_there(queue)?;
         let applied = inner.queue_policy(policies::object(setup.kind()), &queue.definition.name);
-        let settings = policies::effective_settings(setup.settings(), applied.as_deref());
         let mut state = queue.lock();
         state.policy = applied;
         state.setup = setup;
-        Ok::<_, AdminError>(settings)
-    })?;
-    // Not under the lock of the virtual host: messages that leave a queue by this are told to the log.
-    deliver::set_settings(broker, queue, settings);
-    // Publishers look again what it keeps, which levels it has, and whether it refuses messages.
-    vhost.change(|inner| inner.topology.forget_routes());
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Refuses a queue that was deleted meanwhile.
@@ -186,5 +179,46 @@ impl Broker {
         if !problem.may_pass() {
             self.fatal(&problem.to_string());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::policy::{Policy, PolicyKind};
+    use serde_json::json;
+
+    use super::*;
+    use crate::admin;
+    use crate::declare::QueueDeclaration;
+    use crate::start::Keep;
+    use crate::start::testing::{PLENTY_BYTES, broker};
+
+    /// A policy that is set while a queue takes over its new type is not undone by that.
+    #[test]
+    fn a_policy_that_comes_in_between_stays() {
+        let broker = broker(Keep::InMemory, PLENTY_BYTES);
+        let vhost = broker.vhost("/").unwrap();
+        let declaration = QueueDeclaration { name: "q".into(), durable: true, ..QueueDeclaration::default() };
+        broker.declare_queue(&vhost, declaration, 1).unwrap();
+        let queue = vhost.find_queue("q").unwrap();
+        let set_length = |max_length: u64| {
+            let value = json!({"pattern": "q", "definition": {"max-length": max_length}});
+            admin::set_policy(
+                &broker,
+                "/",
+                PolicyKind::User,
+                Policy::from_value("p", &value, PolicyKind::User).unwrap(),
+            )
+            .unwrap();
+        };
+        let length = || queue.lock().machine.settings().max_length;
+        set_length(5);
+        assert_eq!(length(), Some(5));
+        let (_, setup) = begin(&queue, QueueKind::Quorum).unwrap();
+        note_setup(&vhost, &queue, setup).unwrap();
+        set_length(3);
+        deliver::put_in_force(&broker, &queue);
+        assert_eq!(length(), Some(3));
+        assert_eq!(queue.lock().setup.kind(), QueueKind::Quorum);
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use posthouse_model::attempts::Return;
 use posthouse_model::ids::Seq;
-use posthouse_model::queue_settings::QueueSettings;
 use posthouse_queue::machine::delays::Back;
 use posthouse_queue::machine::departures::{Departed, Reason};
 use posthouse_queue::machine::roster::ConsumerId;
@@ -15,7 +14,7 @@ use crate::clock::now_ms;
 use crate::dead_letters;
 use crate::queue_handle::{QueueGuard, QueueHandle};
 use crate::waker::{ConsumerWaker, SessionWaker};
-use crate::{expiry, residency};
+use crate::{expiry, policies, residency};
 
 /// Inclusive ranges of message numbers.
 pub type Ranges = [(Seq, Seq)];
@@ -182,14 +181,16 @@ pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why
     wake_all(&mut wakes);
 }
 
-/// Changes what a queue is to do, with effect on what is in it. Sessions must be told by a new epoch of the virtual
-/// host when the queue begins or ceases to refuse messages.
-pub fn set_settings(broker: &Broker, queue: &Arc<QueueHandle>, settings: QueueSettings) {
+/// Lets a queue do what its setup and its policy say, with effect on what is in it. They are looked at here and nowhere
+/// before, so that whoever comes last brings nothing back that was changed meanwhile. Sessions must be told by a new epoch of
+/// the virtual host when the queue begins or ceases to refuse messages.
+pub(crate) fn put_in_force(broker: &Broker, queue: &Arc<QueueHandle>) {
     let left = {
         let mut state = queue.lock();
         if state.deleted {
             return;
         }
+        let settings = policies::effective_settings(state.setup.settings(), state.policy.as_deref());
         let lease_changes = state.machine.settings().expires_ms != settings.expires_ms;
         state.machine.set_settings(settings);
         residency::survey(broker, queue, &mut state);

@@ -172,8 +172,8 @@ pub(crate) fn effective_settings(declared: QueueSettings, applied: Option<&Appli
 pub(crate) fn apply(broker: &Broker, vhost: &VirtualHost) {
     let changed = vhost.change(Inner::apply_policies);
     // Not under the lock of the virtual host: messages that leave a queue by this are told to the log.
-    for (queue, settings) in &changed {
-        deliver::set_settings(broker, queue, settings.clone());
+    for queue in &changed {
+        deliver::put_in_force(broker, queue);
     }
     if !changed.is_empty() {
         vhost.change(|inner| inner.topology.forget_routes());
@@ -182,22 +182,21 @@ pub(crate) fn apply(broker: &Broker, vhost: &VirtualHost) {
 
 impl Inner {
     /// Gives exchanges what their policies say now, and notes with queues what applies to them; the queues that are to do
-    /// something else by that, and what.
-    fn apply_policies(&mut self) -> Vec<(Arc<QueueHandle>, QueueSettings)> {
+    /// something else by that.
+    fn apply_policies(&mut self) -> Vec<Arc<QueueHandle>> {
         self.apply_exchange_policies();
         let queues: Vec<_> = self.queues.values().cloned().collect();
         let mut changed = Vec::new();
         for queue in queues {
-            let (settings, differs) = {
+            let differs = {
                 let mut state = queue.lock();
                 let applied = self.queue_policy(object(state.setup.kind()), &queue.definition.name);
                 let settings = effective_settings(state.setup.settings(), applied.as_deref());
                 state.policy = applied;
-                let differs = *state.machine.settings() != settings;
-                (settings, differs)
+                *state.machine.settings() != settings
             };
             if differs {
-                changed.push((queue, settings));
+                changed.push(queue);
             }
         }
         changed

@@ -1,6 +1,6 @@
 //! Who makes room, who waits for it, and what a failed read means.
 
-use posthouse_model::name::Name;
+use posthouse_model::field::FieldValue;
 use posthouse_storage::StorageError;
 
 use super::*;
@@ -139,11 +139,13 @@ fn a_clock_set_back_does_not_hold_publishers() {
 fn publishers_wait_while_what_they_drop_is_moved() {
     let broker = broker(Keep::InMemory, PLENTY_BYTES);
     let (grave, queue) = (declare(&broker, "grave"), declare(&broker, "q"));
-    let mut settings = queue.lock().machine.settings().clone();
-    settings.max_length = Some(0);
-    settings.dead_letter_exchange = Name::new("").ok();
-    settings.dead_letter_routing_key = Name::new("grave").ok();
-    crate::deliver::set_settings(&broker, &queue, settings);
+    let text = |name: &str, value: &str| (name.to_owned(), FieldValue::string(value));
+    queue.lock().setup.arguments.0 = vec![
+        ("x-max-length".to_owned(), FieldValue::I32(0)),
+        text("x-dead-letter-exchange", ""),
+        text("x-dead-letter-routing-key", "grave"),
+    ];
+    crate::deliver::put_in_force(&broker, &queue);
     let mut publisher = Publisher::new(broker.clone(), Arc::default());
     let slot = publisher.slot(&[queue.id], |_| Some(queue.clone())).unwrap();
     // One turn may begin before the thread that moves them has to wait.

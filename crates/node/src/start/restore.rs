@@ -32,7 +32,6 @@ use crate::{clock, deliver, owner, policies, streams, unique};
 /// A queue as it was found.
 pub(super) struct Restored {
     queue: Arc<QueueHandle>,
-    settings: QueueSettings,
     attempts: Vec<AttemptRange>,
 }
 
@@ -83,12 +82,15 @@ pub(super) fn restore(
 /// Has restored queues do what their settings ask for: messages may leave at once, for which there are records in the
 /// log.
 pub(super) fn put_in_force(broker: &Arc<Broker>, queues: Vec<Restored>) {
-    for Restored { queue, settings, attempts } in queues {
-        let is_unique = settings.unique;
-        deliver::set_settings(broker, &queue, settings);
-        if let Some(machine) = queue.lock().machine.classic() {
-            machine.restore_attempts(attempts);
-        }
+    for Restored { queue, attempts } in queues {
+        deliver::put_in_force(broker, &queue);
+        let is_unique = {
+            let mut state = queue.lock();
+            if let Some(machine) = state.machine.classic() {
+                machine.restore_attempts(attempts);
+            }
+            state.machine.settings().unique
+        };
         if is_unique {
             unique::learn(broker, &queue);
         }
@@ -174,14 +176,14 @@ fn restore_queue(
     let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
     let settings = policies::effective_settings(setup.settings(), applied.as_deref());
     let attempts = levels.iter_mut().flat_map(|level| std::mem::take(&mut level.attempts)).collect();
-    let machine = machine(broker, id, kind, &definition, &setup, settings.clone(), levels)?;
+    let machine = machine(broker, id, kind, &definition, &setup, settings, levels)?;
     let queue = Arc::new(QueueHandle::new(id, definition, setup, machine, broker.memory().clone()));
     queue.lock().policy = applied;
     vhost.change(|inner| {
         inner.topology.add_queue(queue.definition.name.clone(), id, true);
         inner.queues.insert(id, queue.clone());
     });
-    Ok(Restored { queue, settings, attempts })
+    Ok(Restored { queue, attempts })
 }
 
 /// What was found of each queue, by level.

@@ -409,18 +409,37 @@ fn an_operator_lists_and_cancels_what_waits() {
     assert_eq!(keys(listed(&["--filter", "message_id=3"])), ["c"]);
     let one = listed(&["--filter", "routing_key=a"]).remove(0);
     assert_eq!(one[3..6], ["x", "10", "true"]);
-    assert!(one[6].contains("{x-delay,-600000}"), "{}", one[6]);
+    assert!(one[6].contains("{x-delay,600000}"), "{}", one[6]);
     let due: i64 = one[2].parse().unwrap();
     assert!((now_ms()..=now_ms() + 600_000).contains(&due), "{due}");
     assert!(broker.ctl(&["list_vhosts", "messages_scheduled", "--quiet"]).starts_with('4'));
+    assert_eq!(listed(&["--due-at", &one[2]]), std::slice::from_ref(&one));
+    assert!(listed(&["--due-at", &(due + 1).to_string()]).is_empty());
     let id = &one[1];
+    let unknown = format!("no scheduled message with id {id} in vhost '/'");
+    let (other, none) = ((due + 1).to_string(), "0000000000000001");
+    for (words, text) in [
+        (
+            &["cancel_scheduled", "--id", none][..],
+            "no scheduled message with id 0000000000000001 in vhost '/'",
+        ),
+        (&["cancel_scheduled", "--id", id, "--due-at", &other], &unknown),
+    ] {
+        let refused = broker.ctl_refused(words);
+        assert!(refused.contains(text), "{refused}");
+    }
     let cancel = |which: [&str; 2]| {
         let [option, value] = which;
         broker.ctl(&["cancel_scheduled", option, value, "--formatter", "json"]).trim().to_owned()
     };
-    assert_eq!(cancel(["--id", id]), r#"{"messages":1}"#);
-    assert_eq!(cancel(["--id", id]), r#"{"messages":0}"#);
-    assert_eq!(cancel(["--filter", "exchange=x"]), r#"{"messages":2}"#);
+    let words = ["cancel_scheduled", "--id", id, "--due-at", &one[2], "--formatter", "json"];
+    assert_eq!(broker.ctl(&words).trim(), r#"{"messages":1}"#);
+    let refused = broker.ctl_refused(&["cancel_scheduled", "--id", id]);
+    assert!(refused.contains(&unknown), "{refused}");
+    let id = listed(&["--filter", "routing_key=b"]).remove(0).remove(1);
+    assert_eq!(cancel(["--id", &id]), r#"{"messages":1}"#);
+    assert_eq!(cancel(["--filter", "exchange=x"]), r#"{"messages":1}"#);
+    assert_eq!(cancel(["--filter", "exchange=x"]), r#"{"messages":0}"#);
     for (words, text) in [
         (&["cancel_scheduled"][..], "expected an id or a filter, got neither"),
         (&["cancel_scheduled", "--id", "one"], "id: expected hexadecimal digits, got \"one\""),

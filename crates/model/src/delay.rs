@@ -57,11 +57,23 @@ pub fn is_none(value: RawValue<'_>) -> bool {
 
 /// A copy of the content header with `x-delay` negated; `None` when it has none that delays.
 pub fn with_delay_negated(header: HeaderView<'_>) -> Option<Vec<u8>> {
-    let raw = header.headers()?;
-    let delay = delay_of(raw.get(DELAY.as_bytes())?).ok()??;
-    let mut table = FieldTable::from_raw_table(raw).ok()?;
-    let negated = -i64::try_from(delay).ok()?;
-    let value = i32::try_from(negated).map_or(FieldValue::I64(negated), FieldValue::I32);
+    let delay = delay_of(header.headers()?.get(DELAY.as_bytes())?).ok()??;
+    if delay > 0 { with_delay(header, -delay) } else { None }
+}
+
+/// A copy of the content header of a message that waits because of its `x-delay`, as it was published: not negated. `None`
+/// when it waits for another reason; one that also has `x-deliver-at` may have been published with either sign.
+pub fn as_published(header: HeaderView<'_>) -> Option<Vec<u8>> {
+    let headers = header.headers()?;
+    let delay = delay_of(headers.get(DELAY.as_bytes())?).ok()??;
+    let waits_for_it = delay < 0 && headers.get(DELIVER_AT.as_bytes()).is_none();
+    if waits_for_it { with_delay(header, -delay) } else { None }
+}
+
+fn with_delay(header: HeaderView<'_>, delay: i128) -> Option<Vec<u8>> {
+    let mut table = FieldTable::from_raw_table(header.headers()?).ok()?;
+    let delay = i64::try_from(delay).ok()?;
+    let value = i32::try_from(delay).map_or(FieldValue::I64(delay), FieldValue::I32);
     for (name, old) in &mut table.0 {
         if name == DELAY {
             *old = value.clone();
@@ -230,5 +242,22 @@ mod tests {
         assert_eq!(negated(text("5000")), expected(FieldValue::I32(-5_000)));
         assert_eq!(negated(FieldValue::I64(1 << 33)), expected(FieldValue::I64(-(1 << 33))));
         assert_eq!(negated(FieldValue::Bool(true)), None);
+        // With x-deliver-at, such a message may wait all the same, and must not when it is published again.
+        assert_eq!(negated(FieldValue::I32(-5)), None);
+    }
+
+    #[test]
+    fn a_message_that_waits_is_shown_as_it_was_published() {
+        let shown = |entries: &[(&str, FieldValue)]| {
+            let properties = Properties { headers: Some(table(entries)), ..Properties::default() };
+            let mut header = Vec::new();
+            properties.encode(3, &mut header);
+            let published = as_published(HeaderView::parse(&header).unwrap())?;
+            FieldTable::from_raw_table(HeaderView::parse(&published).unwrap().headers().unwrap()).ok()
+        };
+        let delay = |ms| (DELAY, FieldValue::I32(ms));
+        assert_eq!(shown(&[delay(-5), ("a", text("b"))]), Some(table(&[delay(5), ("a", text("b"))])));
+        assert_eq!(shown(&[delay(-5), (DELIVER_AT, FieldValue::I64(7))]), None);
+        assert_eq!(shown(&[("a", text("b"))]), None);
     }
 }

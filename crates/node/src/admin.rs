@@ -68,6 +68,14 @@ pub enum AdminError {
     /// A super stream that cannot be.
     #[error("{0}")]
     SuperStream(String),
+    /// No message waits that has this identity.
+    #[error("no scheduled message with id {id:016x} in vhost '{vhost}'")]
+    NotScheduled {
+        /// The identity.
+        id: u64,
+        /// The virtual host.
+        vhost: String,
+    },
     /// The stream has stored no offset for this name.
     #[error("no offset is stored for '{reference}' in stream '{stream}' in vhost '{vhost}'")]
     NoStoredOffset {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use posthouse_model::ids::QueueId;
+use posthouse_model::ids::{Lsn, QueueId};
 use posthouse_model::name::Name;
 use posthouse_model::record::Record;
 use posthouse_model::reply::ReplyError;
@@ -30,6 +30,7 @@ use crate::clock::now_ms;
 use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::queue_setup::QueueSetup;
 use crate::records;
+use crate::transfer::Transfer;
 use crate::vhost::{Inner, VirtualHost};
 
 mod handover;
@@ -46,13 +47,21 @@ pub struct Schedule {
     /// Where they are.
     queue: Arc<QueueHandle>,
     agenda: Mutex<Agenda>,
+    /// Held while messages move to other places in the queue; how often some did.
+    moves: Mutex<u64>,
     last_id: AtomicU64,
     bell: Arc<Bell>,
 }
 
 impl Schedule {
     fn new(queue: Arc<QueueHandle>, bell: Arc<Bell>) -> Arc<Self> {
-        let schedule = Arc::new(Self { queue, agenda: Mutex::default(), last_id: AtomicU64::new(0), bell });
+        let schedule = Arc::new(Self {
+            queue,
+            agenda: Mutex::default(),
+            moves: Mutex::default(),
+            last_id: AtomicU64::new(0),
+            bell,
+        });
         schedule.bell.add(&schedule);
         schedule
     }
@@ -81,6 +90,20 @@ impl Schedule {
     pub(crate) fn arrived(&self, place: Place) {
         self.agenda().arrived(place);
         self.bell.ring(place.start_ms.saturating_sub(lead_ms(place.level)));
+    }
+
+    /// Moves messages to other places in the queue. The position up to which the log must be on disk before those that they
+    /// left are settled, 0 for none.
+    fn commit(&self, transfer: Transfer<'_>) -> Lsn {
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = transfer.commit();
+        *moves += u64::from(done.moved > 0);
+        done.until
+    }
+
+    /// How often messages have moved to other places in the queue; none does when this returns that was about to.
+    fn moves(&self) -> u64 {
+        *self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn agenda(&self) -> MutexGuard<'_, Agenda> {

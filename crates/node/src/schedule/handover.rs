@@ -236,7 +236,7 @@ fn postpone(
             Err(_) => schedule.agenda().again(Waiting { due_ms: now_ms + RETRY_MS, ..*waiting }),
         }
     }
-    let until = transfer.commit().until;
+    let until = schedule.commit(transfer);
     schedule.agenda().arrived(place);
     until
 }

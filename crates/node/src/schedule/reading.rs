@@ -199,7 +199,7 @@ pub(super) fn read_level(
             next = next.max(waiting.seq + 1);
         }
     }
-    let until = transfer.commit().until;
+    let until = schedule.commit(transfer);
     let mut agenda = schedule.agenda();
     moved.into_iter().for_each(|place| agenda.arrived(place));
     agenda.end(&pass, next, more);

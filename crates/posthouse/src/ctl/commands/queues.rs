@@ -171,11 +171,13 @@ pub(super) const COMMANDS: &[Command] = &[
 
 const SCHEDULED_OPTIONS: &[CtlOption] = &[
     CtlOption { name: "count", kind: OptionKind::Number, default: None },
+    CtlOption { name: "due_at", kind: OptionKind::Number, default: None },
     CtlOption { name: "filter", kind: OptionKind::Text, default: None },
 ];
 
 const CANCEL_OPTIONS: &[CtlOption] = &[
     CtlOption { name: "id", kind: OptionKind::Text, default: None },
+    CtlOption { name: "due_at", kind: OptionKind::Number, default: None },
     CtlOption { name: "filter", kind: OptionKind::Text, default: None },
 ];
 

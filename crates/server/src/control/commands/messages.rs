@@ -33,6 +33,8 @@ pub(super) struct Scheduled {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
+    due_at: Option<u64>,
+    #[serde(default)]
     filter: Option<String>,
 }
 
@@ -79,11 +81,11 @@ fn everything() -> u64 {
 }
 
 fn cancel(broker: &Broker, scheduled: &Scheduled) -> Result<Value, Failure> {
-    let Scheduled { vhost, id, filter } = scheduled;
+    let Scheduled { vhost, id, due_at, filter } = scheduled;
     if id.is_none() && filter.is_none() {
         return Err(Failure::usage("expected an id or a filter, got neither"));
     }
-    let which = which(id.as_deref(), filter.as_deref())?;
+    let which = which(id.as_deref(), *due_at, filter.as_deref())?;
     Ok(json!({"messages": listing::cancel(broker, vhost, &which)?}))
 }
 

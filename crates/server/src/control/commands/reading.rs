@@ -73,6 +73,8 @@ pub(super) enum Command {
         #[serde(default = "few_scheduled")]
         count: usize,
         #[serde(default)]
+        due_at: Option<u64>,
+        #[serde(default)]
         filter: Option<String>,
     },
     ListPolicies {
@@ -115,12 +117,12 @@ pub(super) fn run(broker: &Broker, command: Command) -> Result<Value, Failure> {
             let request = browse_request(skip, count, filter.as_deref(), body_bytes)?;
             rows(browse::browse(broker, &vhost, &name, &request)?)
         }
-        Command::ListScheduled { vhost, count, filter } => {
+        Command::ListScheduled { vhost, count, due_at, filter } => {
             let most = listing::COUNT_MAX;
             if !(1..=most).contains(&count) {
                 return Err(Failure::usage(format!("count: expected 1 to {most}, got {count}")));
             }
-            let which = which(None, filter.as_deref())?;
+            let which = which(None, due_at, filter.as_deref())?;
             rows(listing::list(broker, &vhost, &which, count)?)
         }
         Command::ListPolicies { vhost } => rows(listings::policies(broker, &vhost, PolicyKind::User)?),
@@ -144,10 +146,14 @@ fn few_scheduled() -> usize {
 }
 
 /// Which scheduled messages are meant.
-pub(super) fn which(id: Option<&str>, filter: Option<&str>) -> Result<listing::Which, Failure> {
+pub(super) fn which(
+    id: Option<&str>,
+    due_ms: Option<u64>,
+    filter: Option<&str>,
+) -> Result<listing::Which, Failure> {
     let id = id.map(listing::parse_id).transpose().map_err(Failure::usage)?;
     let filter = filter.map(MessageFilter::parse).transpose().map_err(Failure::usage)?;
-    Ok(listing::Which { id, filters: filter.into_iter().collect() })
+    Ok(listing::Which { id, due_ms, filters: filter.into_iter().collect() })
 }
 
 fn body_bytes() -> usize {

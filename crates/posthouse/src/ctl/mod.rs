@@ -13,10 +13,10 @@ mod table;
 mod tests;
 
 use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli;
 use crate::config::{self, Flag};
@@ -59,10 +59,23 @@ fn carry_out(mut request: Request) -> Result<String, CtlError> {
         Answer::Imported => definitions::import(&request, &path),
         Answer::Steps(said) => steps::run(&request, &path, said),
         _ => {
-            let answer = client::ask(&path, request.command.name, Value::Object(request.args.clone()), &[])?;
+            let args = Value::Object(request.args.clone());
+            let answer = match request.command.name {
+                name @ "convert_queue" => {
+                    client::ask_for_long(&path, name, args, &mut || is_converting(&request, &path))?
+                }
+                name => client::ask(&path, name, args, &[])?,
+            };
             Ok(show(&request, &answer))
         }
     }
+}
+
+/// Whether the queue is still being converted: what it has not kept yet is written, which takes as long as it is much.
+fn is_converting(request: &Request, path: &Path) -> bool {
+    let queues = client::ask(path, "list_queues", json!({"vhost": request.vhost()}), &[]);
+    let rows = queues.ok().and_then(|rows| rows.as_array().cloned()).unwrap_or_default();
+    rows.iter().any(|row| Some(&row["name"]) == request.args.get("name") && row["state"] == "converting")
 }
 
 /// Where the broker's control socket is, by the settings it was started with.

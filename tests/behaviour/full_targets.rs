@@ -102,6 +102,9 @@ fn a_queue_that_drops_does_not_grow_behind_a_full_target() {
     peer.confirmed(1, publishes as u64);
     await_leaving(&broker, "work", KEPT_MIN as u64);
     assert_eq!(peer.counts(1, "work").0, 5);
+    let dropped = broker.ctl(&["list_queues", "-s", "name", "messages_dlx_dropped"]);
+    let expected = publishes - 500 - KEPT_MIN - 5;
+    assert!(dropped.contains(&format!("work\t{expected}\n")), "{expected}: {dropped}");
     // The target has the first ones, and the next ones wait for it; those after them are gone.
     for number in 0..500 + KEPT_MIN {
         assert_eq!(number_of(&mut peer, "full"), number.to_string());

@@ -232,6 +232,9 @@ impl Worker {
         if done.until > 0 {
             self.unfinished.push_back((done.until, queue.clone()));
         }
+        if done.excess > 0 {
+            queue.lock().counters.dead_letters_dropped += done.excess;
+        }
         if done.excess > 0 && self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
             self.warned_at = Some(Instant::now());
             tracing::warn!(

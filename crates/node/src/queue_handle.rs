@@ -99,6 +99,8 @@ pub struct QueueCounters {
     pub redelivered: u64,
     /// Messages settled by an acknowledgement.
     pub acknowledged: u64,
+    /// Dead letters dropped because their targets were full, and there was no room to keep them.
+    pub dead_letters_dropped: u64,
 }
 
 /// Bytes of memory that all queues' messages take.

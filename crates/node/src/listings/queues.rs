@@ -73,6 +73,8 @@ pub struct QueueRow {
     pub messages_rejected: u64,
     /// Messages on their way to where dead letters go, or waiting for a place there.
     pub messages_dlx: u64,
+    /// Messages that were on their way there and were dropped since the start: there was no room for them.
+    pub messages_dlx_dropped: u64,
     /// Messages that left since the start because they came back too often.
     pub messages_delivery_limit: u64,
     /// Messages that left because they were there already, since the start.
@@ -131,6 +133,7 @@ fn queue_row(broker: &Broker, queue: &QueueHandle, connections: &[Arc<Connection
         messages_expired: state.machine.departure_counts().expired,
         messages_rejected: state.machine.departure_counts().rejected,
         messages_dlx: state.machine.leaving(),
+        messages_dlx_dropped: state.counters.dead_letters_dropped,
         messages_delivery_limit: state.machine.departure_counts().delivery_limit,
         messages_duplicate: state.machine.departure_counts().duplicate,
     }

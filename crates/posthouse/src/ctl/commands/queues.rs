@@ -41,6 +41,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 "messages_maxlen",
                 "messages_expired",
                 "messages_rejected",
+                "messages_dlx_dropped",
                 "messages_delivery_limit",
                 "messages_duplicate",
             ],

@@ -199,6 +199,25 @@ fn a_policy_switches_it_on_and_off_while_messages_wait() {
 }
 
 #[test]
+fn a_conversion_changes_nothing_for_what_waits() {
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    peer.declare(1, &Queue { arguments: delays("all", LONG_MS, LONG_MS), ..Queue::durable("q") });
+    peer.publish(1, "", "q", "before");
+    fail(&mut peer, "q");
+    for kind in ["quorum", "classic"] {
+        broker.ctl(&["convert_queue", "q", "--to", kind]);
+        peer.publish(1, "", "q", kind);
+        fail(&mut peer, "q");
+    }
+    assert_eq!(listed(&broker, "q", "messages_ready,messages_delayed"), "0\t3");
+    broker.ctl(&["set_policy", "off", "^q$", r#"{"delayed-retry-type":"disabled"}"#]);
+    let mut all = peer.drain(1, "q");
+    all.sort_unstable();
+    assert_eq!(all, ["before", "classic", "quorum"]);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let mut peer = broker().peer();
     let name = unique("refused");

@@ -90,6 +90,11 @@ impl DelayedRetry {
         Some(min_ms.saturating_mul(attempts.failed.max(1).into()).min(max_ms).min(MAX_TTL_MS))
     }
 
+    /// Milliseconds that any message has to wait at most; none when none has to.
+    pub fn longest_ms(self) -> Option<u64> {
+        self.is_on().then(|| self.max_ms.or(self.min_ms).map(|ms| ms.min(MAX_TTL_MS)))?
+    }
+
     /// Checks the arguments of one declaration with each other, each of which is valid: the one that is wrong, and what is
     /// expected.
     pub(crate) fn check_arguments(self) -> Result<(), (&'static str, String)> {

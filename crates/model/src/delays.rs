@@ -59,14 +59,32 @@ impl DelayMap {
             self.remove(before);
             first = before;
         }
-        if let Some(&(end, same)) = self.by_first.get(&(last + 1))
+        if let Some(after) = last.checked_add(1)
+            && let Some(&(end, same)) = self.by_first.get(&after)
             && same == due_ms
         {
-            self.remove(last + 1);
+            self.remove(after);
             last = end;
         }
         self.by_first.insert(first, (last, due_ms));
         self.due.insert((due_ms, first));
+    }
+
+    /// Lets each message of a range wait until then, if it does not wait for longer. Saying the same again, or less, changes
+    /// nothing.
+    pub fn raise(&mut self, to: DelayRange) {
+        let mut next = to.first;
+        for before in self.take_within(to.first, to.last) {
+            if next < before.first {
+                self.insert(DelayRange { first: next, last: before.first - 1, ..to });
+            }
+            self.insert(DelayRange { due_ms: before.due_ms.max(to.due_ms), ..before });
+            let Some(after) = before.last.checked_add(1) else { return };
+            next = after;
+        }
+        if next <= to.last {
+            self.insert(DelayRange { first: next, ..to });
+        }
     }
 
     fn remove(&mut self, first: Seq) -> Option<DelayRange> {
@@ -104,6 +122,14 @@ impl DelayMap {
     }
 }
 
+impl FromIterator<DelayRange> for DelayMap {
+    fn from_iter<I: IntoIterator<Item = DelayRange>>(ranges: I) -> Self {
+        let mut map = Self::default();
+        ranges.into_iter().for_each(|range| map.raise(range));
+        map
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap as Plain;
@@ -112,9 +138,18 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_last_number_of_all_is_one_like_any_other() {
+        let mut map = DelayMap::default();
+        map.raise(DelayRange { first: Seq::MAX, last: Seq::MAX, due_ms: 1 });
+        map.raise(DelayRange { first: Seq::MAX - 1, last: Seq::MAX, due_ms: 2 });
+        assert_eq!(map.first(), Some(DelayRange { first: Seq::MAX - 1, last: Seq::MAX, due_ms: 2 }));
+    }
+
     #[derive(Clone, Debug)]
     enum Op {
         Insert(u64),
+        Raise(u64),
         Take,
         PopDue(u64),
     }
@@ -125,6 +160,7 @@ mod tests {
             ops in prop::collection::vec(
                 (0u64..40, 0u64..12, prop_oneof![
                     3 => (0u64..4).prop_map(Op::Insert),
+                    2 => (0u64..4).prop_map(Op::Raise),
                     1 => Just(Op::Take),
                     1 => (0u64..4).prop_map(Op::PopDue),
                 ]),
@@ -142,6 +178,13 @@ mod tests {
                         if !plain.range(first..=last).any(|_| true) {
                             map.insert(DelayRange { first, last, due_ms });
                             plain.extend((first..=last).map(|seq| (seq, due_ms)));
+                        }
+                    }
+                    Op::Raise(due_ms) => {
+                        map.raise(DelayRange { first, last, due_ms });
+                        for seq in first..=last {
+                            let due = plain.entry(seq).or_insert(due_ms);
+                            *due = due_ms.max(*due);
                         }
                     }
                     Op::Take => {

@@ -156,7 +156,7 @@ pub fn reject(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, reason
 /// Gives messages back to their places.
 pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why: Return) {
     let mut wakes = Vec::new();
-    let mut attempts = Vec::new();
+    let (mut attempts, mut delays) = (Vec::new(), Vec::new());
     let left = {
         let mut state = queue.lock();
         if state.deleted {
@@ -167,6 +167,7 @@ pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why
         for &(first, last) in ranges {
             state.machine.take_back(first, last, Back { why, now_ms }, &mut wakes);
             state.machine.note_attempts(first, last, &mut attempts);
+            state.machine.note_delays(first, last, &mut delays);
         }
         expiry::expire_now(broker, queue, &mut state);
         take_departed(broker, queue, &mut state)
@@ -176,7 +177,11 @@ pub fn give_back(broker: &Broker, queue: &Arc<QueueHandle>, ranges: &Ranges, why
         && queue.definition.durable
         && let Some(wal) = broker.wal()
     {
-        wal.stage().attempts(queue.id, &attempts);
+        let mut stage = wal.stage();
+        stage.attempts(queue.id, &attempts);
+        if !delays.is_empty() {
+            stage.delays(queue.id, &delays);
+        }
     }
     wake_all(&mut wakes);
 }

@@ -187,6 +187,7 @@ fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>, durable
         blocks,
         notes: machine.producer_notes(durable).into_iter().map(note).collect(),
         attempts: machine.attempts().collect(),
+        delays: machine.delays().collect(),
     }
 }
 

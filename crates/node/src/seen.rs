@@ -147,6 +147,7 @@ impl SeenByExchange {
             blocks: Vec::new(),
             notes: values.notes(durable, now_ms).into_iter().map(crate::owner::note).collect(),
             attempts: Vec::new(),
+            delays: Vec::new(),
         })
         .collect()
     }

@@ -288,6 +288,7 @@ pub(crate) fn state(queue: &QueueHandle, stream: &Stream<Location, ConsumerWaker
         blocks,
         notes,
         attempts: Vec::new(),
+        delays: Vec::new(),
     }
 }
 

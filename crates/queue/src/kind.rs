@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use posthouse_model::attempts::AttemptRange;
 use posthouse_model::chunk::Chunk;
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::{Lsn, Seq};
 use posthouse_model::queue_settings::QueueSettings;
 
@@ -275,6 +276,13 @@ impl<L: Copy, W: Clone> Machine<L, W> {
     pub fn note_attempts(&self, first: Seq, last: Seq, attempts: &mut Vec<AttemptRange>) {
         if let Self::Classic(queue) = self {
             queue.note_attempts(first, last, attempts);
+        }
+    }
+
+    /// Appends to `delays` which of some messages are delayed; see [`Queue::note_delays`].
+    pub fn note_delays(&self, first: Seq, last: Seq, delays: &mut Vec<DelayRange>) {
+        if let Self::Classic(queue) = self {
+            queue.note_delays(first, last, delays);
         }
     }
 

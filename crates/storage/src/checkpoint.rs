@@ -3,13 +3,13 @@
 //! `checkpoint-<n>` (n in 16 hexadecimal digits) in the data directory; the newest valid one counts. It is written
 //! to `checkpoint.new`, synced and renamed; then the one before becomes the next `checkpoint.new`, with its space. On a
 //! full disk only a checkpoint makes room, so it must not need any: both files have more than they use, and it is never
-//! given back in between. Little-endian, `v` is a LEB128 varint, version 6:
+//! given back in between. Little-endian, `v` is a LEB128 varint, version 7:
 //!
 //! ```text
 //! header:   magic "PHCK" u32 | version u16 | flags u16 (1 = clean stop) | number u64 | log position u64 |
 //!           length of header, queues and trailer u64 | crc32c of everything before u32 | zero u32
 //! queue:    id v | next_seq v | next_seq-floor v | next_seq-covered v | next_seq-delivered_below v | blocks v | block... |
-//!           notes v | note... | ranges v | range...
+//!           notes v | note... | ranges v | range... | delays v | delay...
 //! block:    first seq less the end of the block before (of 0 for the first) v |
 //!           span<<4 + has publishers<<3 + is shared<<2 + may expire<<1 + has bitmap v |
 //!           span less the block's records v | file number, zigzag difference to the block before v | offset v | length v |
@@ -18,6 +18,7 @@
 //! publishers: count v | user number v, if it is one; user number v and bytes v of each, if there are several
 //! note:     key length v | key | value length v | value
 //! range:    first seq less the end of the range before (of 0 for the first) v | last seq less first v | failed v | acquired v
+//! delay:    first seq and last seq as in a range | due, ms since the Unix epoch, zigzag difference to the delay before v
 //! trailer:  queues u64 | crc32c of the number as u64, the queues, and the count before it u32 | "KCHP" u32
 //! file:     header | queue | queue | ... | trailer | what an earlier checkpoint has left
 //! ```
@@ -27,7 +28,7 @@
 //! bitmap. They are read as received at any time, and no message of theirs expires. Version 1 had no notes either. Up to
 //! version 3 there were no ranges, which are what is known of messages that came back. Up to version 4 no block was
 //! shared, and there was no bit for it: `span<<2 + may expire<<1 + has bitmap`. Up to version 5 nobody knew who published, and
-//! there was no bit for that either.
+//! there was no bit for that either. Up to version 6 there were no delays.
 //!
 //! For a few hours, and in no release, version 3 had the new header and version 2's blocks. Such a file is refused; where
 //! no queue has a block there is no difference, and it is read.
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use posthouse_model::attempts::AttemptRange;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::shares::Shares;
 
@@ -52,7 +54,7 @@ use queue_state::{VERSION_OF_TIMES, decode_queue, encode_queue};
 
 mod queue_state;
 
-const VERSION: u16 = 6;
+const VERSION: u16 = 7;
 /// The first version whose header says how long it is.
 const VERSION_OF_LENGTH: u16 = 3;
 const MAGIC: [u8; 4] = *b"PHCK";
@@ -117,6 +119,8 @@ pub struct QueueState {
     pub notes: Vec<Note>,
     /// How often messages that came back have been handed out, in ascending order, not overlapping.
     pub attempts: Vec<AttemptRange>,
+    /// For which time messages wait that came back, in ascending order, not overlapping.
+    pub delays: Vec<DelayRange>,
 }
 
 /// A whole checkpoint.

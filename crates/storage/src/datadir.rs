@@ -3,7 +3,7 @@
 //! ```text
 //! posthouse-data/
 //!   LOCK            held with flock while a process uses the directory; holds that process's number
-//!   FORMAT          "posthouse data directory, format 7\n"
+//!   FORMAT          "posthouse data directory, format 8\n"
 //!   meta.redb       the metadata store
 //!   checkpoint-<n>  states of all queues at a log position; replay starts there
 //!   checkpoint.new  space reserved for the next one
@@ -16,8 +16,9 @@
 //! Opening never removes anything but what lies in `spill/`. Format 2: segments may have blocks of version 2. Format 3: the
 //! log may have moves. Format 4: the log may have notes, and checkpoints are of version 2. Format 5: the log may have
 //! attempts, and checkpoints are of version 4. Format 6: segments may have blocks of version 3, and checkpoints are of
-//! version 5. Format 7: records say who published them, the log may have groups, and checkpoints are of version 6. Opening
-//! a directory of an older format makes it one of format 7.
+//! version 5. Format 7: records say who published them, the log may have groups, and checkpoints are of version 6. Format 8:
+//! the log may have delays, and checkpoints are of version 7. Opening a directory of an older format makes it one of
+//! format 8.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -28,7 +29,7 @@ use crate::disk::Disk;
 use crate::disk::real::RealDisk;
 
 /// The format this build writes and the newest it reads.
-pub const DATA_FORMAT: u32 = 7;
+pub const DATA_FORMAT: u32 = 8;
 
 const FORMAT_PREFIX: &str = "posthouse data directory, format ";
 const SUB_DIRECTORIES: [&str; 3] = ["wal", "segments", "spill"];
@@ -277,7 +278,7 @@ mod tests {
         let data = DataDir::open(&path).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
-        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 7\n");
+        assert_eq!(fs::read_to_string(path.join("FORMAT")).unwrap(), "posthouse data directory, format 8\n");
         for name in SUB_DIRECTORIES {
             fs::write(path.join(name).join("file"), b"x").unwrap();
         }
@@ -298,7 +299,7 @@ mod tests {
         DataDir::open_read_only(dir.path()).unwrap();
         assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 1\n");
         DataDir::open(dir.path()).unwrap();
-        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 7\n");
+        assert_eq!(fs::read_to_string(&format).unwrap(), "posthouse data directory, format 8\n");
     }
 
     #[test]
@@ -324,7 +325,7 @@ mod tests {
             format!("{shown} is not a data directory: it has no FORMAT file, but holds \"letter.txt\"")
         );
         for (text, expected) in [
-            ("posthouse data directory, format 8\n", "has format 8, this version reads formats up to 7"),
+            ("posthouse data directory, format 9\n", "has format 9, this version reads formats up to 8"),
             (
                 "garbage",
                 "FORMAT is damaged: expected \"posthouse data directory, format N\", got \"garbage\"",

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use posthouse_auth::users::{AuthChange, PermissionRecord, TopicPermissionRecord, User};
 use posthouse_model::args::QueueKind;
 use posthouse_model::attempts::AttemptRange;
+use posthouse_model::delays::DelayRange;
 use posthouse_model::errors::Resource;
 use posthouse_model::ids::QueueId;
 use posthouse_model::limits::VhostLimits;
@@ -27,12 +28,13 @@ use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::queue_setup::QueueSetup;
 use crate::records::{self, RecordError};
 use crate::vhost::{Inner, VirtualHost};
-use crate::{clock, deliver, owner, policies, streams, unique};
+use crate::{clock, deliver, expiry, owner, policies, streams, unique};
 
 /// A queue as it was found.
 pub(super) struct Restored {
     queue: Arc<QueueHandle>,
     attempts: Vec<AttemptRange>,
+    delays: Vec<DelayRange>,
 }
 
 /// Gives a new broker what a data directory has: definitions, and the queues with their messages. Nothing in the
@@ -82,15 +84,18 @@ pub(super) fn restore(
 /// Has restored queues do what their settings ask for: messages may leave at once, for which there are records in the
 /// log.
 pub(super) fn put_in_force(broker: &Arc<Broker>, queues: Vec<Restored>) {
-    for Restored { queue, attempts } in queues {
+    for Restored { queue, attempts, delays } in queues {
         deliver::put_in_force(broker, &queue);
         let is_unique = {
             let mut state = queue.lock();
             if let Some(machine) = state.machine.classic() {
                 machine.restore_attempts(attempts);
+                machine.restore_delays(&delays, clock::now_ms());
             }
             state.machine.settings().unique
         };
+        // Somebody must look when the first of them is ready.
+        drop(expiry::lock_current(broker, &queue));
         if is_unique {
             unique::learn(broker, &queue);
         }
@@ -176,6 +181,7 @@ fn restore_queue(
     let applied = vhost.change(|inner| inner.queue_policy(object, &definition.name));
     let settings = policies::effective_settings(setup.settings(), applied.as_deref());
     let attempts = levels.iter_mut().flat_map(|level| std::mem::take(&mut level.attempts)).collect();
+    let delays = levels.iter_mut().flat_map(|level| std::mem::take(&mut level.delays)).collect();
     let machine = machine(broker, id, kind, &definition, &setup, settings, levels)?;
     let queue = Arc::new(QueueHandle::new(id, definition, setup, machine, broker.memory().clone()));
     queue.lock().policy = applied;
@@ -183,7 +189,7 @@ fn restore_queue(
         inner.topology.add_queue(queue.definition.name.clone(), id, true);
         inner.queues.insert(id, queue.clone());
     });
-    Ok(Restored { queue, attempts })
+    Ok(Restored { queue, attempts, delays })
 }
 
 /// What was found of each queue, by level.

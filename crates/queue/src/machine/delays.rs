@@ -6,10 +6,9 @@
 //! No message has a timer. Those that come back together and wait for the same time are one entry, and times are rounded up
 //! to [`slots`](slot_ms) for that; the queue is looked at when the first entry is due, as it is for what expires.
 
-use posthouse_model::attempts::AttemptRange;
-use posthouse_model::attempts::Return;
+use posthouse_model::attempts::{AttemptRange, Return};
 use posthouse_model::delays::DelayRange;
-use posthouse_model::ids::Seq;
+use posthouse_model::ids::{Seq, level_of};
 
 use super::Queue;
 use super::times::NEVER_MS;
@@ -64,6 +63,71 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// Bytes of memory that what is known of delayed messages of this level takes.
     pub(super) fn delays_bytes(&self) -> usize {
         self.delays.as_ref().map_or(0, |delays| delays.memory_bytes())
+    }
+
+    /// The delayed messages of this level, in order.
+    pub fn delays(&self) -> impl Iterator<Item = DelayRange> + '_ {
+        self.delayed_within(0, Seq::MAX)
+    }
+
+    /// Appends to `delays` which of `first..=last`, which are of one level, are delayed.
+    pub fn note_delays(&self, first: Seq, last: Seq, delays: &mut Vec<DelayRange>) {
+        let line = match self.level_of(first) {
+            Some(level) => self.level(level),
+            None => Some(self),
+        };
+        delays.extend(line.into_iter().flat_map(|line| line.delayed_within(first, last)));
+    }
+
+    /// Takes over which messages were delayed before a restart, as far as they still are by what the settings say now; in
+    /// ascending order. Nobody may have taken any message yet.
+    ///
+    /// With groups all are ready: which group a message is of that came back is not known, and that keeps the order.
+    pub fn restore_delays(&mut self, delays: &[DelayRange], now_ms: u64) {
+        if !self.delays_retries() || self.groups.is_some() {
+            return;
+        }
+        for of_level in delays.chunk_by(|a, b| level_of(a.first) == level_of(b.first)) {
+            match self.level_of(of_level[0].first) {
+                Some(level) => self.in_level(level, |queue| queue.restore_delays_of_line(of_level, now_ms)),
+                None => self.restore_delays_of_line(of_level, now_ms),
+            }
+        }
+    }
+
+    fn restore_delays_of_line(&mut self, delays: &[DelayRange], now_ms: u64) {
+        let retry = self.settings.delayed_retry;
+        let Some(longest_ms) = retry.longest_ms() else { return };
+        let latest_ms = due_ms(now_ms, longest_ms);
+        self.pass_to(delays.last().map_or(0, |range| range.last.saturating_add(1)));
+        for range in delays {
+            // The clock may have been set back, or the settings have changed.
+            let due_ms = range.due_ms.min(latest_ms);
+            let there: Vec<_> = self.returned.within(range.first, range.last).collect();
+            for (first, last) in there {
+                self.returned.take_within(first, last);
+                self.delay(DelayRange { first, last, due_ms });
+            }
+        }
+    }
+
+    /// Moves the cursor on to `end`, as if all before it had been handed out and given back.
+    fn pass_to(&mut self, end: Seq) {
+        let mut index = self.chunks.index_at_or_after(self.cursor);
+        while let Some(held) = self.chunks.get(index).filter(|held| held.first_seq < end) {
+            let mut from = self.cursor.saturating_sub(held.first_seq) as u32;
+            while let Some((first, last)) = held.next_live(from) {
+                let (first, last) = (held.first_seq + Seq::from(first), held.first_seq + Seq::from(last));
+                if first >= end {
+                    break;
+                }
+                self.returned.insert(first, last.min(end - 1));
+                from = (last - held.first_seq) as u32 + 1;
+            }
+            index += 1;
+        }
+        self.cursor = self.cursor.max(end.min(self.next_seq));
+        self.cursor_place = None;
     }
 
     /// The delayed messages of this level among `first..=last`, in order.

@@ -65,6 +65,7 @@ impl QueueOwner for Queues {
                 }],
                 notes: Vec::new(),
                 attempts: Vec::new(),
+                delays: Vec::new(),
             });
         }
     }

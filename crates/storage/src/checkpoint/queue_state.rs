@@ -3,6 +3,7 @@
 use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::Received;
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::QueueId;
 use posthouse_model::shares::{Share, Shares, UserNumber};
 
@@ -20,6 +21,8 @@ const VERSION_OF_ATTEMPTS: u16 = 4;
 const VERSION_OF_SHARED: u16 = 5;
 /// The first version that knows who published.
 const VERSION_OF_PUBLISHERS: u16 = 6;
+/// The first version with delays.
+const VERSION_OF_DELAYS: u16 = 7;
 
 /// Appends a queue in the newest version.
 pub(super) fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
@@ -69,6 +72,15 @@ pub(super) fn encode_queue(state: &QueueState, out: &mut Vec<u8>) {
         varint::put(out, range.attempts.failed.into());
         varint::put(out, range.attempts.acquired.into());
         end = range.last;
+    }
+    varint::put(out, state.delays.len() as u64);
+    let (mut end, mut due_ms) = (0, 0u64);
+    for range in &state.delays {
+        debug_assert!(range.first >= end && range.last >= range.first, "{range:?}");
+        varint::put(out, range.first - end);
+        varint::put(out, range.last - range.first);
+        varint::put(out, varint::zigzag(range.due_ms.wrapping_sub(due_ms) as i64));
+        (end, due_ms) = (range.last, range.due_ms);
     }
 }
 
@@ -154,7 +166,8 @@ pub(super) fn decode_queue(bytes: &mut &[u8], version: u16) -> Option<QueueState
     }
     let notes = if version < VERSION_OF_NOTES { Vec::new() } else { decode_notes(bytes)? };
     let attempts = if version < VERSION_OF_ATTEMPTS { Vec::new() } else { decode_attempts(bytes)? };
-    Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks, notes, attempts })
+    let delays = if version < VERSION_OF_DELAYS { Vec::new() } else { decode_delays(bytes)? };
+    Some(QueueState { id, next_seq, floor, covered, delivered_below, blocks, notes, attempts, delays })
 }
 
 fn decode_notes(bytes: &mut &[u8]) -> Option<Vec<Note>> {
@@ -185,6 +198,21 @@ fn decode_attempts(bytes: &mut &[u8]) -> Option<Vec<AttemptRange>> {
         let failed = u32::try_from(varint::take(bytes)?).ok()?;
         let acquired = u32::try_from(varint::take(bytes)?).ok()?;
         ranges.push(AttemptRange { first, last, attempts: Attempts { failed, acquired } });
+        end = last;
+    }
+    Some(ranges)
+}
+
+fn decode_delays(bytes: &mut &[u8]) -> Option<Vec<DelayRange>> {
+    let count = usize::try_from(varint::take(bytes)?).ok()?;
+    // A range takes at least three bytes.
+    let mut ranges = Vec::with_capacity(count.min(bytes.len() / 3));
+    let (mut end, mut due_ms) = (0u64, 0u64);
+    for _ in 0..count {
+        let first = end.checked_add(varint::take(bytes)?)?;
+        let last = first.checked_add(varint::take(bytes)?)?;
+        due_ms = due_ms.wrapping_add(varint::unzigzag(varint::take(bytes)?) as u64);
+        ranges.push(DelayRange { first, last, due_ms });
         end = last;
     }
     Some(ranges)

@@ -52,6 +52,10 @@ fn range(first: Seq, last: Seq, failed: u32, acquired: u32) -> AttemptRange {
     AttemptRange { first, last, attempts: Attempts { failed, acquired } }
 }
 
+fn delay(first: Seq, last: Seq, due_ms: u64) -> DelayRange {
+    DelayRange { first, last, due_ms }
+}
+
 fn sample() -> Checkpoint {
     let blocks = vec![block(3, 24, 100, 10, &[]), block(1, 5000, 120, 300, &[0, 7, 299])];
     let idle = |id| QueueState {
@@ -63,6 +67,7 @@ fn sample() -> Checkpoint {
         blocks: Vec::new(),
         notes: Vec::new(),
         attempts: Vec::new(),
+        delays: Vec::new(),
     };
     let notes = vec![Note { key: b"ab"[..].into(), value: b"xyz"[..].into() }];
     let busy = QueueState {
@@ -74,12 +79,24 @@ fn sample() -> Checkpoint {
         blocks,
         notes,
         attempts: vec![range(101, 103, 1, 2), range(104, 104, 2, 300)],
+        delays: vec![delay(101, 102, 300), delay(104, 104, 100)],
     };
     Checkpoint { number: 5, lsn: 0x0102_0304, clean: true, queues: vec![idle(1), busy, idle(u64::MAX)] }
 }
 
 /// What [`pinned`] is as bytes, from the header on to the trailer's checksum.
-const QUEUES: &[u8] = b"\x01\0\0\0\0\0\0\0\
+const QUEUES: &[u8] = b"\x01\0\0\0\0\0\0\0\0\
+    \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
+    \x64\xac\x01\0\x06\x18\x63\x30\x03\x01\x09\
+    \x0a\xcb\x01\0\x03\x88\x27\x63\xe0\x4d\x03\x02\x02\xac\x02\xac\x02\x05\x0c\0\0\0\x81\0\
+    \x01\x02ab\x03xyz\
+    \x02\x65\x02\x01\x02\x01\0\x02\xac\x02\
+    \x02\x65\x01\xd8\x04\x02\0\x8f\x03\
+    \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\0\0\0\0\0\
+    \x03\0\0\0\0\0\0\0";
+
+/// The same in version 6.
+const QUEUES_WITHOUT_DELAYS: &[u8] = b"\x01\0\0\0\0\0\0\0\
     \x09\xf4\x03\x90\x03\x50\xf2\x02\x02\
     \x64\xac\x01\0\x06\x18\x63\x30\x03\x01\x09\
     \x0a\xcb\x01\0\x03\x88\x27\x63\xe0\x4d\x03\x02\x02\xac\x02\xac\x02\x05\x0c\0\0\0\x81\0\
@@ -143,10 +160,10 @@ fn pinned() -> Checkpoint {
 }
 
 #[test]
-fn version_6_bytes_are_fixed() {
+fn version_7_bytes_are_fixed() {
     let disk = disk(1);
     save(&disk, &pinned()).unwrap();
-    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], file_of(6, QUEUES));
+    assert_eq!(disk.contents()[Path::new("/d/checkpoint-0000000000000005")], file_of(7, QUEUES));
     assert_eq!(reload(&disk).unwrap().checkpoint, Some(pinned()));
 }
 
@@ -165,9 +182,16 @@ fn file_of(version: u8, queues: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// [`pinned`] as far as a version that does not know who published can say it.
-fn without_publishers() -> Checkpoint {
+/// [`pinned`] as far as a version without delays can say it.
+fn without_delays() -> Checkpoint {
     let mut checkpoint = pinned();
+    checkpoint.queues[1].delays.clear();
+    checkpoint
+}
+
+/// The same as far as a version that does not know who published can.
+fn without_publishers() -> Checkpoint {
+    let mut checkpoint = without_delays();
     checkpoint.queues[1].blocks.iter_mut().for_each(|block| block.shares = Shares::default());
     checkpoint
 }
@@ -196,7 +220,7 @@ fn without_times() -> Checkpoint {
 }
 
 #[test]
-fn versions_1_to_5_are_read() {
+fn versions_1_to_6_are_read() {
     let mut without_notes = without_times();
     without_notes.queues[1].notes.clear();
     for (version, queues, expected) in [
@@ -205,6 +229,7 @@ fn versions_1_to_5_are_read() {
         (3, QUEUES_WITHOUT_ATTEMPTS, without_attempts()),
         (4, QUEUES_WITHOUT_SHARED, without_shared()),
         (5, QUEUES_WITHOUT_PUBLISHERS, without_publishers()),
+        (6, QUEUES_WITHOUT_DELAYS, without_delays()),
     ] {
         let mut bytes = file_of(version, queues);
         if version < 3 {
@@ -254,9 +279,9 @@ fn an_empty_directory_has_none() {
 fn a_newer_format_is_refused() {
     let disk = disk(1);
     save(&disk, &sample()).unwrap();
-    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 1);
+    disk.corrupt(Path::new("/d/checkpoint-0000000000000005"), 4, 15);
     let error = reload(&disk).unwrap_err().to_string();
-    assert!(error.contains("format version 7, expected at most 6"), "{error}");
+    assert!(error.contains("format version 8, expected at most 7"), "{error}");
 }
 
 #[test]
@@ -351,6 +376,7 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
             blocks: Vec::new(),
             notes: Vec::new(),
             attempts: Vec::new(),
+            delays: Vec::new(),
         })
         .collect();
     let blocks = (0..40_000).map(|i| block(u64::from(i) / 60, i % 60 * 99, u64::from(i) * 6000, 6000, &[]));
@@ -363,6 +389,7 @@ fn many_queues_and_many_blocks_stay_small_and_load_fast() {
         blocks: blocks.collect(),
         notes: Vec::new(),
         attempts: Vec::new(),
+        delays: Vec::new(),
     });
     let checkpoint = Checkpoint { number: 0, lsn: 7, clean: false, queues };
     save(&disk, &checkpoint).unwrap();
@@ -390,6 +417,19 @@ fn any_attempts() -> impl Strategy<Value = Vec<AttemptRange>> {
     })
 }
 
+fn any_delays() -> impl Strategy<Value = Vec<DelayRange>> {
+    let parts = prop::collection::vec((1u64..50, 0u64..200, any::<u64>()), 0..6);
+    parts.prop_map(|parts| {
+        let mut end = 0;
+        let ranges = parts.into_iter().map(|(gap, more, due_ms)| {
+            let first = end + gap;
+            end = first + more;
+            delay(first, end, due_ms)
+        });
+        ranges.collect()
+    })
+}
+
 fn any_state() -> impl Strategy<Value = QueueState> {
     let block_parts = (
         0u64..50,
@@ -402,8 +442,8 @@ fn any_state() -> impl Strategy<Value = QueueState> {
     let blocks = prop::collection::vec(block_parts, 0..6);
     let bytes = || prop::collection::vec(any::<u8>(), 0..20);
     let notes = prop::collection::vec((bytes(), bytes()), 0..4);
-    let parts = (any::<u64>(), blocks, any::<[u32; 3]>(), notes, any_attempts());
-    parts.prop_map(|(id, parts, below, notes, attempts)| {
+    let parts = (any::<u64>(), blocks, any::<[u32; 3]>(), notes, any_attempts(), any_delays());
+    parts.prop_map(|(id, parts, below, notes, attempts, delays)| {
         let mut end = 0;
         let blocks = parts.into_iter().map(|(gap, span, file, offset, settled, (a, b))| {
             let first_seq = end + gap;
@@ -437,7 +477,17 @@ fn any_state() -> impl Strategy<Value = QueueState> {
         let next_seq = end.max(u64::from(u32::MAX));
         let note = |(key, value): (Vec<u8>, Vec<u8>)| Note { key: key.into(), value: value.into() };
         let notes = notes.into_iter().map(note).collect();
-        QueueState { id: QueueId(id), next_seq, floor, covered, delivered_below, blocks, notes, attempts }
+        QueueState {
+            id: QueueId(id),
+            next_seq,
+            floor,
+            covered,
+            delivered_below,
+            blocks,
+            notes,
+            attempts,
+            delays,
+        }
     })
 }
 

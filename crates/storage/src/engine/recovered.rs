@@ -6,6 +6,7 @@ use std::sync::Arc;
 use posthouse_model::attempts::AttemptRange;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Received};
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::{QueueId, Seq};
 use posthouse_model::shares::Shares;
 
@@ -57,6 +58,8 @@ pub struct RecoveredQueue {
     pub chunks: Vec<RecoveredChunk>,
     /// How often messages that came back have been handed out, in ascending order; some may be gone by now.
     pub attempts: Vec<AttemptRange>,
+    /// For which time messages wait that came back, in ascending order; some may be gone by now, or may have been handed out.
+    pub delays: Vec<DelayRange>,
 }
 
 /// A run of a queue's messages. What is in memory is also in the log: the owner hands it out in

@@ -5,7 +5,7 @@
 //! * Settles only ever set bits, so applying one twice changes nothing.
 //! * `next_seq` is past every number that any record names, also of messages that were never logged (transient
 //!   ones): a number is not used again while a record in the log may still speak of it.
-//! * Attempts only ever grow, and those of settled messages are forgotten.
+//! * Attempts only ever grow, delays only ever end later, and those of settled messages are forgotten.
 //! * A large record of several queues becomes one chunk that all of them hold, as it was when it was published; in the
 //!   budget it counts once per queue, since each of them may be the last to have it.
 //! * Small runs of one queue are merged. When all that is in memory exceeds the budget it goes to segments at once,
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use posthouse_model::attempts::AttemptMap;
 use posthouse_model::bitmap::SeqBitmap;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
+use posthouse_model::delays::DelayMap;
 use posthouse_model::ids::{QueueId, Seq};
 use posthouse_model::record::FLAG_EXPIRES;
 
@@ -64,6 +65,7 @@ struct Queue {
     chunks: VecDeque<RecoveredChunk>,
     open: Option<Open>,
     attempts: AttemptMap,
+    delays: DelayMap,
 }
 
 /// A chunk that still grows.
@@ -122,6 +124,14 @@ impl<'a> Replay<'a> {
                     }
                 }
             }
+            LogRecord::Delays { queue, delays } => {
+                if let Some(queue) = self.known(queue) {
+                    for range in delays.iter().filter(|range| range.first <= range.last) {
+                        queue.next_seq = queue.next_seq.max(range.last.saturating_add(1));
+                        queue.delays.raise(range);
+                    }
+                }
+            }
             LogRecord::QueueDeleted { queue } => {
                 self.deleted.insert(queue);
                 if let Some(queue) = self.queues.remove(&queue) {
@@ -167,6 +177,7 @@ impl<'a> Replay<'a> {
                     notes: queue.notes.into_iter().map(|(key, value)| Note { key, value }).collect(),
                     chunks: queue.chunks.into(),
                     attempts: queue.attempts.within(floor, Seq::MAX).collect(),
+                    delays: queue.delays.within(floor, Seq::MAX).collect(),
                 }
             })
             .collect()
@@ -302,6 +313,7 @@ fn adopt(segments: &SegmentStore, state: QueueState, damages: &mut Vec<StorageEr
         covered: state.covered,
         notes: state.notes.into_iter().map(|note| (note.key, note.value)).collect(),
         attempts: state.attempts.into_iter().collect(),
+        delays: state.delays.into_iter().collect(),
         ..Queue::default()
     };
     for block in state.blocks {
@@ -398,6 +410,7 @@ impl Queue {
     fn settle(&mut self, from: Seq, to: Seq) {
         if from < to {
             self.attempts.forget(from, to - 1);
+            self.delays.take_within(from, to - 1);
         }
         let at = self.chunks.partition_point(|chunk| chunk.end() <= from);
         for chunk in self.chunks.iter_mut().skip(at).take_while(|chunk| chunk.first_seq < to) {

@@ -24,6 +24,7 @@
 //! 6 note           | queue u64 | key length u32 | key | value |
 //! 7 attempts       | queue u64 | (first seq u64, last seq u64, failed u32, acquired u32) x n |
 //! 8 group          | record ... |, of other kinds, whose checksums are zero
+//! 9 delays         | queue u64 | (first seq u64, last seq u64, due u64) x n |
 //! ```
 //!
 //! (There is no kind 3.)
@@ -48,9 +49,12 @@
 //!   twice, or in another order, the larger numbers count. Kind 7 is there from data directory format 5 on.
 //! * A group is several records of which a crash leaves all or none. It has one checksum, of everything in it. Kind 8 is
 //!   there from data directory format 7 on.
+//! * Delays say of messages that came back when they are to be handed out again, in milliseconds since the Unix epoch. Said
+//!   twice, or in another order, the latest time counts. Kind 9 is there from data directory format 8 on.
 //! * Flag 1 on a batch without records: the log was closed in good order there.
 
 use posthouse_model::attempts::{AttemptRange, Attempts};
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 
 use crate::fields::{crc_around, put, seal, u16_at, u32_at, u64_at};
@@ -79,6 +83,7 @@ pub(super) const KIND_MOVE: u8 = 5;
 pub(super) const KIND_NOTE: u8 = 6;
 pub(super) const KIND_ATTEMPTS: u8 = 7;
 pub(super) const KIND_GROUP: u8 = 8;
+pub(super) const KIND_DELAYS: u8 = 9;
 
 const FILE_MAGIC: &[u8; 8] = b"PHWALOG\n";
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"PHBT");
@@ -265,6 +270,13 @@ pub enum LogRecord<'a> {
         /// How often each has been handed out by now.
         attempts: Attempted<'a>,
     },
+    /// Messages of a queue came back and wait.
+    Delays {
+        /// The queue.
+        queue: QueueId,
+        /// For which time each.
+        delays: Delayed<'a>,
+    },
     /// A queue and everything in it is gone. Its id is never used again.
     QueueDeleted {
         /// The queue.
@@ -360,6 +372,21 @@ impl<'a> Attempted<'a> {
     }
 }
 
+/// What is said of messages that wait.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Delayed<'a>(&'a [u8]);
+
+impl<'a> Delayed<'a> {
+    /// The ranges, in the order staged.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = DelayRange> + use<'a> {
+        self.0.chunks_exact(24).map(|entry| DelayRange {
+            first: u64_at(entry, 0),
+            last: u64_at(entry, 8),
+            due_ms: u64_at(entry, 16),
+        })
+    }
+}
+
 impl<'a> LogRecord<'a> {
     /// Reads a record whose checksum was right; `None` when its kind is unknown or its body has the wrong form.
     pub(super) fn parse(record: &'a [u8]) -> Option<Self> {
@@ -389,6 +416,12 @@ impl<'a> LogRecord<'a> {
                 let whole = attempts.len().is_multiple_of(24);
                 let queue = QueueId(u64_at(queue, 0));
                 whole.then_some(Self::Attempts { queue, attempts: Attempted(attempts) })
+            }
+            KIND_DELAYS => {
+                let (queue, delays) = body.split_at_checked(8)?;
+                let whole = delays.len().is_multiple_of(24);
+                let queue = QueueId(u64_at(queue, 0));
+                whole.then_some(Self::Delays { queue, delays: Delayed(delays) })
             }
             KIND_QUEUE_DELETED if body.len() == 8 => {
                 Some(Self::QueueDeleted { queue: QueueId(u64_at(body, 0)) })
@@ -507,6 +540,7 @@ mod tests {
             (KIND_GROUP, &sealed(KIND_SETTLE, &[0; 9], 0, 0)),
             (KIND_GROUP, &sealed(KIND_GROUP, &[], 0, 0)),
             (KIND_GROUP, &[sealed(KIND_QUEUE_DELETED, &[1; 8], 0, 0), vec![1, 0, 0, 0]].concat()),
+            (KIND_DELAYS, &[0; 33]),
             (99, &[0; 8]),
         ] {
             assert_eq!(LogRecord::parse(&sealed(kind, body, 0, 0)), None, "kind {kind}");

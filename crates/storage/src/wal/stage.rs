@@ -7,11 +7,12 @@ use std::sync::{Arc, MutexGuard};
 
 use posthouse_model::attempts::AttemptRange;
 use posthouse_model::chunk::Chunk;
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::{Lsn, QueueId, Seq, level_of};
 
 use super::format::{
-    KIND_ATTEMPTS, KIND_ENQUEUE, KIND_GROUP, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED, KIND_SETTLE,
-    RECORD_HEADER_BYTES, record_header, record_length, seal_record,
+    KIND_ATTEMPTS, KIND_DELAYS, KIND_ENQUEUE, KIND_GROUP, KIND_MOVE, KIND_NOTE, KIND_QUEUE_DELETED,
+    KIND_SETTLE, RECORD_HEADER_BYTES, record_header, record_length, seal_record,
 };
 use super::{Wal, lock};
 
@@ -431,6 +432,24 @@ impl<'a> Stage<'a> {
                     staging.numbers([range.first, range.last]);
                     staging.buffer.bytes.extend_from_slice(&range.attempts.failed.to_le_bytes());
                     staging.buffer.bytes.extend_from_slice(&range.attempts.acquired.to_le_bytes());
+                }
+            }
+        })
+    }
+
+    /// Stages for which time messages of `queue` wait that came back, as [`Self::attempts`] does. May be written late.
+    ///
+    /// # Panics
+    /// When a record would reach 4 GiB.
+    pub fn delays(&mut self, queue: QueueId, delays: &[DelayRange]) -> Lsn {
+        self.stage(|staging| {
+            for of_level in delays.chunk_by(|a, b| level_of(a.first) == level_of(b.first)) {
+                let queue = queue.with_level_of(of_level[0].first);
+                staging.record(KIND_DELAYS, 8 + 24 * of_level.len());
+                staging.buffer.bytes.extend_from_slice(&queue.0.to_le_bytes());
+                for range in of_level {
+                    staging.numbers([range.first, range.last]);
+                    staging.buffer.bytes.extend_from_slice(&range.due_ms.to_le_bytes());
                 }
             }
         })

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::chunk::Chunk;
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::record;
 use proptest::prelude::*;
@@ -71,6 +72,7 @@ enum Entry {
     Settle(QueueId, Vec<(Seq, Seq)>),
     Note(QueueId, Vec<u8>, Vec<u8>),
     Attempts(QueueId, Vec<AttemptRange>),
+    Delays(QueueId, Vec<DelayRange>),
     Deleted(QueueId),
     Move(Box<Self>, Box<Self>),
     Group(Vec<Self>),
@@ -89,6 +91,7 @@ impl Entry {
             LogRecord::Settle { queue, ranges } => Self::Settle(queue, ranges.iter().collect()),
             LogRecord::Note { queue, key, value } => Self::Note(queue, key.to_vec(), value.to_vec()),
             LogRecord::Attempts { queue, attempts } => Self::Attempts(queue, attempts.iter().collect()),
+            LogRecord::Delays { queue, delays } => Self::Delays(queue, delays.iter().collect()),
             LogRecord::QueueDeleted { queue } => Self::Deleted(queue),
             LogRecord::Group(group) => Self::Group(group.records().map(Self::of).collect()),
         }
@@ -114,6 +117,7 @@ impl Entry {
             Self::Settle(queue, ranges) => stage.settle(*queue, ranges),
             Self::Note(queue, key, value) => stage.note(*queue, key, value),
             Self::Attempts(queue, attempts) => stage.attempts(*queue, attempts),
+            Self::Delays(queue, delays) => stage.delays(*queue, delays),
             Self::Deleted(queue) => stage.queue_deleted(*queue),
             Self::Move(entered, left) => match (&**entered, &**left) {
                 (Self::Enqueue(targets, count, bytes), Self::Settle(source, ranges)) => {

@@ -1,6 +1,7 @@
 //! Delayed retries: who waits for how long, what waiting messages count for, and what ends it.
 
 use posthouse_model::delayed_retry::{DelayedRetry, RetryType};
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::first_of_level;
 use posthouse_model::name::Name;
 
@@ -319,6 +320,78 @@ fn a_message_on_disk_is_read_when_its_time_has_come() {
     assert_eq!(queue.plan_load(usize::MAX, |_| 1), [(0, 7)]);
     queue.loaded(0, written.chunk, &mut Vec::new());
     assert_eq!(seqs(&mut queue, 9), [1, 2]);
+}
+
+/// As a restart finds a queue of ten messages in two chunks, of which number 4 is settled.
+fn recovered(settings: QueueSettings) -> TestQueue {
+    let mut settled = posthouse_model::bitmap::SeqBitmap::new(6);
+    settled.set(4);
+    let held = |first, span, settled| {
+        Held::recovered(first, span, settled, Residence::Memory(Arc::new(chunk(first, span))))
+    };
+    let chunks = vec![held(0, 6, Some(settled)), held(6, 4, None)];
+    let mut queue = Queue::recover(Recovered { chunks, next_seq: 10, redelivered_below: 10 });
+    queue.set_settings(settings);
+    queue
+}
+
+#[test]
+fn delays_go_on_after_a_restart() {
+    let range = |first, last, due| DelayRange { first, last, due_ms: START_MS + due };
+    let kept = [range(1, 2, 100), range(4, 6, 120), range(8, 8, 1_000_000)];
+    let mut queue = recovered(delaying());
+    queue.restore_delays(&kept, START_MS);
+    assert_eq!((counts(&queue), due(&queue)), ((4, 5, 0), 100), "what is settled stays away");
+    let delays: Vec<_> = queue.delays().collect();
+    let expected = [range(1, 2, 100), range(5, 6, 120), range(8, 8, 200)];
+    assert_eq!(delays, expected, "none waits for longer than the settings say");
+    let mut runs = Vec::new();
+    queue.take_any(ALL, false, &mut runs);
+    assert_eq!(taken(&runs), [(0, true), (3, true), (7, true), (9, true)]);
+    pass(&mut queue, 100);
+    assert_eq!((seqs(&mut queue, 9), due(&queue)), (vec![1, 2], 120));
+    pass(&mut queue, 200);
+    assert_eq!((seqs(&mut queue, 9), queue.next_due_ms()), (vec![5, 6, 8], NEVER_MS));
+
+    let mut off = recovered(QueueSettings::default());
+    off.restore_delays(&kept, START_MS);
+    let mut grouped = recovered(QueueSettings { message_groups: true, ..delaying() });
+    grouped.restore_delays(&kept, START_MS);
+    assert_eq!((counts(&off), counts(&grouped)), ((9, 0, 0), (9, 0, 0)));
+}
+
+#[test]
+fn each_priority_keeps_its_own_delays() {
+    let settings = QueueSettings { max_priority: 5, ..delaying() };
+    let mut queue = queue(settings.clone());
+    let high = first_of_level(5);
+    for (level, first) in [(0, 0), (5, high)] {
+        let (chunk, none) = (chunk(first, 3), &mut Vec::new());
+        queue.push_copied_at(level, chunk.bytes(), 3, Persistence::Persistent, 0, none);
+    }
+    seqs(&mut queue, 6);
+    fail(&mut queue, 0, 1, 0);
+    fail(&mut queue, high + 1, high + 1, 0);
+    let mut noted = Vec::new();
+    queue.note_delays(0, 2, &mut noted);
+    queue.note_delays(high, high + 2, &mut noted);
+    let due_ms = START_MS + 80;
+    let expected =
+        [DelayRange { first: 0, last: 1, due_ms }, DelayRange { first: high + 1, last: high + 1, due_ms }];
+    assert_eq!(noted, expected);
+    let of_level = |first| Recovered {
+        chunks: vec![Held::recovered(first, 3, None, Residence::Memory(Arc::new(chunk(first, 3))))],
+        next_seq: first + 3,
+        redelivered_below: first + 3,
+    };
+    let mut again = Queue::recover(of_level(0));
+    again.recover_level(5, of_level(high));
+    again.set_settings(settings);
+    again.restore_delays(&noted, START_MS);
+    assert_eq!((counts(&again), due(&again)), ((3, 3, 0), 80));
+    assert_eq!(seqs(&mut again, 9), [high, high + 2, 2]);
+    pass(&mut again, 80);
+    assert_eq!(seqs(&mut again, 9), [high + 1, 0, 1]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::segment::{BlockIn, Location};
 use crate::wal::Payload;
 use posthouse_model::attempts::{AttemptRange, Attempts};
 use posthouse_model::bitmap::SeqBitmap;
+use posthouse_model::delays::DelayRange;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::shares::Shares;
 
@@ -26,17 +27,24 @@ pub(super) struct Message {
     moved: Option<(QueueId, Seq, Lsn)>,
     /// How often it had come back when it was recovered, and the ends of the records that told of it since.
     came_back: (u32, Vec<Lsn>),
+    /// The times for which it was said to wait, with the ends of the records that said so.
+    waits: Vec<(Lsn, u64)>,
 }
 
 impl Message {
     fn new(nonce: u64, enqueued: Lsn) -> Self {
-        Self { nonce, enqueued, settled: None, moved: None, came_back: (0, Vec::new()) }
+        Self { nonce, enqueued, settled: None, moved: None, came_back: (0, Vec::new()), waits: Vec::new() }
     }
 
     /// How often it came back, by what is durable.
     fn attempts(&self, durable: Lsn) -> u32 {
         let (before, told) = &self.came_back;
         before + told.iter().filter(|&&lsn| lsn <= durable).count() as u32
+    }
+
+    /// For which time it waits, by what is durable.
+    fn waits_until(&self, durable: Lsn) -> u64 {
+        self.waits.iter().filter(|(lsn, _)| *lsn <= durable).map(|&(_, due_ms)| due_ms).max().unwrap_or(0)
     }
 }
 
@@ -82,6 +90,15 @@ fn body(queue: QueueId, seq: Seq, nonce: u64, bytes: usize) -> Vec<u8> {
 
 fn attempted(seq: Seq, times: u32) -> AttemptRange {
     AttemptRange { first: seq, last: seq, attempts: Attempts { failed: times, acquired: times } }
+}
+
+/// A message that has come back so often waits for this time.
+fn delayed(attempt: &AttemptRange) -> DelayRange {
+    DelayRange {
+        first: attempt.first,
+        last: attempt.last,
+        due_ms: 1_000 * u64::from(attempt.attempts.failed),
+    }
 }
 
 impl Owner {
@@ -235,8 +252,14 @@ impl Owner {
             .iter()
             .map(|(seq, message)| attempted(**seq, message.attempts(Lsn::MAX) + 1))
             .collect();
-        let lsn = self.store.wal().stage().attempts(QueueId(id), &attempts);
-        given_back.iter_mut().for_each(|(_, message)| message.came_back.1.push(lsn));
+        let delays: Vec<_> = attempts.iter().map(delayed).collect();
+        let mut stage = self.store.wal().stage();
+        let lsn = stage.attempts(QueueId(id), &attempts);
+        let delays_lsn = stage.delays(QueueId(id), &delays);
+        for ((_, message), delay) in given_back.iter_mut().zip(&delays) {
+            message.came_back.1.push(lsn);
+            message.waits.push((delays_lsn, delay.due_ms));
+        }
     }
 
     /// Writes what a queue has in memory to segments, as it does when that is too much.

@@ -8,6 +8,10 @@ fn attempted(((first, last), [failed, acquired]): ((u64, u64), [u32; 2])) -> Att
     AttemptRange { first, last, attempts: Attempts { failed, acquired } }
 }
 
+fn delayed((first, last, due_ms): (u64, u64, u64)) -> DelayRange {
+    DelayRange { first, last, due_ms }
+}
+
 fn entry() -> impl Strategy<Value = Entry> {
     prop_oneof![
         6 => single(),
@@ -26,6 +30,8 @@ fn single() -> impl Strategy<Value = Entry> {
             .prop_map(|(queue, ranges)| Entry::Settle(QueueId(queue), ranges)),
         1 => (0..5u64, prop::collection::vec(((0..1000u64, 0..1000u64), any::<[u32; 2]>()), 1..5))
             .prop_map(|(queue, ranges)| Entry::Attempts(QueueId(queue), ranges.into_iter().map(attempted).collect())),
+        1 => (0..5u64, prop::collection::vec((0..1000u64, 0..1000u64, any::<u64>()), 1..5))
+            .prop_map(|(queue, ranges)| Entry::Delays(QueueId(queue), ranges.into_iter().map(delayed).collect())),
         1 => (0..5u64).prop_map(|queue| Entry::Deleted(QueueId(queue))),
         1 => (1..4u32, 0..1500usize, 0..100u64).prop_map(|(count, body, first)| {
             let entered = Entry::Enqueue(vec![(QueueId(1), first)], count, messages(count, body));

@@ -200,6 +200,12 @@ const LATER_KINDS_BATCH: &str = "\
     000000000100000000000000030000000000000005000000000000000500000000000000250000000000000001000300\
     060000004d0000000000000000017168656164657200010203";
 
+const DELAYS_BATCH: &str = "\
+    5048425470000000ec4d3cc4020000000000000000000000350cb25a600fe30f00000000000000000000000000000000\
+    000000000000000050000000090000000000000000000000000000004746f22702010000000000000100000000000000\
+    030000000000000006050403020100000500000000000000050000000000000007000000000000002000000004000000\
+    000000000000000000000000d75785020a00000000000000";
+
 #[test]
 fn version_1_bytes_stay_readable() {
     let bytes = |hex: &str| -> Vec<u8> {
@@ -238,17 +244,32 @@ fn the_bytes_of_later_kinds_are_fixed() {
             Box::new(Entry::Settle(QueueId(10), vec![(1, 3), (5, 5)])),
         ),
     ];
+    pinned(&staged, LATER_KINDS_BATCH);
+}
+
+#[test]
+fn the_bytes_of_delays_are_fixed() {
+    let delay = |first, last, due_ms| DelayRange { first, last, due_ms };
+    let staged = [
+        Entry::Delays(QueueId(258), vec![delay(1, 3, 0x0102_0304_0506), delay(5, 5, 7)]),
+        Entry::Deleted(QueueId(10)),
+    ];
+    pinned(&staged, DELAYS_BATCH);
+}
+
+/// Stages entries, the last of which waits for nothing, and compares the bytes of their batch.
+fn pinned(staged: &[Entry], expected: &str) {
     let disk = SimDisk::new(1);
-    // One batch: the others wait for the move, which waits for nothing.
+    // One batch: the others wait for the last.
     let options = WalOptions { settle_delay: Duration::from_secs(3600), ..small() };
     let (wal, _, _, _) = open(&disk, options, 0).unwrap();
-    for entry in &staged {
+    for entry in staged {
         entry.stage(&wal, false);
     }
     wal.sync().unwrap();
     let bytes = &disk.contents()[&used_files(&disk)[0]][4096..];
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(&hex[..LATER_KINDS_BATCH.len()], LATER_KINDS_BATCH);
+    assert_eq!(&hex[..expected.len()], expected);
     drop(wal);
     assert_eq!(entries_of(&open(&disk, small(), 0).unwrap().2), staged);
 }

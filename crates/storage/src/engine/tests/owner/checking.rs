@@ -42,8 +42,10 @@ impl Owner {
                     let attempts =
                         queue.attempts.iter().find(|range| (range.first..=range.last).contains(&seq));
                     let before = attempts.map_or(0, |range| range.attempts.failed);
-                    messages
-                        .insert(seq, Message { came_back: (before, Vec::new()), ..Message::new(nonce, 0) });
+                    let delay = queue.delays.iter().find(|range| (range.first..=range.last).contains(&seq));
+                    let waits = delay.map(|range| (0, range.due_ms)).into_iter().collect();
+                    let came_back = (before, Vec::new());
+                    messages.insert(seq, Message { came_back, waits, ..Message::new(nonce, 0) });
                 }
             }
             assert_eq!(live, chunk.live(), "each number is a record or settled: {queue:?}");
@@ -69,6 +71,9 @@ impl Owner {
                 let (least, most) = (was.attempts(durable), was.attempts(Lsn::MAX));
                 let found = message.attempts(0);
                 assert!((least..=most).contains(&found), "{id}/{seq}: {found} attempts of {was:?}");
+                let (least, most) = (was.waits_until(durable), was.waits_until(Lsn::MAX));
+                let found = message.waits_until(0);
+                assert!((least..=most).contains(&found), "{id}/{seq}: waits until {found} of {was:?}");
             }
         }
         for (id, queue) in &*before {

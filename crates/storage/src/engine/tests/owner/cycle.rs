@@ -79,6 +79,13 @@ impl QueueOwner for Owner {
             let open = queue.messages.iter().filter(|(_, message)| message.settled.is_none());
             let attempts = open.map(|(&seq, message)| attempted(seq, message.attempts(Lsn::MAX)));
             let attempts = attempts.filter(|range| range.attempts.failed > 0);
+            let waiting = queue.messages.iter().filter(|(_, message)| message.settled.is_none());
+            let delays = waiting.map(|(&seq, message)| DelayRange {
+                first: seq,
+                last: seq,
+                due_ms: message.waits_until(Lsn::MAX),
+            });
+            let delays = delays.filter(|range| range.due_ms > 0);
             sink(QueueState {
                 id,
                 next_seq,
@@ -88,6 +95,7 @@ impl QueueOwner for Owner {
                 blocks,
                 notes,
                 attempts: attempts.collect(),
+                delays: delays.collect(),
             });
         }
     }

@@ -12,7 +12,7 @@ use posthouse_queue::machine::times::NEVER_MS;
 
 use crate::broker::Broker;
 use crate::clock::{now_ms, uptime_ms};
-use crate::deliver::{log_departed, take_departed, wake_all};
+use crate::deliver::{log_departed, take_departed};
 use crate::queue_handle::{Machine, QueueGuard, QueueHandle, QueueState};
 use crate::workers::Stopping;
 use crate::{dead_letters, residency};
@@ -61,7 +61,7 @@ pub(crate) fn lock_current<'a>(broker: &Broker, queue: &'a Arc<QueueHandle>) -> 
     let now_ms = now_ms();
     loop {
         let more = expire(broker, queue, &mut state, now_ms);
-        if !more && !state.machine.has_departed() {
+        if !more && !state.machine.has_departed() && !state.machine.has_freed() {
             return state;
         }
         let left = take_departed(broker, queue, &mut state);
@@ -72,16 +72,14 @@ pub(crate) fn lock_current<'a>(broker: &Broker, queue: &'a Arc<QueueHandle>) -> 
 }
 
 /// Lets messages of a locked queue go that have expired, and those be ready that have waited long enough, as far as one call
-/// does, and sees to the next ones. What has gone is for the caller to take. Whether there may be more.
+/// does, and sees to the next ones. What has gone, and who is to be woken, is for the caller to take. Whether there may be
+/// more.
 #[inline]
 pub(crate) fn expire(broker: &Broker, queue: &Arc<QueueHandle>, state: &mut QueueState, now_ms: u64) -> bool {
     if !state.machine.may_expire() {
         return false;
     }
     let more = state.machine.expire(now_ms);
-    let mut wakes = Vec::new();
-    state.machine.wake_after_settling(&mut wakes);
-    wake_all(&mut wakes);
     dead_letters::schedule(broker, queue, state);
     residency::survey(broker, queue, state);
     await_messages(broker, queue, state);

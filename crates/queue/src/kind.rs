@@ -264,6 +264,14 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         }
     }
 
+    /// Whether messages have become ready since somebody was woken for it; see [`Queue::has_freed`].
+    pub fn has_freed(&self) -> bool {
+        match self {
+            Self::Classic(queue) => queue.has_freed(),
+            Self::Stream(_) => false,
+        }
+    }
+
     /// Messages that came back and wait for a time.
     pub fn delayed(&self) -> u64 {
         match self {

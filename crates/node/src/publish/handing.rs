@@ -226,6 +226,7 @@ impl Handing {
         now_ms: u64,
     ) -> bool {
         expiry::expire(broker, queue, state, now_ms);
+        state.machine.wake_after_settling(&mut self.wakes);
         dead_letters::schedule(broker, queue, state);
         if state.machine.has_departed() {
             let departed = state.machine.take_departed();

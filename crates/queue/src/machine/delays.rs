@@ -48,6 +48,11 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.delayed
     }
 
+    /// Whether delayed messages have become ready for which nobody was woken: [`Self::wake_after_settling`] does.
+    pub fn has_freed(&self) -> bool {
+        self.freed
+    }
+
     /// Whether messages that come back may have to wait for a time.
     #[inline]
     pub fn delays_retries(&self) -> bool {

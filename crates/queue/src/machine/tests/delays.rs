@@ -131,11 +131,13 @@ fn a_waiting_consumer_is_woken_when_time_is_over() {
     pass(&mut queue, 79);
     queue.wake_after_settling(&mut wakes);
     assert_eq!(wakes, [] as [u32; 0]);
+    assert!(!queue.has_freed());
     pass(&mut queue, 80);
+    assert!(queue.has_freed());
     queue.wake_after_settling(&mut wakes);
     assert_eq!(wakes.len(), 1);
     queue.wake_after_settling(&mut wakes);
-    assert_eq!(wakes.len(), 1, "once");
+    assert_eq!((wakes.len(), queue.has_freed()), (1, false), "once");
     queue.take(CONSUMER, ALL, true, &mut runs, &mut wakes);
     assert_eq!(counts(&queue), (0, 0, 0));
 }

@@ -134,11 +134,29 @@ def deduplication():
         opened.queue_delete(queue)
 
 
+def deduplication_window():
+    """A queue that knows what it had for a while, though the messages were acknowledged."""
+    with channel() as opened:
+        queue = checks.name("deduplication-window")
+        arguments = {"x-message-deduplication": True, "x-cache-size": 2, "x-cache-ttl": 60_000}
+        opened.queue_declare(queue, durable=True, arguments=arguments)
+        opened.confirm_delivery()
+        got = []
+        for value in ["order-1", "order-2", "order-1", "order-2", "order-3", "order-3", "order-1"]:
+            properties = pika.BasicProperties(headers={"x-deduplication-header": value}, delivery_mode=2)
+            opened.basic_publish("", queue, value.encode(), properties)
+            content = opened.basic_get(queue, auto_ack=True)[2]
+            got.extend([content] if content else [])
+        expected = [b"order-1", b"order-2", b"order-3", b"order-1"]
+        checks.equal(got, expected, "the last two values are known, and the oldest made room")
+        opened.queue_delete(queue)
+
+
 def deduplication_exchange():
     """The plugin's example: an exchange that passes each value on once, for a time."""
     with channel() as opened:
         exchange, queue = checks.name("deduplication"), checks.name("deduplicated")
-        arguments = {"x-cache-size": 100, "x-cache-ttl": 60_000}
+        arguments = {"x-cache-size": 100, "x-cache-ttl": 60_000, "x-cache-persistence": "disk"}
         opened.exchange_declare(exchange, "x-message-deduplication", durable=True, arguments=arguments)
         opened.queue_declare(queue, durable=True)
         opened.queue_bind(queue, exchange)
@@ -232,4 +250,4 @@ def message_groups():
         publisher.queue_delete(queue)
 
 
-checks.run(single_active_consumer, consumer_timeout, delivery_limit, delayed_retries, deduplication, deduplication_exchange, idempotent_publisher, message_groups)
+checks.run(single_active_consumer, consumer_timeout, delivery_limit, delayed_retries, deduplication, deduplication_window, deduplication_exchange, idempotent_publisher, message_groups)

@@ -1,7 +1,7 @@
 //! Queues with `x-message-deduplication`.
 
 use posthouse_testkit::{
-    Consume, FieldValue, Method, Peer, Properties, Publish, Queue, expect_method, table, text,
+    Consume, FieldTable, FieldValue, Method, Peer, Properties, Publish, Queue, expect_method, table, text,
 };
 
 use super::{broker, unique};
@@ -135,4 +135,78 @@ fn the_argument_is_a_bool_and_declarations_agree_on_it() {
          received none but current is the value 'true' of type 'bool'"
     );
     peer.refused(2, &Queue::exclusive(&queue).method(), 406, &inequivalent);
+}
+
+fn with_window(arguments: &[(&str, FieldValue)]) -> FieldTable {
+    let mut table = table([("x-message-deduplication", FieldValue::Bool(true))]);
+    table.0.extend(arguments.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    table
+}
+
+fn publish_value(peer: &mut Peer, queue: &str, value: &str, ttl_ms: Option<i32>) {
+    let mut headers = table([("x-deduplication-header", text(value))]);
+    headers.0.extend(ttl_ms.map(|ms| ("x-cache-ttl".to_owned(), FieldValue::I32(ms))));
+    let properties = Properties { headers: Some(headers), ..Properties::default() };
+    peer.publish_with(1, &Publish { properties, body: value.as_bytes(), ..Publish::to("", queue) });
+}
+
+#[test]
+fn a_window_knows_what_has_left() {
+    for queue_type in ["classic", "quorum"] {
+        let mut peer = broker().peer();
+        let queue = unique("window");
+        let arguments =
+            with_window(&[("x-cache-size", FieldValue::I32(2)), ("x-queue-type", text(queue_type))]);
+        peer.declare(1, &Queue { arguments, ..Queue::durable(&queue) });
+        peer.select_confirms(1);
+        for value in ["a", "b", "a"] {
+            publish_value(&mut peer, &queue, value, None);
+        }
+        peer.confirmed(1, 3);
+        assert_eq!(peer.drain(1, &queue), ["a", "b"]);
+        for value in ["b", "a", "c", "a", "b"] {
+            publish_value(&mut peer, &queue, value, None);
+        }
+        // The third one made room, and then the fourth.
+        peer.open_channel(2);
+        assert_eq!(peer.drain(2, &queue), ["c", "a", "b"], "{queue_type}");
+        peer.delete(2, &queue);
+    }
+}
+
+#[test]
+fn a_window_ends_by_time() {
+    let mut peer = broker().peer();
+    let queue = unique("window");
+    let arguments = with_window(&[("x-cache-ttl", FieldValue::I32(600_000))]);
+    peer.declare(1, &Queue { arguments, ..Queue::exclusive(&queue) });
+    publish_value(&mut peer, &queue, "long", None);
+    publish_value(&mut peer, &queue, "short", Some(30));
+    assert_eq!(peer.drain(1, &queue), ["long", "short"]);
+    while peer.counts(1, &queue).0 == 0 {
+        publish_value(&mut peer, &queue, "short", Some(600_000));
+        publish_value(&mut peer, &queue, "long", None);
+    }
+    assert_eq!(peer.drain(1, &queue), ["short"]);
+}
+
+#[test]
+fn windows_are_checked() {
+    let mut peer = broker().peer();
+    let queue = unique("window");
+    let invalid = |name: &str, reason: &str| {
+        format!("PRECONDITION_FAILED - invalid arg '{name}' for queue '{queue}' in vhost '/': {reason}")
+    };
+    let alone = table([("x-cache-size", FieldValue::I32(5))]);
+    for (channel, (arguments, name, reason)) in (2..).zip([
+        (with_window(&[("x-cache-size", FieldValue::I32(0))]), "x-cache-size", "{value_zero,0}"),
+        (with_window(&[("x-cache-size", FieldValue::I32(-4))]), "x-cache-size", "{value_negative,-4}"),
+        (with_window(&[("x-cache-size", text("many"))]), "x-cache-size", "\"expected integer, got longstr\""),
+        (with_window(&[("x-cache-ttl", FieldValue::I32(0))]), "x-cache-ttl", "{value_zero,0}"),
+        (alone, "x-cache-size", "\"expected together with 'x-message-deduplication'\""),
+    ]) {
+        peer.open_channel(channel);
+        let declared = Queue { arguments, ..Queue::exclusive(&queue) };
+        peer.refused(channel, &declared.method(), 406, &invalid(name, reason));
+    }
 }

@@ -18,10 +18,17 @@ fn priority(number: u32) -> Option<u8> {
 
 /// Publishes a persistent message per number, whose value is the number and whose priority its last digit, and waits for
 /// the confirms.
-fn publish(peer: &mut Peer, numbers: impl Iterator<Item = u32>, bytes: usize) {
+fn publish(peer: &mut Peer, numbers: impl Iterator<Item = u32> + Clone, bytes: usize) {
     peer.open_channel(9);
     peer.select_confirms(9);
-    let mut count = 0;
+    let count = numbers.clone().count() as u64;
+    peer.send_bytes(&encoded(numbers, bytes));
+    peer.confirmed_up_to(9, count);
+    peer.close_channel(9);
+}
+
+fn encoded(numbers: impl Iterator<Item = u32>, bytes: usize) -> Vec<u8> {
+    let mut encoded = Vec::new();
     for number in numbers {
         let headers = Some(table([("x-deduplication-header", text(&number.to_string()))]));
         let properties = Properties {
@@ -31,11 +38,13 @@ fn publish(peer: &mut Peer, numbers: impl Iterator<Item = u32>, bytes: usize) {
             ..Properties::default()
         };
         let body = format!("{number:0>bytes$}");
-        peer.publish_with(9, &Publish { properties, body: body.as_bytes(), ..Publish::to("", "once") });
-        count += 1;
+        Publish { properties, body: body.as_bytes(), ..Publish::to("", "once") }.write(
+            9,
+            131_072,
+            &mut encoded,
+        );
     }
-    peer.confirmed_up_to(9, count);
-    peer.close_channel(9);
+    encoded
 }
 
 #[test]
@@ -92,6 +101,77 @@ fn a_crash_of_a_quorum_queue_changes_nothing() {
     bodies.sort_by_key(|body| body.parse::<u32>().expect("a number"));
     let expected: Vec<String> = (0..50).chain([100]).map(|number| number.to_string()).collect();
     assert_eq!(bodies, expected);
+    peer.close();
+    broker.stop();
+    broker.check();
+}
+
+/// What has left is known after a crash, whatever the type of the queue.
+#[test]
+fn a_window_survives_crashes() {
+    for queue_type in ["classic", "quorum"] {
+        let mut broker = Broker::start(Options::log());
+        let mut peer = broker.peer();
+        let window = [
+            ("x-message-deduplication", FieldValue::Bool(true)),
+            ("x-cache-size", FieldValue::I32(100_000)),
+            ("x-queue-type", text(queue_type)),
+        ];
+        peer.declare(1, &Queue { arguments: table(window), ..Queue::durable("once") });
+        publish(&mut peer, (0..50).chain(0..50), 1);
+        assert_eq!(peer.drain(1, "once").len(), 50);
+        publish(&mut peer, 100..101, 1);
+        broker.kill();
+        broker.start_again();
+        let mut peer = broker.peer();
+        publish(&mut peer, 0..103, 1);
+        assert_eq!(peer.drain(1, "once").len(), 53, "{queue_type}");
+        // From here on a checkpoint has it.
+        peer.close();
+        broker.restart();
+        let mut peer = broker.peer();
+        publish(&mut peer, 0..105, 1);
+        assert_eq!(peer.drain(1, "once").len(), 2, "{queue_type}");
+        peer.close();
+        broker.stop();
+        broker.check();
+    }
+}
+
+/// Killed while it is publishing, a publisher sends again all that was not confirmed, and more.
+#[test]
+fn crashes_in_the_midst_of_publishing_repeat_and_lose_nothing() {
+    const ROUND: u32 = 3_000;
+    let mut broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    let window = [
+        ("x-message-deduplication", FieldValue::Bool(true)),
+        ("x-cache-ttl", FieldValue::I64(3_600_000)),
+        ("x-max-priority", FieldValue::I32(5)),
+    ];
+    peer.declare(1, &Queue { arguments: table(window), ..Queue::durable("once") });
+    let (mut confirmed, mut got) = (0, Vec::new());
+    for round in 1..=5 {
+        peer.open_channel(9);
+        peer.select_confirms(9);
+        let from = confirmed.max(200) - 200;
+        peer.send_bytes(&encoded(from..round * ROUND, 1));
+        peer.confirmed_up_to(9, u64::from((round * ROUND - from) / 3));
+        confirmed = from + (round * ROUND - from) / 3;
+        broker.kill();
+        broker.start_again();
+        peer = broker.peer();
+        let taken = peer.drain(1, "once");
+        got.extend(taken.iter().map(|body| body.parse::<u32>().expect("a number")));
+        // So that they are gone for good.
+        peer.close();
+        broker.restart();
+        peer = broker.peer();
+    }
+    publish(&mut peer, confirmed.max(500) - 500..5 * ROUND, 1);
+    got.extend(peer.drain(1, "once").iter().map(|body| body.parse::<u32>().expect("a number")));
+    got.sort_unstable();
+    assert_eq!(got, (0..5 * ROUND).collect::<Vec<_>>());
     peer.close();
     broker.stop();
     broker.check();

@@ -9,9 +9,6 @@ use crate::queue_settings::{self, MAX_TTL_MS, QueueSettings, SETTINGS};
 use crate::reply::ReplyError;
 use crate::stream_args::check_group_size;
 
-/// What a queue that drops duplicates cannot do.
-const BEYOND_DEDUPLICATION: [&str; 2] = ["x-cache-size", "x-cache-ttl"];
-
 /// Arguments that RabbitMQ knows for quorum queues or streams only.
 const OF_OTHER_QUEUE_TYPES: [&str; 9] = [
     CONSUMER_DISCONNECTED_TIMEOUT,
@@ -182,10 +179,6 @@ impl QueueArguments {
             }
         }
         let settings = QueueSettings::parse(&table, queue)?;
-        let beyond = BEYOND_DEDUPLICATION.into_iter().find(|name| table.get(name).is_some());
-        if let Some(other) = beyond.filter(|_| settings.unique) {
-            return Err(errors::arguments_not_supported_together("x-message-deduplication", other, queue));
-        }
         Ok(Self { settings, table })
     }
 
@@ -334,7 +327,7 @@ mod tests {
         for known in ["x-message-ttl", "x-queue-type", "x-max-age", "x-quorum-initial-group-size"] {
             assert!(is_known_of_queues(known), "{known}");
         }
-        for unknown in ["x-mesage-ttl", "x-cache-size", ""] {
+        for unknown in ["x-mesage-ttl", "x-cache-persistence", ""] {
             assert!(!is_known_of_queues(unknown), "{unknown}");
         }
     }
@@ -368,9 +361,8 @@ mod tests {
         }
         assert_eq!(queue_error("x-queue-master-locator", text("a")).0, 541);
         let unique = [("x-message-deduplication", FieldValue::Bool(true)), ("x-cache-size", FieldValue::I32(9))];
-        let error = QueueArguments::parse(table(&unique), Q).unwrap_err();
-        assert_eq!(error, errors::arguments_not_supported_together(unique[0].0, unique[1].0, Q));
-        assert!(QueueArguments::parse(table(&unique[1..]), Q).is_ok());
+        assert!(QueueArguments::parse(table(&unique), Q).is_ok());
+        assert_eq!(QueueArguments::parse(table(&unique[1..]), Q).unwrap_err().code as u16, 406);
         let quorum = [unique[0].clone(), (QUEUE_TYPE, text("quorum")), ("x-max-priority", FieldValue::I32(3))];
         assert!(QueueArguments::parse(table(&quorum), Q).is_ok());
         let numbered = ("x-publisher-deduplication", FieldValue::Bool(true));

@@ -21,16 +21,16 @@ const HISTORY_LENGTH: &str = "x-recent-history-length";
 /// How many it keeps unless it is told.
 const DEFAULT_HISTORY_LENGTH: u64 = 20;
 
-/// How many values a deduplication exchange remembers.
-const CACHE_SIZE: &str = "x-cache-size";
+/// How many values a deduplication exchange remembers, or a queue.
+pub(crate) const CACHE_SIZE: &str = "x-cache-size";
 /// For how many milliseconds it does.
-const CACHE_TTL: &str = "x-cache-ttl";
+pub(crate) const CACHE_TTL: &str = "x-cache-ttl";
 /// Whether a restart forgets them.
 const CACHE_PERSISTENCE: &str = "x-cache-persistence";
 /// The most that one may be told to remember: about a gigabyte of memory.
 const CACHE_SIZE_MAX: u64 = 10_000_000;
 /// The same of one that remembers across restarts: every checkpoint writes them all, 32 bytes each.
-const CACHE_SIZE_ON_DISK_MAX: u64 = 1_000_000;
+pub(crate) const CACHE_SIZE_ON_DISK_MAX: u64 = 1_000_000;
 /// The type that a delayed message exchange routes as.
 const DELAYED_TYPE: &str = "x-delayed-type";
 
@@ -70,7 +70,7 @@ pub struct ExchangeArguments {
     pub table: FieldTable,
 }
 
-/// What a deduplication exchange remembers.
+/// What a deduplication exchange remembers, or a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SeenWindow {
     /// How many values: the oldest make room.

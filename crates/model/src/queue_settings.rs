@@ -7,6 +7,7 @@ use crate::args::QueueKind;
 use crate::delayed_retry::{self, DelayedRetry, RetryType};
 use crate::durability::Durability;
 use crate::errors::{self, Resource};
+use crate::exchange_args::{CACHE_SIZE, CACHE_SIZE_ON_DISK_MAX, CACHE_TTL, SeenWindow};
 use crate::field::{FieldTable, FieldValue};
 use crate::former_levels::FormerLevels;
 use crate::name::Name;
@@ -82,6 +83,10 @@ pub struct QueueSettings {
     pub overflow: Overflow,
     /// `x-message-deduplication`: a message goes when the queue has one with the same `x-deduplication-header`.
     pub unique: bool,
+    /// `x-cache-size`: so many values of messages that came last are remembered, whatever becomes of them, at least 1.
+    pub cache_size: Option<u64>,
+    /// `x-cache-ttl`: milliseconds for which values are remembered, at least 1.
+    pub cache_ttl_ms: Option<u64>,
     /// `x-publisher-deduplication`: a message goes when its publisher has published its number before.
     pub publisher_deduplication: bool,
     /// `x-message-groups`: messages with one `x-message-group` go to one consumer at a time, in order.
@@ -123,12 +128,14 @@ pub struct QueueSettings {
 }
 
 /// The arguments that are settings, which two declarations of one queue must agree on.
-pub const SETTINGS: [&str; 21] = [
+pub const SETTINGS: [&str; 23] = [
     "x-message-ttl",
     "x-expires",
     "x-max-length",
     "x-max-length-bytes",
     "x-message-deduplication",
+    CACHE_SIZE,
+    CACHE_TTL,
     "x-message-groups",
     "x-publisher-deduplication",
     "x-overflow",
@@ -183,6 +190,12 @@ impl QueueSettings {
             if let Some(value) = table.get(name) {
                 let set = settings.set(name, value);
                 set.map_err(|reason| errors::invalid_argument(name, queue, &reason))?;
+            }
+        }
+        for name in [CACHE_SIZE, CACHE_TTL] {
+            if table.get(name).is_some() && !settings.unique {
+                let reason = "\"expected together with 'x-message-deduplication'\"";
+                return Err(errors::invalid_argument(name, queue, reason));
             }
         }
         if let Some(exchange) = table.get("x-dead-letter-exchange")
@@ -245,6 +258,15 @@ impl QueueSettings {
         }
     }
 
+    /// Which values are remembered of messages that have left; none where only those in the queue count.
+    pub fn seen_window(&self) -> Option<SeenWindow> {
+        if !self.unique || (self.cache_size.is_none() && self.cache_ttl_ms.is_none()) {
+            return None;
+        }
+        let size = self.cache_size.unwrap_or(CACHE_SIZE_ON_DISK_MAX);
+        Some(SeenWindow { size: size as usize, ttl_ms: self.cache_ttl_ms })
+    }
+
     /// Which level a message's priority puts it in.
     pub fn levels(&self) -> Levels {
         let base = self.former_levels.base();
@@ -289,6 +311,8 @@ impl QueueSettings {
                 FieldValue::Bool(unique) => self.unique = *unique,
                 other => return Err(format!("\"expected bool, got {}\"", other.type_name())),
             },
+            CACHE_SIZE => self.cache_size = Some(cache_size(value)?),
+            CACHE_TTL => self.cache_ttl_ms = Some(timeout(value)?),
             "x-message-groups" => self.message_groups = boolean(value)?,
             "x-publisher-deduplication" => self.publisher_deduplication = boolean(value)?,
             "x-max-age" => {
@@ -352,6 +376,14 @@ fn short_name(bytes: &[u8]) -> Result<Name, String> {
 
 fn integer(value: &FieldValue) -> Result<i64, String> {
     value.as_int().ok_or_else(|| format!("\"expected integer, got {}\"", value.type_name()))
+}
+
+fn cache_size(value: &FieldValue) -> Result<u64, String> {
+    match not_negative(value)? {
+        0 => Err("{value_zero,0}".to_owned()),
+        size if size > CACHE_SIZE_ON_DISK_MAX => Err(format!("{{value_too_large,{size}}}")),
+        size => Ok(size),
+    }
 }
 
 /// A time in milliseconds that is no time at all when it is 0.

@@ -8,7 +8,9 @@ use crate::queue_settings::{self, QueueSettings};
 use crate::reply::ReplyError;
 
 /// Arguments that RabbitMQ knows for other queue types only.
-const OF_OTHER_QUEUE_TYPES: [&str; 24] = [
+const OF_OTHER_QUEUE_TYPES: [&str; 26] = [
+    "x-cache-size",
+    "x-cache-ttl",
     "x-consumer-disconnected-timeout",
     "x-consumer-timeout",
     "x-dead-letter-exchange",

@@ -53,6 +53,7 @@ impl QueueOwner for Broker {
         // What was moved to other queues is settled here once the log has it; it has everything below the position
         // that the checkpoint is for.
         let durable = self.wal().map_or(Lsn::MAX, |wal| wal.durable());
+        let now_ms = clock::now_ms();
         for queue in self.durable_queues() {
             let mut state = queue.lock();
             if let Some(machine) = state.machine.classic() {
@@ -63,14 +64,13 @@ impl QueueOwner for Broker {
             }
             let states: Vec<_> = match &state.machine {
                 Machine::Classic(machine) => {
-                    machine.levels().map(|level| level_state(queue.id, level, durable)).collect()
+                    machine.levels().map(|level| level_state(queue.id, level, durable, now_ms)).collect()
                 }
                 Machine::Stream(stream) => vec![streams::state(&queue, stream)],
             };
             drop(state);
             states.into_iter().for_each(&mut *sink);
         }
-        let now_ms = clock::now_ms();
         for vhost in self.vhosts() {
             let states = vhost.seen().states(durable, now_ms);
             states.into_iter().for_each(&mut *sink);
@@ -171,7 +171,12 @@ fn spilled_blocks(machine: &Queue<Location, ConsumerWaker>) -> impl Iterator<Ite
 }
 
 /// The state of one level of a queue.
-fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>, durable: Lsn) -> QueueState {
+fn level_state(
+    queue: QueueId,
+    machine: &Queue<Location, ConsumerWaker>,
+    durable: Lsn,
+    now_ms: u64,
+) -> QueueState {
     let covered = machine.covered();
     let blocks = machine
         .held()
@@ -185,7 +190,7 @@ fn level_state(queue: QueueId, machine: &Queue<Location, ConsumerWaker>, durable
         covered,
         delivered_below: machine.delivered_below(),
         blocks,
-        notes: machine.producer_notes(durable).into_iter().map(note).collect(),
+        notes: machine.notes(durable, now_ms).into_iter().map(note).collect(),
         attempts: machine.attempts().collect(),
         delays: machine.delays().collect(),
     }
@@ -209,6 +214,14 @@ pub(crate) fn recovered(levels: Vec<RecoveredQueue>) -> (Queue<Location, Consume
         }
     }
     machine.was_restarted();
+    let is_of_values = |note: &mut Note| notes::Note::is_of_values(&note.key);
+    let values: Vec<Note> = remembered.extract_if(.., is_of_values).collect();
+    if !values.is_empty() {
+        let unknown = machine.remember_values(values.iter().map(|note| (&*note.key, &*note.value)));
+        if unknown > 0 {
+            error!(unknown, "notes of values that a queue has seen have no form that is known");
+        }
+    }
     let mut truth = Vec::new();
     for note in remembered {
         match machine.remember_producer(&note.key, &note.value) {

@@ -46,6 +46,8 @@ pub struct QueueHandle {
     pub is_stream: bool,
     /// Its publishers' numbers say which messages it has had: it is a stream, or was declared so.
     pub is_numbered: bool,
+    /// It remembers values of messages that have left.
+    pub(crate) has_window: bool,
     /// See [`Self::keeps_all`].
     keeps_all: AtomicBool,
     state: Mutex<QueueState>,
@@ -140,11 +142,13 @@ impl QueueHandle {
         memory: Arc<MemoryUse>,
     ) -> Self {
         let is_stream = matches!(machine, Machine::Stream(_));
+        let declared = setup.settings();
         let handle = Self {
             id,
             definition,
             is_stream,
-            is_numbered: is_stream || setup.settings().publisher_deduplication,
+            has_window: declared.seen_window().is_some(),
+            is_numbered: is_stream || declared.publisher_deduplication,
             keeps_all: AtomicBool::new(setup.kind() != QueueKind::Classic),
             state: Mutex::new(QueueState { machine, setup, timer_ms: NEVER_MS, ..QueueState::default() }),
             memory,

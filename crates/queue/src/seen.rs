@@ -175,6 +175,11 @@ impl SeenValues {
         unknown
     }
 
+    /// Lets the oldest values go of which there are more than `size`, after a start that did not know how many there may be.
+    pub fn limit(&mut self, size: usize) {
+        self.make_room(size, 0);
+    }
+
     /// How many values are remembered.
     pub fn len(&self) -> usize {
         self.by_value.len()
@@ -183,6 +188,13 @@ impl SeenValues {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.by_value.is_empty()
+    }
+
+    /// Bytes of memory they take.
+    pub fn memory_bytes(&self) -> usize {
+        self.by_value.capacity() * (size_of::<(u128, Entry)>() + 1)
+            + self.order.capacity() * size_of::<(u128, Stamp)>()
+            + self.unproven.capacity() * size_of::<(Stamp, Lsn)>()
     }
 
     fn entry(&mut self, value: u128, stamp: Stamp) -> Option<&mut Entry> {

@@ -247,12 +247,6 @@ pub fn user_deleted(user: &str) -> ReplyError {
     ReplyError::new(ConnectionForced, format!("user '{user}' is deleted"))
 }
 
-/// Two x-arguments that this broker cannot carry out together yet.
-pub fn arguments_not_supported_together(a: &str, b: &str, resource: Resource<'_>) -> ReplyError {
-    let text = format!("arguments '{a}' and '{b}' of {resource} are not supported together yet");
-    ReplyError::new(NotImplemented, text)
-}
-
 /// An exchange type that RabbitMQ or its plugins have and this broker does not have yet.
 pub fn exchange_type_not_supported(kind: &str, exchange: Resource<'_>) -> ReplyError {
     ReplyError::new(NotImplemented, format!("type '{kind}' of {exchange} is not supported yet"))

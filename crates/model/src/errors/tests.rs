@@ -59,7 +59,6 @@ fn connection_errors() {
         (broker_shutdown(), 320, "broker forced connection closure with reason 'shutdown'"),
         (vhost_deleted("x"), 320, "vhost 'x' is deleted"),
         (user_deleted("x"), 320, "user 'x' is deleted"),
-        (arguments_not_supported_together("x-a", "x-b", Resource::queue("/", "q")), 540, "arguments 'x-a' and 'x-b' of queue 'q' in vhost '/' are not supported together yet"),
         (exchange_type_not_supported("x-random", Resource::exchange("/", "e")), 540, "type 'x-random' of exchange 'e' in vhost '/' is not supported yet"),
     ]);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use posthouse_model::chunk::{Chunk, ChunkBuilder, Records};
 use posthouse_model::durability::Durability;
 use posthouse_model::ids::{Lsn, QueueId, Seq};
-use posthouse_queue::machine::admission::Admission;
+use posthouse_queue::machine::admission::{Admission, Batch};
 use posthouse_queue::machine::chunks::Persistence;
 use posthouse_queue::stream::notes::Note;
 use posthouse_storage::wal::{Payload, Stage};
@@ -30,7 +30,7 @@ pub(super) struct Handing {
     partial: Vec<(QueueId, Seq, ChunkBuilder)>,
     /// What the log must know of their publishers, right before the messages.
     notes: Vec<(QueueId, Note)>,
-    /// Queues that it is about, each once.
+    /// Queues that remember something of these, each once.
     numbered: Vec<Arc<QueueHandle>>,
     /// Positions of the messages that one queue refused, or a stream has had.
     turned_away: Vec<u32>,
@@ -91,8 +91,9 @@ impl Handing {
                 stream.admit(records, logged, &mut self.turned_away);
                 // The stream has them already: they are not refused.
                 origins = &[];
-            } else if slot.numbered && queue.is_numbered {
-                self.admit(queue, &mut state.machine, records, logged, slot.tracked);
+            } else if slot.numbered && queue.is_numbered || queue.has_window {
+                let batch = Batch { records, logged, may_refuse: slot.tracked, now_ms };
+                self.admit(queue, &mut state.machine, batch);
             } else if let Some(waits) = &slot.waits {
                 waits.refuse(state.machine.ready(), count, &mut self.turned_away);
             } else if slot.tracked {
@@ -238,21 +239,14 @@ impl Handing {
     }
 
     /// Finds the messages that a queue has had, and those for which it has no room.
-    fn admit(
-        &mut self,
-        queue: &Arc<QueueHandle>,
-        machine: &mut Machine,
-        records: &[u8],
-        logged: bool,
-        may_refuse: bool,
-    ) {
+    fn admit(&mut self, queue: &Arc<QueueHandle>, machine: &mut Machine, batch: Batch<'_>) {
         let Some(machine) = machine.classic() else { return };
         let mut admission = Admission {
             entered_before: std::mem::take(&mut self.entered_before),
             refused: std::mem::take(&mut self.turned_away),
             notes: Vec::new(),
         };
-        machine.admit(records, logged, may_refuse, &mut admission);
+        machine.admit(batch, &mut admission);
         self.entered_before = admission.entered_before;
         self.turned_away = admission.refused;
         if !admission.notes.is_empty() {

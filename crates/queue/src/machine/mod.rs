@@ -63,6 +63,8 @@ use roster::Roster;
 pub use take::{Limits, Run, TakeEnd};
 use times::NEVER_MS;
 
+use crate::seen::SeenValues;
+
 /// The open tail is closed at this size, so that a chunk stays a good unit for reading and writing.
 const TAIL_BYTES_MAX: usize = 256 << 10;
 
@@ -105,6 +107,8 @@ pub struct Queue<L, W> {
     leaving: Option<Box<Leaving>>,
     /// What publishers have published, in queues that tell messages apart by that.
     producers: Option<Box<Producers>>,
+    /// Which values were published within a window, in queues that remember them for so long.
+    window: Option<Box<SeenValues>>,
     /// Which groups are with whom, in queues with groups.
     groups: Option<Box<Groups>>,
     round: take::Round,
@@ -153,6 +157,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             departure_counts: DepartureCounts::default(),
             leaving: None,
             producers: None,
+            window: None,
             groups: None,
             round: take::Round::default(),
             levels: None,
@@ -192,6 +197,10 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         self.chunks.keep_values(settings.unique);
         if settings.publisher_deduplication != self.producers.is_some() {
             self.producers = settings.publisher_deduplication.then(Box::default);
+        }
+        match settings.seen_window() {
+            Some(window) => self.window.get_or_insert_default().limit(window.size),
+            None => self.window = None,
         }
         if settings.message_groups != self.groups.is_some() {
             // It is declared, so nothing was handed out before.

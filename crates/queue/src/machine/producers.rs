@@ -217,7 +217,7 @@ impl Producers {
 
 impl<L: Copy, W: Clone> Queue<L, W> {
     /// What a checkpoint must remember of publishers when the log is on disk up to `durable`.
-    pub fn producer_notes(&self, durable: Lsn) -> Vec<Note> {
+    pub(super) fn producer_notes(&self, durable: Lsn) -> Vec<Note> {
         let Some(producers) = &self.producers else { return Vec::new() };
         let mut before: HashMap<&[u8], Option<&Entered>, FixedState> = HashMap::default();
         for last in producers.pending.iter().rev().take_while(|last| last.until > durable) {

@@ -23,6 +23,7 @@ mod shares;
 mod single_active;
 mod ttl;
 mod unique;
+mod window;
 
 type TestQueue = Queue<u32, u32>;
 

@@ -4,6 +4,8 @@
 //! out. It gets a number like every other and leaves at once and for good, so that the log says of it what it says of
 //! everything that leaves.
 //!
+//! Where values are remembered for longer than that, `admission.rs` looks at what clients publish before it comes here.
+//!
 //! Values are kept as hashes of 128 bits: a message is mistaken for a duplicate once in 10^20 times among a billion.
 
 use std::collections::VecDeque;
@@ -50,6 +52,11 @@ impl Values {
                 self.lines[level].push_back((seq, Some(value)));
             }
         }
+    }
+
+    /// Whether a message with that value is in the queue.
+    pub(super) fn has(&self, value: u128) -> bool {
+        self.seqs.contains_key(&value)
     }
 
     /// Forgets the messages `first..=last`, which are of one level and gone.

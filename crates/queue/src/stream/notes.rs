@@ -144,6 +144,11 @@ impl Note {
         Self { key: [&[kind][..], &first.to_le_bytes()].concat(), value }
     }
 
+    /// Whether a key is that of such a note.
+    pub fn is_of_values(key: &[u8]) -> bool {
+        matches!(key.first(), Some(&(KIND_NEW_VALUES | KIND_KEPT_VALUES)))
+    }
+
     /// Reads such a note back: whether the values were new to the log, and the values; `None` when it has another form.
     pub(crate) fn read_values<'a>(
         key: &[u8],

@@ -8,7 +8,7 @@ use posthouse_model::props::Properties;
 
 use posthouse_model::queue_settings::Overflow;
 
-use super::super::admission::Admission;
+use super::super::admission::{Admission, Batch};
 use super::super::producers::{GAPS_MAX, PRODUCERS_MAX, Recalled};
 use super::*;
 use crate::stream::notes::Note;
@@ -36,11 +36,15 @@ fn records(messages: &[(&str, i64)]) -> Chunk {
     builder.finish()
 }
 
+fn one_batch(chunk: &Chunk, may_refuse: bool) -> Batch<'_> {
+    Batch { records: chunk.bytes(), logged: true, may_refuse, now_ms: 0 }
+}
+
 /// Publishes messages as the broker does; which of them entered, which were refused, and what the log is told.
 fn offer(queue: &mut TestQueue, messages: &[(&str, i64)]) -> (Vec<i64>, Vec<i64>, Vec<Note>) {
     let chunk = records(messages);
     let mut admission = Admission::default();
-    queue.admit(chunk.bytes(), true, true, &mut admission);
+    queue.admit(one_batch(&chunk, true), &mut admission);
     let Admission { entered_before, refused, notes } = admission;
     let is_new = |(position, _): &(u32, _)| !entered_before.contains(position) && !refused.contains(position);
     let new: Vec<(&str, i64)> = (0..).zip(messages.iter().copied()).filter(is_new).map(|(_, m)| m).collect();
@@ -122,7 +126,7 @@ fn the_lowest_gap_is_given_up_for_another() {
 fn limits_that_were_set_after_a_batch_was_gathered_refuse_nothing() {
     let mut queue = refusing(1);
     let mut admission = Admission::default();
-    queue.admit(records(&[("a", 1), ("a", 2)]).bytes(), true, false, &mut admission);
+    queue.admit(one_batch(&records(&[("a", 1), ("a", 2)]), false), &mut admission);
     assert_eq!((admission.entered_before, admission.refused), (vec![], vec![]));
 }
 
@@ -145,7 +149,7 @@ fn a_checkpoint_says_what_is_on_disk() {
     assert_eq!(told(&queue, 4), [note(b"a", 3), note(b"b", 5)]);
     queue.admitted(4, 3);
     assert_eq!(queue.producer_notes(0).len(), 2, "what is known to be on disk is not undone any more");
-    queue.admit(records(&[("c", 1)]).bytes(), true, true, &mut Admission::default());
+    queue.admit(one_batch(&records(&[("c", 1)]), true), &mut Admission::default());
     assert_eq!(queue.producer_notes(Lsn::MAX - 1).len(), 2, "where it ends is not known yet");
 }
 
@@ -158,7 +162,7 @@ fn a_number_enters_once() {
     assert_eq!(publish(&mut queue, &[("a", 5), ("a", 6)]).0, [6], "whatever becomes of the messages");
     let chunk = chunk(0, 3);
     let mut admission = Admission::default();
-    queue.admit(chunk.bytes(), true, true, &mut admission);
+    queue.admit(one_batch(&chunk, true), &mut admission);
     assert_eq!(admission, Admission::default(), "messages without a number are new");
 }
 
@@ -337,7 +341,7 @@ proptest! {
             let messages: Vec<(&str, i64)> = batch.iter().map(|&(name, id)| (NAMES[name], id)).collect();
             let before = entered.clone();
             let mut admission = Admission::default();
-            queue.admit(records(&messages).bytes(), true, true, &mut admission);
+            queue.admit(one_batch(&records(&messages), true), &mut admission);
             let mut part = Vec::new();
             for (position, &message) in (0..).zip(&messages) {
                 if admission.entered_before.contains(&position) {

@@ -11,7 +11,7 @@ Knows nothing of how a record came about. Something that failed is shown as such
 
 import statistics
 
-from rows import ROWS
+from rows import ROWS, shown
 
 HEAD = """\
 | row | peer | Posthouse | ratio | us per message | peak RSS, MB | goal | met |
@@ -144,7 +144,7 @@ def rows_table():
     """The rows and their commands, for the method section."""
     lines = ["| row | | command |", "|---|---|---|"]
     for row in ROWS:
-        peer = f"; the peer `{row.peer_arguments}`" if row.peer_arguments else ""
+        peer = f"; the peer {shown(row.peer_arguments)}" if row.peer_arguments else ""
         lines.append(f"| `{row.key}` | {row.title} | {row.command()}{peer} |")
     return "\n".join(lines) + "\n"
 

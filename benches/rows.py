@@ -4,11 +4,16 @@ Knows nothing of how a row is run or shown.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable
 
 BENCH = "posthouse bench"
 DURABLE = "--size 1024 --persistent"
 WINDOWED = f"{DURABLE} --confirm 1000 --prefetch 1000"
+# With a prefetch of 1,000 a reader of small messages would wait for its own acknowledgements.
+STREAM = "--persistent --queue-args x-queue-type=stream --prefetch 10000 --ack-every 1000"
+LIVE = f"{STREAM} --rate 200000"
+SPACED = "--rate 1000 --latency --messages 4000"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +55,22 @@ class Row:
     huge: bool = False  # Minutes of one broker alone: Posthouse in one round, only with --huge
     beside: str | None = None  # A yardstick measured in every round
     without: str | None = None  # Arguments of the same without a feature: measured in every round, just before
+    before: str | None = None  # Arguments of what is done before every round, not measured
+    meanwhile: str | None = None  # Arguments of what is done again and again while a round is measured
 
-    def command(self, peer=False):
+    def command(self):
         """The command for a reader."""
         if self.kind == "amqp":
-            text = f"B {self.peer_arguments if peer and self.peer_arguments else self.arguments}"
-            without = f" after `B {self.without}`" if self.without else ""
-            return f"`{text}`{without}" + (f" beside `{BENCH} {self.beside} $DIR`" if self.beside else "")
+            clauses = [(" after", self.without), ("; before", self.before), ("; meanwhile", self.meanwhile)]
+            others = "".join(f"{words} {shown(arguments)}" for words, arguments in clauses if arguments)
+            return f"{shown(self.arguments)}{others}" + (f" beside `{BENCH} {self.beside} $DIR`" if self.beside else "")
         started = f"`{BENCH} start --uri $URI -- posthouse serve --data-dir $DIR`"
         return started if self.kind == "start" else f"`B {self.arguments}`, stop, then as `cold-start`"
+
+
+def shown(arguments):
+    """A command with these arguments, as the page abbreviates it."""
+    return f"`S{arguments.removeprefix(STREAM)}`" if arguments.startswith(STREAM) else f"`B {arguments}`"
 
 
 def at_least(factor, of=None):
@@ -73,10 +85,10 @@ def consumed(goal=None):
     return Figure("consumed", "/s", lambda result: result["consumed_per_s"], goal)
 
 
-def compared(goal):
+def compared(goal, other="it is without"):
     """What is consumed with a feature, of what is consumed without it in the same round."""
     return Figure(
-        "consumed, of what it is without", "x", lambda r: r["consumed_per_s"] / r["without"]["consumed_per_s"], goal
+        f"consumed, of what {other}", "x", lambda r: r["consumed_per_s"] / r["without"]["consumed_per_s"], goal
     )
 
 
@@ -89,17 +101,27 @@ def cpu_compared():
     )
 
 
-def feature(key, title, queue_argument, factor, messages="--auto-ack"):
+def feature(key, title, argument, goal, messages="--auto-ack"):
     """A row that measures what a feature costs, at 16 B transient, 1 to 1."""
-    arguments = f"{messages} --queue-args {queue_argument}"
-    figures = (compared(at_least(factor)), cpu_compared(), consumed())
-    return Row(key, title, arguments, figures, without=messages, peer_rounds=0)
+    figures = (compared(goal), cpu_compared(), consumed())
+    return Row(key, title, f"{messages} {argument}", figures, without=messages, peer_rounds=0)
 
 
 def dead_lettered(reason, title):
     """A row that measures how fast dead letters arrive where they go."""
     arguments = f"{WINDOWED} --ack-every 100 --dead-letter {reason}"
     return Row(f"dead-letter-{reason}", title, arguments, (consumed(at_least(60_000)),))
+
+
+def read_of_published(goal):
+    """How fast what was published is read, of how fast it was published."""
+    return Figure("read, of what was published", "x", lambda r: r["consumed_per_s"] / r["published_per_s"], goal)
+
+
+def binding_figures(goal):
+    """How fast bindings are made, removed, and passed through."""
+    names = (("bound", "binds_per_s", goal), ("unbound", "unbinds_per_s", goal), ("published", "publishes_per_s", None))
+    return tuple(Figure(name, "/s", operator.itemgetter(key), bound) for name, key, bound in names)
 
 
 def latest(goal):
@@ -116,6 +138,10 @@ def confirmed(goal=None):
 
 def latency(quantile, goal=None, of="latency_us"):
     return Figure(f"{quantile}", "us", lambda result: result[of][quantile], goal)
+
+
+def latency_without(quantile):
+    return Figure(f"{quantile} without", "us", lambda result: result["without"]["latency_us"][quantile])
 
 
 def broker_cpu(goal):
@@ -197,12 +223,53 @@ ROWS = (
         "--auto-ack --priorities 10 --queue-args x-max-priority=9",
         (consumed(at_least(0.85, "transient-16")),),
     ),
-    feature("ttl", "with a time to live", "x-message-ttl=3600000", 0.95),
-    feature("max-length", "with a length limit", "x-max-length=100000000", 0.95),
-    feature("single-active", "with a single active consumer", "x-single-active-consumer=true", 0.95),
-    feature("delivery-limit", "with a delivery limit", "x-delivery-limit=20", 0.95),
-    feature("delayed-retry", "with delayed retries", "x-delayed-retry-type=all --queue-args x-delayed-retry-min=60000", 0.95),
-    feature("unique", "with deduplication", "x-message-deduplication=true", 0.7, "--auto-ack --unique"),
+    feature("ttl", "with a time to live", "--queue-args x-message-ttl=3600000", at_least(0.95)),
+    feature("max-length", "with a length limit", "--queue-args x-max-length=100000000", at_least(0.95)),
+    feature("single-active", "with a single active consumer", "--queue-args x-single-active-consumer=true", at_least(0.95)),
+    feature("delivery-limit", "with a delivery limit", "--queue-args x-delivery-limit=20", at_least(0.95)),
+    feature(
+        "delayed-retry",
+        "with delayed retries",
+        "--queue-args x-delayed-retry-type=all --queue-args x-delayed-retry-min=60000",
+        at_least(0.95),
+    ),
+    feature(
+        "unique",
+        "with deduplication",
+        "--queue-args x-message-deduplication=true",
+        at_least(0.7),
+        "--auto-ack --unique",
+    ),
+    feature(
+        "groups",
+        "with message groups, 1,000 of them",
+        "--queue-args x-message-groups=true",
+        None,
+        "--ack-every 100 --groups 1000",
+    ),
+    feature("delay-0", "with `x-delay: 0`", "--delay 0", at_least(0.7)),
+    Row(
+        "late",
+        "how late a message with `x-delay: 500` is, 16 B transient",
+        f"--auto-ack {SPACED} --delay 500",
+        (latency("p50"), latency("p99"), latency("max", at_most(20_000))),
+        peer_rounds=0,
+    ),
+    Row(
+        "late-durable",
+        "the same with `x-delay: 5000`, 1 KiB durable",
+        f"{DURABLE} --confirm 1000 --ack-every 1 {SPACED} --delay 5000",
+        (latency("p50"), latency("p99"), latency("max", at_most(20_000))),
+        peer_rounds=0,
+    ),
+    Row(
+        "scheduled-huge",
+        "10 million scheduled for tomorrow, durable",
+        "--persistent --confirm 1000 --publish-only --messages 10000000 --delay 86400000",
+        (rss_growth(at_most(64)), published()),
+        fresh=True,
+        huge=True,
+    ),
     dead_lettered("rejected", "1 KiB durable, rejected and dead-lettered"),
     dead_lettered("expired", "the same, expired after 100 ms"),
     dead_lettered("maxlen", "the same, dropped by a length limit"),
@@ -213,6 +280,62 @@ ROWS = (
         (rss_each(at_most(4)), latest(at_most(2000))),
         fresh=True,
         peer_rounds=1,
+    ),
+    Row(
+        "stream-16",
+        "stream, 16 B, published, then read",
+        f"{STREAM} --backlog --messages 10000000",
+        (read_of_published(at_least(0.7)), published(), consumed()),
+        peer_arguments=f"{STREAM} --backlog --messages 1000000",
+        peer_rounds=1,
+    ),
+    Row(
+        "stream-1k",
+        "the same, 1 KiB",
+        f"{STREAM} --backlog --messages 400000 --size 1024",
+        (read_of_published(at_least(0.7)), published(), consumed()),
+        peer_arguments=f"{STREAM} --backlog --messages 200000 --size 1024",
+        peer_rounds=1,
+    ),
+    Row(
+        "stream-readers",
+        "stream, 16 B, 10 readers live, of 1 reader",
+        f"{LIVE} --consumers 10",
+        (compared(at_least(5), "1 reader gets"), consumed()),
+        without=LIVE,
+        peer_rounds=0,
+    ),
+    Row(
+        "stream-readers-full",
+        "the same, as fast as they can",
+        f"{STREAM} --backlog --messages 2000000 --consumers 10",
+        (compared(at_least(5), "1 reader gets"), consumed()),
+        without=f"{STREAM} --backlog --messages 2000000",
+        peer_rounds=0,
+    ),
+    Row(
+        "stream-tail",
+        "stream, 16 B, live tail beside a reader of old messages",
+        f"{LIVE} --latency",
+        (compared(at_least(0.8), "it is without"), latency("p50"), latency_without("p50"), latency("p99")),
+        without=f"{LIVE} --latency",
+        before=f"{STREAM} --publish-only --messages 5000000 --name old",
+        meanwhile=f"{STREAM} --consume-only --messages 5000000 --name old --keep",
+        peer_rounds=0,
+    ),
+    Row(
+        "bindings",
+        "100,000 bindings of a queue to a topic exchange",
+        "--bindings 100000",
+        binding_figures(at_least(50_000)),
+        peer_rounds=0,
+    ),
+    Row(
+        "bindings-durable",
+        "the same, durable",
+        "--persistent --bindings 100000",
+        binding_figures(at_least(10_000)),
+        peer_rounds=0,
     ),
     Row(
         "latency",

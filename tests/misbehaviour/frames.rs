@@ -1,6 +1,6 @@
 //! Frames that are too large, cut short, in the wrong place, or too many.
 
-use posthouse_amqp::frame::FrameKind;
+use posthouse_amqp::frame::{FrameKind, write_frame};
 use posthouse_amqp::method::write_method;
 use posthouse_testkit::peer::Arrival;
 use posthouse_testkit::{
@@ -123,6 +123,35 @@ fn deeply_nested_tables() {
         peer.finish_sending();
         peer.expect_end_eventually();
     }
+    assert_well(&mut broker);
+}
+
+#[test]
+fn headers_that_cannot_be_read_end_the_publisher_not_the_consumer() {
+    let mut broker = Broker::start(Options::memory());
+    let mut consumer = broker.peer();
+    consumer.declare(1, &Queue::named("q"));
+    // An entry `a` of a type that there is not, and one whose text is longer than the table.
+    for entry in [&b"\x01aZ"[..], b"\x01aS\0\0\0\x09x"] {
+        let mut header = vec![0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0x20, 0];
+        header.extend((entry.len() as u32).to_be_bytes());
+        header.extend_from_slice(entry);
+        let mut frames = Vec::new();
+        write_method(&mut frames, 1, &Publish::to("", "q").method());
+        write_frame(&mut frames, FrameKind::Header, 1, &header);
+        let header_end = frames.len();
+        write_frame(&mut frames, FrameKind::Body, 1, b"x");
+        // With its body in one read and without.
+        for end in [frames.len(), header_end] {
+            let mut peer = broker.peer();
+            peer.send_bytes(&frames[..end]);
+            let close = peer.connection_closed();
+            assert_eq!(close.reply_code, 501, "{close:?}");
+        }
+    }
+    consumer.publish(1, "", "q", "good");
+    let got = consumer.get(1, "q", true).map(|message| message.body);
+    assert_eq!(got.as_deref(), Some(&b"good"[..]));
     assert_well(&mut broker);
 }
 

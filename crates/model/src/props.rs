@@ -119,6 +119,12 @@ impl<'a> HeaderView<'a> {
         u16::from_be_bytes([self.payload[12], self.payload[13]])
     }
 
+    /// The flags word and the properties as bytes: all but the class and the size of the body.
+    #[inline]
+    pub fn property_bytes(&self) -> &'a [u8] {
+        &self.payload[FIXED_BYTES - 2..]
+    }
+
     /// Whether a property is there.
     #[inline]
     pub fn has(&self, property: Property) -> bool {

@@ -17,7 +17,7 @@ use super::confirms::Confirms;
 use super::firehose::Traced;
 use super::routes::Route;
 use super::session::{Failure, Session};
-use super::special::{Special, needs_care};
+use super::special::Special;
 
 /// Class and method id of `basic.publish`.
 pub(crate) const PUBLISH_IDS: (u16, u16) = (60, 40);
@@ -41,6 +41,7 @@ impl Session {
         }
         if !channel.assembler.in_content()
             && let Some((header, body, bytes)) = whole_content(number, rest, max_payload)
+            && self.care.can_read(header)
         {
             match self.message(number, payload, header, body) {
                 Ok(()) => {}
@@ -168,7 +169,7 @@ impl Session {
         index: usize,
         header: HeaderView<'_>,
     ) -> Result<(), ReplyError> {
-        if needs_care(header) {
+        if self.care.is_needed(header) {
             let route = self.routes.get(index);
             let special = self.special_of(number, &route.exchange, header)?;
             let fixed = !route.is_per_message && special.extra_keys.is_empty();
@@ -187,8 +188,9 @@ impl Session {
         header: HeaderView<'_>,
         body: &[u8],
     ) -> Result<(), ReplyError> {
+        let is_special = self.care.is_needed(header);
         let route = self.routes.get(index);
-        if needs_care(header) || route.is_per_message {
+        if is_special || route.is_per_message {
             return self.publish_with_care(number, index, header, body);
         }
         match route.slot {

@@ -31,6 +31,7 @@ use super::duplicates::{Duplicates, Wait};
 use super::outbox::{FULL_BYTES, Outbox};
 use super::routes::Routes;
 use super::settling::Settling;
+use super::special::Care;
 use super::unacked::Outstanding;
 
 /// What was negotiated while the connection was opened, and who is at the other end.
@@ -93,6 +94,8 @@ pub(crate) struct Session {
     pub(crate) consumers: Consumers,
     pub(crate) publisher: Publisher,
     pub(crate) routes: Routes,
+    /// Which messages need more than their route.
+    pub(crate) care: Care,
     /// What exchanges that choose by chance choose with.
     pub(crate) draws: Draws,
     pub(crate) settling: Settling,
@@ -152,6 +155,7 @@ impl Session {
             open_channels: 0,
             consumers: Consumers::default(),
             routes: Routes::default(),
+            care: Care::default(),
             draws: Draws::seeded(),
             settling: Settling::default(),
             out: Outbox::default(),

@@ -25,13 +25,47 @@ const HIDDEN_KEYS_BYTES_MAX: usize = 32 << 10;
 /// The flag of the headers.
 const HEADERS: u16 = 1 << Property::Headers as u16;
 
-/// Whether a message has a property that the broker may act on. Most messages with headers have only the application's.
-#[inline]
-pub(crate) fn needs_care(header: HeaderView<'_>) -> bool {
-    match header.flags() & CARE {
-        0 => false,
-        HEADERS => has_special_header(header),
-        _ => true,
+/// What of a message's properties the broker may act on, as far as whether there is anything. Most messages with headers
+/// have only the application's, and many publishers send the same ones with every message.
+#[derive(Debug, Default)]
+pub(crate) struct Care {
+    /// Flags and properties, as bytes, of the last message that has headers and needs no care.
+    plain: Vec<u8>,
+}
+
+/// Longer headers are not remembered.
+const PLAIN_BYTES_MAX: usize = 1 << 10;
+
+impl Care {
+    /// Whether the headers, if there are any, can be read to their end. Ones that cannot would end the connection of
+    /// whoever consumes the message.
+    #[inline]
+    pub(crate) fn can_read(&self, header: HeaderView<'_>) -> bool {
+        header.flags() & HEADERS == 0 || self.is_known(header) || header.check_headers().is_ok()
+    }
+
+    /// Whether a message, whose headers can be read, has a property that the broker may act on.
+    #[inline]
+    pub(crate) fn is_needed(&mut self, header: HeaderView<'_>) -> bool {
+        match header.flags() & CARE {
+            0 => false,
+            HEADERS => !self.is_known(header) && self.is_needed_by(header),
+            _ => true,
+        }
+    }
+
+    #[inline]
+    fn is_known(&self, header: HeaderView<'_>) -> bool {
+        header.property_bytes() == self.plain
+    }
+
+    fn is_needed_by(&mut self, header: HeaderView<'_>) -> bool {
+        let is_needed = has_special_header(header);
+        if !is_needed && header.property_bytes().len() <= PLAIN_BYTES_MAX {
+            self.plain.clear();
+            self.plain.extend_from_slice(header.property_bytes());
+        }
+        is_needed
     }
 }
 
@@ -158,7 +192,7 @@ mod tests {
         let headers = Some(FieldTable(vec![more.clone(), (name.to_owned(), value), more]));
         let mut header = Vec::new();
         Properties { headers, ..Properties::default() }.encode(0, &mut header);
-        needs_care(HeaderView::parse(&header).unwrap())
+        Care::default().is_needed(HeaderView::parse(&header).unwrap())
     }
 
     #[test]
@@ -185,11 +219,35 @@ mod tests {
         let with = |properties: Properties| {
             let mut header = Vec::new();
             properties.encode(0, &mut header);
-            needs_care(HeaderView::parse(&header).unwrap())
+            Care::default().is_needed(HeaderView::parse(&header).unwrap())
         };
         assert!(!with(Properties { content_type: Some("text/plain".to_owned()), ..Properties::default() }));
         let headers = Some(FieldTable::default());
         let expiration = Some("1".to_owned());
         assert!(with(Properties { headers, expiration, ..Properties::default() }));
+    }
+
+    #[test]
+    fn what_is_known_is_only_the_same_once_more() {
+        let header = |name: &str, value: i32| {
+            let headers = Some(FieldTable(vec![(name.to_owned(), FieldValue::I32(value))]));
+            let mut header = Vec::new();
+            Properties { headers, ..Properties::default() }.encode(7, &mut header);
+            header
+        };
+        let (plain, other) = (header("x-delay", 0), header("x-delay", 1));
+        let mut care = Care::default();
+        for (bytes, is_needed) in
+            [(&plain, false), (&plain, false), (&other, true), (&plain, false), (&other, true)]
+        {
+            let view = HeaderView::parse(bytes).unwrap();
+            assert!(care.can_read(view));
+            assert_eq!(care.is_needed(view), is_needed, "{bytes:?}");
+        }
+        // The same with a type that there is not.
+        let mut unreadable = plain.clone();
+        let tag = unreadable.len() - 5;
+        unreadable[tag] = b'Z';
+        assert!(!care.can_read(HeaderView::parse(&unreadable).unwrap()));
     }
 }

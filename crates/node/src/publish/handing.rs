@@ -62,12 +62,12 @@ impl Handing {
         let count = slot.builder.count();
         let share = slot.builder.bytes().len() >= SHARE_BYTES_MIN && slot.any_plain;
         let shared = share.then(|| finish(&mut slot.builder, slot.targets.len()));
-        let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
         let mut pressed = None;
         let mut missed: SmallVec<[Target; 1]> = SmallVec::new();
         let mut any_place = false;
         self.targets.clear();
-        for target in &slot.targets {
+        let targets = std::mem::take(&mut slot.targets);
+        for target in &targets {
             let queue = &target.queue;
             let mut state = queue.lock();
             if state.deleted {
@@ -82,59 +82,15 @@ impl Handing {
             let logged = stage.is_some()
                 && (slot.persistent || queue.keeps_all())
                 && queue.durability(&state) != Durability::Memory;
-            let persistence = if logged { Persistence::Persistent } else { Persistence::Transient };
             // Before, what has expired takes no room; after, what may not wait finds that nobody waits for it.
             expiry::expire(broker, queue, &mut state, now_ms);
-            // What is not known by its origin cannot be refused: the limit was set after it was gathered.
-            let mut origins = &slot.origins[..];
-            if let Some(stream) = state.machine.stream().filter(|_| slot.numbered) {
-                stream.admit(records, logged, &mut self.turned_away);
-                // The stream has them already: they are not refused.
-                origins = &[];
-            } else if slot.numbered && queue.is_numbered || queue.has_window {
-                let batch = Batch { records, logged, may_refuse: slot.tracked, now_ms };
-                self.admit(queue, &mut state.machine, batch);
-            } else if let Some(waits) = &slot.waits {
-                waits.refuse(state.machine.ready(), count, &mut self.turned_away);
-            } else if slot.tracked {
-                state.machine.refuse(records, count, &mut self.turned_away);
-            }
-            if !slot.seen.is_empty() && !origins.is_empty() {
-                self.unplaced.extend(&self.turned_away);
-            }
-            let pushed = if !self.turned_away.is_empty() || !self.entered_before.is_empty() {
-                let (part, turned_away) = self.take_apart(records, origins);
-                let (pushed, to) = (part.count(), (queue.id, slot.waits.is_some().then_some(slot.level)));
-                self.push_part(to, &mut state.machine, part, (persistence, lsn), logged, false);
-                if !queue.is_stream && state.machine.settings().dead_letters_refused() {
-                    self.push_part(to, &mut state.machine, turned_away, (persistence, lsn), logged, true);
-                }
-                pushed
-            } else if let Some(parts) = slot.by_level.iter_mut().find(|parts| parts.fit(&state.machine)) {
-                parts.push(queue.id, &mut state.machine, (persistence, lsn), logged, &mut self.wakes);
-                count
-            } else if !state.machine.settings().levels().has_one() {
-                // Its levels are others than when the messages were gathered: it was converted to another type.
-                let (mut all, logs) = (ChunkBuilder::default(), (persistence, lsn));
-                all.append_records(records);
-                self.push_part((queue.id, None), &mut state.machine, all, logs, logged, false);
-                count
-            } else {
-                let (machine, wakes) = (&mut state.machine, &mut self.wakes);
-                let first = match &shared {
-                    Some(chunk) => machine.push_shared(slot.level, chunk.clone(), persistence, lsn, wakes),
-                    None => machine.push_copied(slot.level, records, count, persistence, lsn, wakes),
-                };
-                if logged {
-                    self.targets.push((queue.id, first));
-                }
-                count
-            };
+            let pushed = self.push(queue, &mut state.machine, slot, shared.as_ref(), (lsn, logged, now_ms));
             state.counters.published += u64::from(pushed);
             if self.after_push(broker, queue, &mut state, now_ms) {
                 pressed = Some(queue.clone());
             }
         }
+        slot.targets = targets;
         if let Some(vhost) = compared_in.filter(|_| !slot.seen.is_empty()) {
             let is_logged = stage.is_some() && self.is_logged(slot);
             let otherwise = match (missed.is_empty(), any_place) {
@@ -146,6 +102,7 @@ impl Handing {
         }
         if !missed.is_empty() {
             let seen = std::mem::take(&mut slot.seen);
+            let records = shared.as_ref().map_or(slot.builder.bytes(), |chunk| chunk.bytes());
             self.missed.push(slot.again(missed, records, seen));
         }
         match stage {
@@ -159,6 +116,64 @@ impl Handing {
         slot.origins.clear();
         slot.numbered = false;
         pressed
+    }
+
+    /// Appends a slot's messages to one of its queues, but for those that it refuses or has; how many.
+    fn push(
+        &mut self,
+        queue: &Arc<QueueHandle>,
+        machine: &mut Machine,
+        slot: &mut Slot,
+        shared: Option<&Arc<Chunk>>,
+        (lsn, logged, now_ms): (Lsn, bool, u64),
+    ) -> u32 {
+        let records = shared.map_or(slot.builder.bytes(), |chunk| chunk.bytes());
+        let count = shared.map_or(slot.builder.count(), |chunk| chunk.count());
+        let logs = (if logged { Persistence::Persistent } else { Persistence::Transient }, lsn);
+        // What is not known by its origin cannot be refused: the limit was set after it was gathered.
+        let mut origins = &slot.origins[..];
+        if let Some(stream) = machine.stream().filter(|_| slot.numbered) {
+            stream.admit(records, logged, &mut self.turned_away);
+            // The stream has them already: they are not refused.
+            origins = &[];
+        } else if slot.numbered && queue.is_numbered || queue.has_window {
+            let batch = Batch { records, logged, may_refuse: slot.tracked, now_ms };
+            self.admit(queue, machine, batch);
+        } else if let Some(waits) = &slot.waits {
+            waits.refuse(machine.ready(), count, &mut self.turned_away);
+        } else if slot.tracked {
+            machine.refuse(records, count, &mut self.turned_away);
+        }
+        if !slot.seen.is_empty() && !origins.is_empty() {
+            self.unplaced.extend(&self.turned_away);
+        }
+        if !self.turned_away.is_empty() || !self.entered_before.is_empty() {
+            let (part, turned_away) = self.take_apart(records, origins);
+            let (pushed, to) = (part.count(), (queue.id, slot.waits.is_some().then_some(slot.level)));
+            self.push_part(to, machine, part, logs, logged, false);
+            if !queue.is_stream && machine.settings().dead_letters_refused() {
+                self.push_part(to, machine, turned_away, logs, logged, true);
+            }
+            return pushed;
+        }
+        if let Some(parts) = slot.by_level.iter_mut().find(|parts| parts.fit(machine)) {
+            parts.push(queue.id, machine, logs, logged, &mut self.wakes);
+        } else if !machine.settings().levels().has_one() {
+            // Its levels are others than when the messages were gathered: it was converted to another type.
+            let mut all = ChunkBuilder::default();
+            all.append_records(records);
+            self.push_part((queue.id, None), machine, all, logs, logged, false);
+        } else {
+            let (persistence, wakes) = (logs.0, &mut self.wakes);
+            let first = match shared {
+                Some(chunk) => machine.push_shared(slot.level, chunk.clone(), persistence, lsn, wakes),
+                None => machine.push_copied(slot.level, records, count, persistence, lsn, wakes),
+            };
+            if logged {
+                self.targets.push((queue.id, first));
+            }
+        }
+        count
     }
 
     /// Whether the log is about to get messages of a slot.

@@ -262,20 +262,8 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
     let mut notified_at = Instant::now();
     let mut pause = Pause::default();
     loop {
-        let reads = !pause.is_on() && !session.refuses_input();
-        if reads {
-            // What was held back while input was refused comes first.
-            step(io, session)?;
-        }
-        if reads && io.may_have_more && !session.refuses_input() {
-            match io.try_read()? {
-                Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Some(_) => {
-                    heartbeat.received();
-                    step(io, session)?;
-                }
-                None => {}
-            }
+        if !pause.is_on() && !session.refuses_input() {
+            take_in(io, session, &mut heartbeat)?;
         }
         session.end_batch();
         pause.look(session);
@@ -304,14 +292,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
         }
         io.rest();
         session.out.rest();
-        let blocked_write = !written && !session.out.is_empty() && session.may_write();
-        // A peer that is not read from must still be noticed when it hangs up.
-        let interest = match (reads, blocked_write) {
-            (true, true) => Interest::READABLE | Interest::WRITABLE,
-            (true, false) => Interest::READABLE,
-            (false, true) => Interest::WRITABLE | Interest::ERROR,
-            (false, false) => Interest::ERROR,
-        };
+        let writes = !written && !session.out.is_empty() && session.may_write();
         tokio::select! {
             biased;
             () = session.waker.notified() => {
@@ -327,7 +308,7 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
                     pause.look_again(session);
                 }
             }
-            ready = io.socket.ready(interest) => {
+            ready = io.socket.ready(interest(reads, writes)) => {
                 let ready = ready?;
                 io.may_have_more |= ready.is_readable();
                 if !reads && ready.is_error() {
@@ -346,6 +327,35 @@ async fn drive(io: &mut Io, session: &mut Session, mut heartbeat: Heartbeat) -> 
             }
         }
     }
+}
+
+/// What of a socket is waited for.
+fn interest(reads: bool, writes: bool) -> Interest {
+    // A peer that is not read from must still be noticed when it hangs up.
+    match (reads, writes) {
+        (true, true) => Interest::READABLE | Interest::WRITABLE,
+        (true, false) => Interest::READABLE,
+        (false, true) => Interest::WRITABLE | Interest::ERROR,
+        (false, false) => Interest::ERROR,
+    }
+}
+
+/// Processes what the socket has.
+fn take_in(io: &mut Io, session: &mut Session, heartbeat: &mut Heartbeat) -> Result<(), End> {
+    // What was held back while input was refused comes first.
+    step(io, session)?;
+    if !io.may_have_more || session.refuses_input() {
+        return Ok(());
+    }
+    match io.try_read()? {
+        Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        Some(_) => {
+            heartbeat.received();
+            step(io, session)?;
+        }
+        None => {}
+    }
+    Ok(())
 }
 
 fn step(io: &mut Io, session: &mut Session) -> Result<(), End> {

@@ -1,7 +1,7 @@
 //! Dead letters for queues that have no room for them: in nobody's way, in order, and not without end.
 
 use posthouse_testkit::{
-    Broker, Exchange, FieldValue, Method, Options, Peer, Publish, Queue, expect_method, table, text,
+    Broker, Consume, Exchange, FieldValue, Method, Options, Peer, Publish, Queue, expect_method, table, text,
 };
 
 use super::dead_letters::{arrives, await_leaving, nack};
@@ -147,4 +147,61 @@ fn where_publishes_are_refused_letters_that_wait_take_room() {
     }
     peer.publish(1, "in", "full", "welcome");
     expect_method!(peer, 1, Method::BasicAck { .. });
+}
+
+/// A history keeps a dead letter when it gets to a queue, not each time that it is tried.
+#[test]
+fn letters_that_find_no_room_are_in_no_history() {
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    peer.declare_exchange(1, &Exchange::named("history", "x-recent-history"));
+    refusing(&mut peer, "full", "x-max-length", 1);
+    peer.bind(1, "full", "history", "");
+    let arguments = table([("x-dead-letter-exchange", text("history"))]);
+    peer.declare(1, &Queue { arguments, ..Queue::named("work") });
+    let history = |peer: &mut Peer| {
+        let late = peer.server_named(1);
+        peer.bind(1, &late, "history", "late");
+        let all = peer.drain(1, &late);
+        peer.delete(1, &late);
+        all
+    };
+    for body in ["1", "2", "3"] {
+        peer.publish(1, "", "work", body);
+        nack(&mut peer, "work");
+    }
+    await_leaving(&broker, "work", 2);
+    // Routes change, and it is tried again.
+    for _ in 0..3 {
+        assert_eq!(history(&mut peer), ["1"]);
+    }
+    for body in ["1", "2", "3"] {
+        assert_eq!(number_of(&mut peer, "full"), body);
+    }
+    await_leaving(&broker, "work", 0);
+    assert_eq!(history(&mut peer), ["1", "2", "3"]);
+}
+
+/// They are told of it: nobody looks from time to time.
+#[test]
+fn letters_go_on_as_soon_as_there_is_room() {
+    const LETTERS: usize = 2_000;
+    let broker = Broker::start(Options::log());
+    let mut peer = broker.peer();
+    refusing(&mut peer, "full", "x-max-length", 1);
+    dead_lettering(&mut peer, &["full"], &[]);
+    for number in 0..LETTERS {
+        peer.publish(1, "in", "full", &number.to_string());
+    }
+    let last = (0..LETTERS).filter_map(|_| peer.get(1, "work", false)).last().expect("a message");
+    peer.send(1, &Method::BasicNack { delivery_tag: last.tag, multiple: true, requeue: false });
+    await_leaving(&broker, "work", LETTERS as u64 - 1);
+    let started = std::time::Instant::now();
+    peer.open_channel(2);
+    peer.consume(2, &Consume::no_ack("full"));
+    for number in 0..LETTERS {
+        assert_eq!(peer.message(2).text(), number.to_string());
+    }
+    // It takes a fifth of a second; a look at the queue for each would take ten.
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
 }

@@ -50,6 +50,7 @@ mod streams;
 mod super_streams;
 mod transactions;
 mod ttl;
+mod waiting_for_room;
 mod wire_errors_channel;
 mod wire_errors_connection;
 

@@ -16,11 +16,11 @@ fn with(header: &str, value: FieldValue) -> Properties {
     Properties { headers: Some(table([(header, value)])), ..Properties::default() }
 }
 
-fn delayed(ms: i32) -> Properties {
+pub(super) fn delayed(ms: i32) -> Properties {
     with("x-delay", FieldValue::I32(ms))
 }
 
-fn publish(peer: &mut Peer, exchange: &str, key: &str, properties: Properties, body: &str) {
+pub(super) fn publish(peer: &mut Peer, exchange: &str, key: &str, properties: Properties, body: &str) {
     let publish = Publish { properties, body: body.as_bytes(), ..Publish::to(exchange, key) };
     peer.publish_with(1, &publish);
 }
@@ -233,28 +233,6 @@ fn a_time_to_live_begins_when_the_message_enters_its_queue() {
     assert_eq!(deaths.get("x-first-death-reason"), Some(&text("expired")));
 }
 
-#[test]
-fn a_queue_without_room_gets_its_messages_when_there_is_some() {
-    let mut peer = broker().peer();
-    let queue = unique("full");
-    let arguments = table([("x-max-length", FieldValue::I32(1)), ("x-overflow", text("reject-publish"))]);
-    peer.declare(1, &Queue { arguments, ..Queue::named(&queue) });
-    for body in ["one", "two", "three"] {
-        publish(&mut peer, "", &queue, delayed(20), body);
-    }
-    peer.open_channel(2);
-    peer.prefetch(2, 1, false);
-    peer.consume(2, &Consume::from(&queue));
-    let mut all = Vec::new();
-    for _ in 0..3 {
-        let message = peer.message(2);
-        peer.ack(2, message.tag);
-        all.push(message.text());
-    }
-    all.sort();
-    assert_eq!(all, ["one", "three", "two"]);
-}
-
 /// A deduplication exchange compares a message when it is due: what is cancelled before, or goes nowhere then, was not seen.
 #[test]
 fn what_waits_is_compared_when_it_is_due() {
@@ -295,34 +273,6 @@ fn what_waits_is_compared_when_it_is_due() {
     all[..4].sort();
     assert_eq!(all, ["cancelled", "nowhere", "one of two", "overtaken", "last"]);
     peer.expect_quiet(2);
-}
-
-/// It is not taken for a duplicate of itself, and nobody who came with it is dropped for good.
-#[test]
-fn a_message_that_finds_no_room_was_not_seen() {
-    let mut peer = broker().peer();
-    let (exchange, queue) = (unique("once"), unique("full"));
-    let arguments = table([("x-cache-size", FieldValue::I32(9))]);
-    peer.declare_exchange(
-        1,
-        &Exchange { arguments, ..Exchange::named(&exchange, "x-message-deduplication") },
-    );
-    let arguments = table([("x-max-length", FieldValue::I32(1)), ("x-overflow", text("reject-publish"))]);
-    peer.declare(1, &Queue { arguments, ..Queue::named(&queue) });
-    peer.bind(1, &queue, &exchange, "");
-    publish(&mut peer, "", &queue, Properties::default(), "in the way");
-    for (value, body) in [("a", "a"), ("b", "b"), ("a", "a")] {
-        let value = ("x-deduplication-header", text(value));
-        let headers = Some(table([value, ("x-delay", FieldValue::I32(50))]));
-        publish(&mut peer, &exchange, "", Properties { headers, ..Properties::default() }, body);
-    }
-    std::thread::sleep(Duration::from_millis(300));
-    peer.consume(1, &Consume::no_ack(&queue));
-    let mut all = peer.messages(1, 3);
-    all.sort();
-    assert_eq!(all, ["a", "b", "in the way"]);
-    std::thread::sleep(Duration::from_millis(1_200));
-    peer.expect_quiet(1);
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub mod quotas;
 pub mod records;
 pub mod relocate;
 pub mod residency;
+mod room;
 pub mod schedule;
 pub mod seen;
 pub mod start;

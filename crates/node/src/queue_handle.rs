@@ -15,6 +15,7 @@ use posthouse_storage::segment::Location;
 use crate::policies::AppliedPolicy;
 use crate::queue_setup::QueueSetup;
 use crate::residency::Drain;
+use crate::room::{self, Awaits};
 use crate::waker::{ConsumerWaker, SessionWaker};
 
 /// The machine as this node uses it.
@@ -71,12 +72,14 @@ pub struct QueueState {
     pub converting: bool,
     /// Messages that leave are being moved.
     pub dead_lettering: bool,
-    /// Messages that leave and had nowhere to go are going to be tried again.
-    pub dead_lettering_stalled: bool,
+    /// Messages that leave and found no place are going to be tried again.
+    pub dead_lettering_apart: bool,
     /// Publishers that wait until there is room again.
     pub waiting: Vec<Arc<SessionWaker>>,
     /// Sessions whose `basic.get` waits for a message to be read from its segment.
     pub getting: Vec<Arc<SessionWaker>>,
+    /// Who waits for room where the queue refuses what is too much.
+    pub(crate) awaiting_room: Vec<Awaits>,
     /// How fast consumers are.
     pub drain: Drain,
     /// Counted since the start.
@@ -125,7 +128,7 @@ impl MemoryUse {
     }
 }
 
-/// A locked queue. Letting go of it brings the memory count up to date.
+/// A locked queue. Letting go of it brings the memory count up to date, and tells who waits for room that there is some.
 #[derive(Debug)]
 pub struct QueueGuard<'a> {
     state: MutexGuard<'a, QueueState>,
@@ -224,6 +227,9 @@ impl std::ops::DerefMut for QueueGuard<'_> {
 
 impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
+        if !self.state.awaiting_room.is_empty() {
+            room::tell_of_room(&mut self.state);
+        }
         let bytes = self.state.machine.memory_bytes() + self.state.machine.descriptor_bytes();
         if bytes != self.state.memory_noted {
             self.memory.change(self.state.memory_noted, bytes);

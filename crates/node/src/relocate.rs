@@ -182,8 +182,9 @@ impl Chosen<'_> {
             Action::Move(_) | Action::Copy(_) => {
                 let (header, body) = (record.header(), record.body());
                 let (seq, reason, flags, route) = (number, None, record.flags(), record.routes());
-                let (publisher, waits_until_ms) = (record.publisher(), None);
-                let moving = Moving { seq, reason, flags, publisher, waits_until_ms, route, header, body };
+                let (publisher, waits_until_ms, traces) = (record.publisher(), None, None);
+                let moving =
+                    Moving { seq, reason, flags, publisher, waits_until_ms, traces, route, header, body };
                 self.transfer.add(&self.targets, moving);
                 self.count += 1;
             }
@@ -208,8 +209,9 @@ impl Chosen<'_> {
         let flags = record.flags() & (FLAG_PERSISTENT | FLAG_DEATHS | FLAG_MAYBE_DELIVERED);
         let targets: Targets = std::iter::once(Target::new(queue)).collect();
         let (header, body) = (record.header(), record.body());
-        let (reason, publisher, waits_until_ms, route) = (None, record.publisher(), None, &route[..]);
-        let moving = Moving { seq, reason, flags, publisher, waits_until_ms, route, header, body };
+        let (reason, publisher, waits_until_ms, traces) = (None, record.publisher(), None, None);
+        let route = &route[..];
+        let moving = Moving { seq, reason, flags, publisher, waits_until_ms, traces, route, header, body };
         self.transfer.add(&targets, moving);
         self.count += 1;
     }

@@ -106,6 +106,13 @@ impl Schedule {
         *self.moves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A queue that messages stand behind has room, or is gone.
+    pub(crate) fn has_room(&self, queue: QueueId) {
+        if self.agenda().has_room(queue) {
+            self.bell.ring(0);
+        }
+    }
+
     fn agenda(&self) -> MutexGuard<'_, Agenda> {
         self.agenda.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -24,7 +24,7 @@ use crate::policies::Policies;
 use crate::queue_handle::QueueHandle;
 use crate::quotas::Account;
 use crate::schedule::Schedule;
-use crate::seen::{Compared, Comparison, SeenByExchange, SeenValue, Verdict};
+use crate::seen::{Compared, Comparison, SeenByExchange, SeenOfMessage, SeenValue, Verdict, WouldCompare};
 use crate::waker::SessionWaker;
 
 /// Names of the queues behind `amq.rabbitmq.reply-to` start so.
@@ -95,6 +95,49 @@ pub struct Found {
     pub swallowed: bool,
     /// What deduplication exchanges have made of it.
     pub compared: Compared,
+}
+
+/// Where one of the broker's own messages goes.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// The queues in ascending order, each once.
+    pub(crate) queues: SmallVec<[QueueId; 8]>,
+    /// Whether another message with the same exchange and key may go elsewhere.
+    pub(crate) is_per_message: bool,
+    /// What exchanges will know of it, if anything.
+    pub(crate) traces: Option<Traces>,
+}
+
+/// How a way was found by which exchanges keep a message or compare it with others, to go it again when it enters its
+/// queues.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traces {
+    epoch: u64,
+    draw: u64,
+    /// How many queues were found.
+    queues: usize,
+    is_compared: bool,
+}
+
+impl Traces {
+    /// What was drawn for it.
+    pub(crate) fn draw(&self) -> u64 {
+        self.draw
+    }
+}
+
+/// What becomes of a message that is about to enter its queues.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    /// It enters these; none when exchanges have dropped it, or it was to go to none. With what deduplication exchanges have
+    /// seen of it, which want to hear that it has entered.
+    Enters(SmallVec<[QueueId; 8]>, SeenOfMessage),
+    /// Exchanges have dropped it as a duplicate of messages that are on their way, and may be refused yet.
+    Undecided,
+    /// It goes elsewhere by now, and has left no traces.
+    Rerouted,
+    /// It is not there any more.
+    Gone,
 }
 
 impl VirtualHost {
@@ -234,55 +277,70 @@ impl VirtualHost {
         SmallVec::from_slice(result.queues())
     }
 
-    /// Finds the queues of a dead letter, which may go to internal exchanges, and keeps it where exchanges on its way have
-    /// a history.
-    pub(crate) fn route_dead_letter(
-        &self,
-        exchange: &str,
-        key: &str,
-        header: HeaderView<'_>,
-        extra_keys: &[String],
-        draw: u64,
-        message: Publication<'_>,
-    ) -> Found {
-        let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
-        let routed = Routed { key, extra_keys: &extra_keys, header: Some(header), draw };
-        self.route_own_and_keep(exchange, routed, message, &mut NotCompared)
+    /// Finds where a message of the broker's own would go now, which may be to internal exchanges: a dead letter, or one that
+    /// waited for its time. With `is_compared` deduplication exchanges have a say. That it came by leaves no traces yet:
+    /// [`Self::enter`].
+    pub(crate) fn find_way(&self, exchange: &str, routed: Routed<'_>, is_compared: bool) -> Way {
+        let (mut result, mut would_compare) = (RouteResult::default(), WouldCompare::default());
+        let inner = self.read();
+        let duplicates: &mut dyn Duplicates = if is_compared { &mut would_compare } else { &mut NotCompared };
+        inner.topology.route_own_compared(exchange, routed, duplicates, &mut result);
+        let leaves_traces = would_compare.0 || !result.histories().is_empty();
+        let queues = SmallVec::from_slice(result.queues());
+        let traces = leaves_traces.then(|| Traces {
+            epoch: self.epoch(),
+            draw: routed.draw,
+            queues: queues.len(),
+            is_compared,
+        });
+        let is_per_message = result.is_per_message() || !routed.extra_keys.is_empty();
+        Way { queues, is_per_message, traces }
     }
 
-    /// The same for a message that waited until `now_ms`: deduplication exchanges compare it with those before it.
-    pub(crate) fn route_due(
+    /// A message enters the queues that [`Self::find_way`] found, which have room for it, and leaves its traces where it came
+    /// by: once and for all. This is done under one lock with `claim`, which says whether it is there still: so a queue that
+    /// is bound meanwhile gets it once, and who cancels it cancels all of it.
+    pub(crate) fn enter(
         &self,
-        exchange: &str,
         routed: Routed<'_>,
         message: Publication<'_>,
+        (traces, queues): (Traces, &[QueueId]),
         now_ms: u64,
-    ) -> Found {
-        let mut comparison = Comparison::new(self, now_ms);
-        let mut found = self.route_own_and_keep(exchange, routed, message, &mut comparison);
-        let is_routed = !found.queues.is_empty();
-        found.compared = comparison.finish(is_routed);
-        found.swallowed = !is_routed && found.compared.is_duplicate;
-        found
-    }
-
-    fn route_own_and_keep(
-        &self,
-        exchange: &str,
-        routed: Routed<'_>,
-        message: Publication<'_>,
-        duplicates: &mut dyn Duplicates,
-    ) -> Found {
+        claim: impl FnOnce() -> bool,
+    ) -> Entry {
+        let exchange = match message.route {
+            [length, rest @ ..] => rest.get(..usize::from(*length)).unwrap_or_default(),
+            [] => &[],
+        };
+        let exchange = String::from_utf8_lossy(exchange);
         let mut result = RouteResult::default();
-        {
-            let inner = self.read();
-            inner.topology.route_own_compared(exchange, routed, duplicates, &mut result);
-            if let Some(header) = routed.header {
-                self.keep_history(&result, header, message);
+        let inner = self.read();
+        if self.epoch() != traces.epoch {
+            inner.topology.route_own_compared(&exchange, routed, &mut NotCompared, &mut result);
+            let goes_there = |queue: &QueueId| result.queues().contains(queue);
+            if result.queues().len() != traces.queues || !queues.iter().all(goes_there) {
+                return Entry::Rerouted;
             }
         }
-        let is_per_message = result.is_per_message() || !routed.extra_keys.is_empty();
-        Found { queues: SmallVec::from_slice(result.queues()), is_per_message, ..Found::default() }
+        let mut comparison = Comparison::new(self, now_ms);
+        let duplicates: &mut dyn Duplicates =
+            if traces.is_compared { &mut comparison } else { &mut NotCompared };
+        inner.topology.route_own_compared(&exchange, routed, duplicates, &mut result);
+        let goes_there = |queue: &&QueueId| result.queues().contains(queue);
+        let queues: SmallVec<[QueueId; 8]> = queues.iter().filter(goes_there).copied().collect();
+        let Compared { seen, is_duplicate, awaited } = comparison.finish(!queues.is_empty());
+        let is_certain = || awaited.iter().all(|verdict| verdict.has_place() == Some(true));
+        if queues.is_empty() && is_duplicate && !is_certain() {
+            return Entry::Undecided;
+        }
+        if !claim() {
+            self.forget_seen(&seen);
+            return Entry::Gone;
+        }
+        if let Some(header) = routed.header {
+            self.keep_history(&result, header, message);
+        }
+        Entry::Enters(queues, seen)
     }
 
     /// Whether what is published and delivered is copied to `amq.rabbitmq.trace`.

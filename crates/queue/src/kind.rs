@@ -12,6 +12,7 @@ use crate::machine::browse::Glimpse;
 use crate::machine::chunks::{Persistence, Settled};
 use crate::machine::delays::Back;
 use crate::machine::departures::{Departed, DepartureCounts, Reason};
+use crate::machine::limits::Room;
 use crate::machine::roster::{ConsumerId, Roster, Standing};
 use crate::machine::single_active::Activity;
 use crate::machine::times::NEVER_MS;
@@ -143,11 +144,25 @@ impl<L: Copy, W: Clone> Machine<L, W> {
         }
     }
 
-    /// Whether no message would be let in now; see [`Queue::is_full`].
-    pub fn is_full(&self) -> bool {
+    /// How much would be let in now; see [`Queue::room`]. Streams refuse nothing.
+    pub fn room(&self) -> Room {
         match self {
-            Self::Classic(queue) => queue.is_full(),
-            Self::Stream(_) => false,
+            Self::Classic(queue) => queue.room(),
+            Self::Stream(_) => Room::UNLIMITED,
+        }
+    }
+
+    /// Keeps room for messages that are about to come; see [`Queue::reserve`].
+    pub fn reserve(&mut self, room: Room) {
+        if let Self::Classic(queue) = self {
+            queue.reserve(room);
+        }
+    }
+
+    /// The messages are here, or do not come; see [`Queue::end_reservation`].
+    pub fn end_reservation(&mut self, room: Room) {
+        if let Self::Classic(queue) = self {
+            queue.end_reservation(room);
         }
     }
 

@@ -4,38 +4,57 @@ use std::sync::Arc;
 
 use posthouse_model::chunk::Chunk;
 use posthouse_model::deaths::{self, Death};
+use posthouse_model::ids::QueueId;
 use posthouse_model::props::HeaderView;
-use posthouse_model::raw_table::RawValue;
 use posthouse_model::record::{FLAG_DEATHS, FLAG_MAYBE_DELIVERED, FLAG_PERSISTENT, FLAG_REDELIVERED, Record};
 use posthouse_queue::machine::departures::Reason;
 use posthouse_queue::machine::leaving::stalled::{Line, Obstacle};
 use posthouse_queue::machine::leaving::{DeadLetterTarget, Parcel, Run};
+use posthouse_queue::machine::limits::Room;
+use posthouse_queue::topology::Routed;
 use posthouse_storage::segment::Location;
+use smallvec::SmallVec;
 
 use super::reading::Reading;
 use crate::broker::Broker;
 use crate::clock::now_ms;
 use crate::draws::Draws;
-use crate::history::Publication;
 use crate::queue_handle::QueueHandle;
 use crate::residency;
-use crate::transfer::{Done, Mode, Moving, Target, Targets, Transfer};
-use crate::vhost::VirtualHost;
+use crate::transfer::{Done, Mode, Moving, Outcome, Target, Targets, Transfer, extra_keys};
+use crate::vhost::{Traces, VirtualHost};
 
-/// Moves the messages that are first in a line of a queue, up to `most` bytes of records; what came of it, and how many it
-/// looked at.
+/// What came of moving messages of a line.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    pub(super) done: Done,
+    /// Queues that had no room, and the body of the first message for which they had none.
+    pub(super) full: Vec<(QueueId, u64)>,
+    /// How many messages there were.
+    pub(super) count: u64,
+}
+
+/// Moves the messages that are first in a line of a queue, up to `most` bytes of records, and of those that stand behind a
+/// queue as many as it has room for.
 pub(super) fn move_some(
     broker: &Arc<Broker>,
     vhost: &VirtualHost,
     queue: &Arc<QueueHandle>,
     (from, most): (Line, usize),
     draws: &mut Draws,
-) -> (Done, u64) {
+) -> Moved {
+    let room = match from {
+        Line::Behind(target) => {
+            let room = vhost.queue_by_id(target).map(|target| target.lock().machine.room());
+            room.map(|room| (target, room))
+        }
+        Line::New | Line::Apart => None,
+    };
     let (parcels, target, keeps) = {
         let mut state = queue.lock();
         let had_too_many = state.machine.has_too_many_drops();
-        let Some(machine) = state.machine.classic() else { return Default::default() };
-        let Some(target) = machine.dead_letter_target() else { return Default::default() };
+        let Some(machine) = state.machine.classic() else { return Moved::default() };
+        let Some(target) = machine.dead_letter_target() else { return Moved::default() };
         let parcels = machine.take_leaving(from, most, |location: Location| location.len as usize);
         let keeps = machine.settings().keeps_dead_letters();
         if had_too_many && !machine.has_too_many_drops() {
@@ -51,19 +70,24 @@ pub(super) fn move_some(
         keeps,
         seconds: now_ms / 1000,
         draws,
-        transfer: Transfer::new(broker, queue, Mode::Leaving(from), now_ms),
+        transfer: Transfer::new(broker, queue, Mode::Leaving(from), now_ms).entering(vhost),
+        room,
         known: None,
     };
     let mut reading = Reading::default();
     let mut count = 0;
     for parcel in parcels {
         count += parcel.run.count();
+        if letters.stays_behind(parcel.run) {
+            continue;
+        }
         match reading.chunk_of(&parcel, || super::reading::read(broker, queue, &parcel)) {
             Some(chunk) => letters.add_all(&parcel, &chunk),
             None => letters.transfer.stall(parcel.run, Obstacle::Unreadable),
         }
     }
-    (letters.transfer.commit(), count)
+    let Outcome { done, full, .. } = letters.transfer.commit_listing();
+    Moved { done, full, count }
 }
 
 /// Makes dead letters of one queue's messages.
@@ -75,6 +99,8 @@ struct Letters<'a> {
     seconds: u64,
     draws: &'a mut Draws,
     transfer: Transfer<'a>,
+    /// The queue that all of them stand behind, and how much it has room for still.
+    room: Option<(QueueId, Room)>,
     /// The last route that other messages may share.
     known: Option<Route>,
 }
@@ -93,12 +119,26 @@ impl Letters<'_> {
         let Some(mut place) = chunk.find(first) else { return };
         while let Some(record) = chunk.record_at(place.offset) {
             let seq = parcel.first_seq + u64::from(record.delta());
-            if seq > run.last {
+            if seq > run.last || self.stays_behind(Run { first: seq, ..run }) {
                 break;
             }
             self.add(&record, Run { first: seq, last: seq, ..run });
+            if let Some((_, room)) = &mut self.room {
+                room.take_up(record.body().len() as u64);
+            }
             place.offset += record.len() as u32;
         }
+    }
+
+    /// Whether a run stays where it is, unread, because there is no more room.
+    fn stays_behind(&mut self, run: Run) -> bool {
+        // The first one is tried although there are no bytes left: it may have none, and if not it is known how many it needs.
+        let full =
+            self.room.filter(|(_, room)| room.messages == 0 || room.bytes == 0 && self.transfer.has_any());
+        if let Some((target, _)) = full {
+            self.transfer.stall_behind(run, Obstacle::Full(target));
+        }
+        full.is_some()
     }
 
     fn add(&mut self, record: &Record<'_>, run: Run) {
@@ -126,7 +166,6 @@ impl Letters<'_> {
             flags |= FLAG_REDELIVERED;
         }
         let body = record.body();
-        let is_persistent = record.persistent();
         if new_key.is_none() {
             // Dead once more, it goes by them again.
             for hidden in record.hidden_keys() {
@@ -134,23 +173,24 @@ impl Letters<'_> {
                 route.extend_from_slice(hidden);
             }
         }
-        let publication = Publication { route: &route, is_persistent, header: &header, body };
-        let extra_keys = if new_key.is_some() { Vec::new() } else { extra_keys(view, record) };
-        let mut targets = self.route(key, &extra_keys, view, publication);
+        let hidden_keys = record.hidden_keys().filter(|_| new_key.is_none());
+        let extra_keys = extra_keys(view, hidden_keys);
+        let (mut targets, traces) = self.route(key, &extra_keys, view);
         let found = targets.len();
         if !matches!(run.reason, Reason::Rejected | Reason::Nacked) {
             targets.retain(|target| !deaths::is_cycle(view, &target.queue.definition.name));
         }
         match (targets.is_empty(), found) {
-            (false, _) => {
+            (true, 0) if self.keeps => self.transfer.stall(run, Obstacle::NoPlace),
+            (true, _) if traces.is_none() => self.transfer.drop_run(run),
+            _ => {
                 let (seq, reason) = (run.first, Some(run.reason));
                 let (waits_until_ms, route, header) = (None, &route[..], &header[..]);
                 let publisher = record.publisher();
-                let moving = Moving { seq, reason, flags, publisher, waits_until_ms, route, header, body };
+                let moving =
+                    Moving { seq, reason, flags, publisher, waits_until_ms, traces, route, header, body };
                 self.transfer.add(&targets, moving)
             }
-            (true, 0) if self.keeps => self.transfer.stall(run, Obstacle::NoPlace),
-            (true, _) => self.transfer.drop_run(run),
         }
     }
 
@@ -159,38 +199,25 @@ impl Letters<'_> {
         key: &[u8],
         extra_keys: &[String],
         header: HeaderView<'_>,
-        publication: Publication<'_>,
-    ) -> Targets {
+    ) -> (Targets, Option<Traces>) {
         let epoch = self.vhost.epoch();
         if let Some(known) = &self.known
             && known.epoch == epoch
             && known.key == key
             && extra_keys.is_empty()
         {
-            return known.targets.clone();
+            return (known.targets.clone(), None);
         }
         let key_text = String::from_utf8_lossy(key);
-        let exchange = &self.target.exchange;
+        let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
         let draw = self.draws.next_draw();
-        let found = self.vhost.route_dead_letter(exchange, &key_text, header, extra_keys, draw, publication);
-        let queues = found.queues.iter().filter_map(|&queue| self.vhost.queue_by_id(queue));
+        let routed = Routed { key: &key_text, extra_keys: &extra_keys, header: Some(header), draw };
+        let way = self.vhost.find_way(&self.target.exchange, routed, false);
+        let queues = way.queues.iter().filter_map(|&queue| self.vhost.queue_by_id(queue));
         let targets: Targets = queues.map(Target::new).collect();
-        if !found.is_per_message {
+        if !way.is_per_message {
             self.known = Some(Route { epoch, key: key.to_vec(), targets: targets.clone() });
         }
-        targets
+        (targets, way.traces)
     }
-}
-
-/// The keys of the `CC` header, and those that a `BCC` header had.
-fn extra_keys(header: HeaderView<'_>, record: &Record<'_>) -> Vec<String> {
-    let mut keys: Vec<String> =
-        record.hidden_keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
-    if let Some(RawValue::Array(more)) = header.headers().and_then(|table| table.get(b"CC")) {
-        keys.extend(more.iter().filter_map(|key| match key {
-            RawValue::LongStr(key) => Some(String::from_utf8_lossy(key).into_owned()),
-            _ => None,
-        }));
-    }
-    keys
 }

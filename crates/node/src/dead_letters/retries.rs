@@ -1,30 +1,27 @@
-//! When messages are tried again that could not go on.
+//! When messages are tried again that found no place.
 //!
-//! A line behind a full queue is tried when that queue has room, which is looked up without reading a message. The others
-//! are tried all together, from time to time and when routes have changed: each pass is as much work as there are messages,
-//! so the pauses are as long as the passes, and longer while nothing has changed. Whoever waits for a first try never waits
-//! for a second one: turns alternate.
+//! They are tried all together, from time to time and when routes have changed: each pass is as much work as there are
+//! messages, so the pauses are as long as the passes, and longer while nothing has changed. Those behind a full queue are
+//! not among them: they are told when it has room ([`crate::room`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use posthouse_model::ids::QueueId;
 use posthouse_queue::machine::leaving::stalled::Line;
 
-use super::{PROBE_BYTES, TURN_BYTES};
 use crate::queue_handle::QueueHandle;
 use crate::transfer::Done;
-use crate::vhost::VirtualHost;
 
 /// How long a queue's messages rest when some of them could go on, and at most.
 const REST_MIN: Duration = Duration::from_millis(5);
 const REST_MAX: Duration = Duration::from_millis(320);
 
-/// A pass of those that stand behind no queue is followed by a pause so many times as long, if nothing changes.
+/// A pass is followed by a pause so many times as long, if nothing changes.
 const PASS_PAUSE: u32 = 10;
 
-/// Queues with messages that could not go on, by when to look at them.
+/// Queues with messages that found no place, by when to look at them.
 #[derive(Default)]
 pub(super) struct Retries(BTreeMap<(Instant, QueueId), Retry>);
 
@@ -46,18 +43,16 @@ impl Retries {
     }
 }
 
-/// A queue with messages that could not go on.
+/// A queue with messages that found no place.
 pub(super) struct Retry {
     pub(super) queue: Arc<QueueHandle>,
-    /// What is to be tried this time, and how many bytes at once.
-    lines: VecDeque<(Line, usize)>,
     /// Whether any could go on this time.
     moved: bool,
     rest: Duration,
     pass: Pass,
 }
 
-/// A pass of the messages that stand behind no queue: the one that goes on, or the last one.
+/// A pass of all of them: the one that goes on, or the last one.
 struct Pass {
     began: Instant,
     ended: Instant,
@@ -68,58 +63,34 @@ struct Pass {
 }
 
 impl Retry {
-    /// A queue some of whose messages could not go on just now.
+    /// A queue with messages that found no place just now.
     pub(super) fn new(queue: Arc<QueueHandle>, now: Instant) -> Self {
         let pass = Pass { began: now, ended: now, epoch: 0, left: 0 };
-        Self { queue, lines: VecDeque::new(), moved: false, rest: REST_MIN, pass }
+        Self { queue, moved: false, rest: REST_MIN, pass }
     }
 
-    /// Finds out what may go on; whether anything may.
-    pub(super) fn begin(&mut self, vhost: &VirtualHost, now: Instant) -> bool {
+    /// Begins a pass if it is time, with routes of that epoch; whether it is.
+    pub(super) fn begin(&mut self, epoch: u64, now: Instant) -> bool {
         self.moved = false;
-        let (behind, apart) = {
-            let mut state = self.queue.lock();
-            let Some(machine) = state.machine.classic() else { return false };
-            (machine.stand_behind().collect::<Vec<_>>(), machine.messages_apart())
-        };
-        // One lock at a time.
-        let has_room =
-            |queue: &QueueId| vhost.queue_by_id(*queue).is_none_or(|queue| !queue.lock().machine.is_full());
-        self.lines =
-            behind.into_iter().filter(has_room).map(|queue| (Line::Behind(queue), PROBE_BYTES)).collect();
-        let epoch = vhost.epoch();
-        if apart > 0 && self.pass.is_due(epoch, now) {
-            self.pass = Pass { began: now, ended: now, epoch, left: apart };
-            self.lines.push_back((Line::Apart, TURN_BYTES));
+        let messages = self.queue.lock().machine.classic().map_or(0, |machine| machine.messages_apart());
+        if messages > 0 && self.pass.is_due(epoch, now) {
+            self.pass = Pass { began: now, ended: now, epoch, left: messages };
         }
         !self.is_over()
     }
 
-    /// The line whose turn it is, and how many bytes of it.
-    pub(super) fn next_line(&mut self) -> Option<(Line, usize)> {
-        self.lines.pop_front()
-    }
-
-    /// So many messages of a line were tried.
-    pub(super) fn note(&mut self, line: Line, done: &Done, count: u64, now: Instant) {
+    /// So many messages were tried.
+    pub(super) fn note(&mut self, done: &Done, count: u64, now: Instant) {
         self.moved |= done.moved + done.dropped > 0;
-        let has_more = self.queue.lock().machine.classic().is_some_and(|machine| machine.has_in_line(line));
-        let goes_on = match line {
-            Line::Apart => {
-                self.pass.left = self.pass.left.saturating_sub(count);
-                self.pass.ended = now;
-                self.pass.left > 0
-            }
-            Line::New | Line::Behind(_) => !done.blocked,
-        };
-        if has_more && goes_on {
-            self.lines.push_back((line, TURN_BYTES));
-        }
+        let has_more =
+            self.queue.lock().machine.classic().is_some_and(|machine| machine.has_in_line(Line::Apart));
+        self.pass.left = if has_more { self.pass.left.saturating_sub(count) } else { 0 };
+        self.pass.ended = now;
     }
 
-    /// Whether all was tried.
+    /// Whether all were tried.
     pub(super) fn is_over(&self) -> bool {
-        self.lines.is_empty()
+        self.pass.left == 0
     }
 
     /// How long it rests now.

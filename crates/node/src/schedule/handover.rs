@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use posthouse_model::chunk::Chunk;
-use posthouse_model::ids::{Lsn, Seq};
+use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_model::props::HeaderView;
-use posthouse_model::raw_table::RawValue;
-use posthouse_model::record::{FLAG_PERSISTENT, Record};
+use posthouse_model::record::Record;
+use posthouse_queue::machine::leaving::stalled::{Line, Obstacle};
+use posthouse_queue::machine::limits::Room;
 use posthouse_queue::schedule::Waiting;
 use posthouse_queue::schedule::wheel::place;
 use posthouse_queue::topology::Routed;
@@ -17,34 +18,36 @@ use super::reading::{Cache, KEPT_FLAGS, Unread, add_move, read_chunk};
 use super::{Schedule, route_of};
 use crate::broker::Broker;
 use crate::draws::Draws;
-use crate::history::Publication;
 use crate::residency::READ_AGAIN_AFTER;
-use crate::seen::Awaited;
-use crate::transfer::{self, Mode, Moving, Target, Targets, Transfer};
-use crate::vhost::VirtualHost;
+use crate::room::{self, Mover};
+use crate::transfer::{self, Mode, Moving, Outcome, Target, Targets, Transfer, extra_keys};
+use crate::vhost::{Traces, VirtualHost};
 
 /// Bytes of records handed over in one step.
 const STEP_BYTES: usize = 1 << 20;
 
-/// How long a message rests whose queue has no room.
-const RETRY_MS: u64 = 1_000;
-
-/// The same while more messages than [`CROWDED`] are noted one by one: they are not any more.
+/// While more messages than [`CROWDED`] are noted one by one, those that find no room are not any more: they wait for so
+/// long as if that was their time.
 const RETRY_LATER_MS: u64 = 60_000;
 const CROWDED: usize = 256 << 10;
+
+/// How long a message rests that cannot be read now, or of which it is not certain that it is a duplicate.
+const SOON_MS: u64 = 1_000;
 
 pub(super) struct Handover<'a> {
     broker: &'a Broker,
     vhost: &'a VirtualHost,
-    schedule: &'a Schedule,
+    schedule: &'a Arc<Schedule>,
     now_ms: u64,
     cache: &'a mut Cache,
     draws: &'a mut Draws,
     transfer: Transfer<'a>,
+    /// The line that all come from.
+    from: Line,
+    /// How much the queue that they stand behind has room for still.
+    room: Room,
     /// Those that go nowhere.
     unroutable: Vec<(Seq, Seq)>,
-    /// Those that deduplication exchanges drop, and what of that is not certain yet.
-    duplicates: Vec<(Waiting, Awaited)>,
     /// The last route that other messages may share.
     known: Option<Route>,
 }
@@ -57,76 +60,73 @@ struct Route {
 }
 
 impl<'a> Handover<'a> {
+    /// Begins a step of messages that come from a line: of [`Line::New`] are those that are due now. Those that stand behind
+    /// a queue go on as far as that has `room`.
     pub(super) fn new(
         broker: &'a Broker,
         vhost: &'a VirtualHost,
-        schedule: &'a Schedule,
+        schedule: &'a Arc<Schedule>,
+        (from, room): (Line, Room),
         now_ms: u64,
-        cache: &'a mut Cache,
-        draws: &'a mut Draws,
+        (cache, draws): (&'a mut Cache, &'a mut Draws),
     ) -> Self {
-        let transfer = Transfer::new(broker, &schedule.queue, Mode::Ready, now_ms).compared_in(vhost);
-        let (unroutable, duplicates, known) = Default::default();
-        Self { broker, vhost, schedule, now_ms, cache, draws, transfer, unroutable, duplicates, known }
+        let mut transfer = Transfer::new(broker, &schedule.queue, Mode::Ready, now_ms).entering(vhost);
+        let lines: Vec<QueueId> = schedule.agenda().stand_behind().collect();
+        transfer.stand_behind(lines.into_iter().filter(|&queue| Line::Behind(queue) != from));
+        let (unroutable, known) = Default::default();
+        Self { broker, vhost, schedule, now_ms, cache, draws, transfer, from, room, unroutable, known }
     }
 
-    /// Hands messages over, as many as one step takes; the others are due still. The position up to which the log must be
-    /// on disk before the schedule settles them, 0 for none.
-    pub(super) fn hand_over(mut self, due: Vec<Waiting>) -> Lsn {
+    /// Hands messages over, as many as one step takes; the others are due still, or stand in their lines. The position up
+    /// to which the log must be on disk before the schedule settles them, 0 for none.
+    pub(super) fn hand_over(mut self, messages: &[Waiting]) -> Lsn {
+        let epoch = self.vhost.epoch();
         let (mut bytes, mut chunks) = (0, BTreeMap::new());
-        let mut rest = due.iter();
-        let mut handed_over = Vec::new();
+        let mut rest = messages;
         while bytes < STEP_BYTES
-            && let Some(waiting) = rest.next()
+            && self.has_room()
+            && let [waiting, after @ ..] = rest
         {
             match self.chunk_of(waiting, &mut chunks) {
-                Ok(Some((first_seq, chunk))) => {
-                    bytes += self.add(waiting, first_seq, &chunk);
-                    handed_over.push(*waiting);
-                }
+                Ok(Some((first_seq, chunk))) => bytes += self.add(waiting, first_seq, &chunk),
                 // It was cancelled.
                 Ok(None) => {}
                 Err(unread) => {
-                    self.schedule.agenda().again(*waiting);
                     if matches!(unread, Unread::Later) {
                         std::thread::sleep(READ_AGAIN_AFTER);
                     }
                     break;
                 }
             }
+            rest = after;
         }
-        let Self { broker, schedule, now_ms, cache, transfer, mut unroutable, duplicates, .. } = self;
-        let (done, left) = transfer.commit_listing();
-        let stays = |seq: Seq| left.iter().any(|&(first, last)| (first..=last).contains(&seq));
-        let mut undecided = Vec::new();
-        for (waiting, awaited) in duplicates {
-            // What it is a duplicate of may be refused, or cancelled yet.
-            match awaited.iter().all(|verdict| verdict.has_place() == Some(true)) {
-                true => unroutable.push((waiting.seq, waiting.seq)),
-                false => undecided.push(waiting),
-            }
-        }
+        let Self { broker, vhost, schedule, now_ms, cache, transfer, from, unroutable, .. } = self;
+        let Outcome { done, stayed, full } = transfer.commit_listing();
         if !unroutable.is_empty() {
             transfer::purge(broker, &schedule.queue, &unroutable);
         }
-        let crowded = {
+        let tried = &messages[..messages.len() - rest.len()];
+        let stayed = put_back(schedule, from, tried, &stayed, rest);
+        let mut until = done.until;
+        if schedule.agenda().noted() > CROWDED {
+            let found_no_room: Vec<Waiting> = stayed.into_iter().map(|(waiting, _)| waiting).collect();
+            until = until.max(postpone(broker, schedule, &found_no_room, now_ms, cache));
+        } else {
             let mut agenda = schedule.agenda();
-            rest.for_each(|waiting| agenda.again(*waiting));
-            agenda.noted() > CROWDED
-        };
-        if left.is_empty() && undecided.is_empty() {
-            return done.until;
+            for (waiting, obstacle) in stayed {
+                match obstacle {
+                    Obstacle::Unreadable => agenda.again(Waiting { due_ms: now_ms + SOON_MS, ..waiting }),
+                    _ => agenda.stand(waiting, obstacle, epoch, now_ms),
+                }
+            }
         }
-        handed_over.retain(|waiting| stays(waiting.seq));
-        handed_over.append(&mut undecided);
-        if crowded {
-            return done.until.max(postpone(broker, schedule, &handed_over, now_ms, cache));
-        }
-        let mut agenda = schedule.agenda();
-        for waiting in handed_over {
-            agenda.again(Waiting { due_ms: now_ms + RETRY_MS, ..waiting });
-        }
-        done.until
+        await_room(vhost, schedule, from, full);
+        until
+    }
+
+    /// Whether the queue that all stand behind has room for another one, as far as is known before one was tried.
+    fn has_room(&self) -> bool {
+        self.room.messages > 0 && (self.room.bytes > 0 || !self.transfer.has_any())
     }
 
     /// The chunk of a message; `None` when the message is gone.
@@ -152,8 +152,8 @@ impl<'a> Handover<'a> {
         let Some(record) = place.and_then(|place| chunk.record_at(place.offset)) else { return 0 };
         debug_assert_eq!(first_seq + Seq::from(record.delta()), waiting.seq);
         let route = route_of(&record);
-        let Some(targets) = self.targets(waiting, &record, &route) else { return record.len() };
-        if targets.is_empty() {
+        let (targets, traces) = self.way(&record, &route);
+        if targets.is_empty() && traces.is_none() {
             self.unroutable.push((waiting.seq, waiting.seq));
             return record.len();
         }
@@ -163,51 +163,86 @@ impl<'a> Handover<'a> {
             flags: record.flags() & KEPT_FLAGS,
             publisher: record.publisher(),
             waits_until_ms: None,
+            traces,
             route: &route,
             header: record.header(),
             body: record.body(),
         };
         self.transfer.add(&targets, moving);
+        self.room.take_up(record.body().len() as u64);
         record.len()
     }
 
-    /// Where a message goes; `None` when a deduplication exchange drops it.
-    fn targets(&mut self, waiting: &Waiting, record: &Record<'_>, route: &[u8]) -> Option<Targets> {
+    /// Where a message goes.
+    fn way(&mut self, record: &Record<'_>, route: &[u8]) -> (Targets, Option<Traces>) {
         // What was stored was checked when it came.
-        let Ok(header) = HeaderView::parse(record.header()) else { return Some(Targets::new()) };
-        let (epoch, extra_keys) = (self.vhost.epoch(), extra_keys(header, record));
+        let Ok(header) = HeaderView::parse(record.header()) else { return Default::default() };
+        // The first of them is its identity.
+        let extra_keys = extra_keys(header, record.hidden_keys().skip(1));
+        let epoch = self.vhost.epoch();
         if let Some(known) = &self.known
             && known.epoch == epoch
             && known.route == route
             && extra_keys.is_empty()
         {
-            return Some(known.targets.clone());
+            return (known.targets.clone(), None);
         }
         let (exchange, key) = record.exchange_and_key();
-        let text = |bytes| String::from_utf8_lossy(bytes);
-        let is_persistent = record.flags() & FLAG_PERSISTENT != 0;
-        let (header_bytes, body) = (record.header(), record.body());
-        let publication = Publication { route, is_persistent, header: header_bytes, body };
-        let draw = self.draws.next_draw();
+        let (exchange, key) = (String::from_utf8_lossy(exchange), String::from_utf8_lossy(key));
         let extra_keys: SmallVec<[&str; 4]> = extra_keys.iter().map(String::as_str).collect();
-        let key = text(key);
+        let draw = self.draws.next_draw();
         let routed = Routed { key: &key, extra_keys: &extra_keys, header: Some(header), draw };
-        let found = self.vhost.route_due(&text(exchange), routed, publication, self.now_ms);
-        if found.swallowed {
-            self.duplicates.push((*waiting, found.compared.awaited));
-            return None;
-        }
-        let queues = found.queues.iter().filter_map(|&queue| self.vhost.queue_by_id(queue));
+        let way = self.vhost.find_way(&exchange, routed, true);
+        let queues = way.queues.iter().filter_map(|&queue| self.vhost.queue_by_id(queue));
         let targets: Targets = queues.map(Target::new).collect();
-        if !found.is_per_message {
+        if !way.is_per_message {
             self.known = Some(Route { epoch, route: route.to_vec(), targets: targets.clone() });
         }
-        if targets.is_empty() {
-            self.vhost.forget_seen(&found.compared.seen);
-        } else {
-            self.transfer.has_seen(waiting.seq, found.compared.seen);
-        }
-        Some(targets)
+        (targets, way.traces)
+    }
+}
+
+/// Puts those back that were not tried, and those that are still behind the queue behind which they were; the others that
+/// stay, and why.
+fn put_back(
+    schedule: &Schedule,
+    from: Line,
+    tried: &[Waiting],
+    stayed: &[((Seq, Seq), Obstacle)],
+    rest: &[Waiting],
+) -> Vec<(Waiting, Obstacle)> {
+    let by_first: BTreeMap<Seq, (Seq, Obstacle)> =
+        stayed.iter().map(|&((first, last), obstacle)| (first, (last, obstacle))).collect();
+    let obstacle_of = |waiting: &Waiting| {
+        let (_, &(last, obstacle)) = by_first.range(..=waiting.seq).next_back()?;
+        (waiting.seq <= last).then_some((*waiting, obstacle))
+    };
+    // In the order in which they were due, which need not be that of their numbers.
+    let stayed: Vec<_> = tried.iter().filter_map(obstacle_of).collect();
+    let Line::Behind(queue) = from else {
+        let mut agenda = schedule.agenda();
+        rest.iter().for_each(|waiting| agenda.again(*waiting));
+        return stayed;
+    };
+    let (behind, others): (Vec<_>, Vec<_>) =
+        stayed.into_iter().partition(|&(_, obstacle)| obstacle == Obstacle::Full(queue));
+    let behind = behind.into_iter().map(|(waiting, _)| waiting);
+    let first: Vec<Waiting> = behind.chain(rest.iter().copied()).collect();
+    schedule.agenda().stand_first(queue, &first);
+    others
+}
+
+/// Has those that stand in lines go on when there is room for the first of them.
+fn await_room(vhost: &VirtualHost, schedule: &Arc<Schedule>, from: Line, full: Vec<(QueueId, u64)>) {
+    let mover = Mover::Schedule(Arc::downgrade(schedule));
+    if let Line::Behind(queue) = from
+        && full.iter().all(|&(other, _)| other != queue)
+    {
+        // How much the first one needs is known once it was tried.
+        room::await_room(vhost, queue, 0, &mover);
+    }
+    for (queue, body_bytes) in full {
+        room::await_room(vhost, queue, body_bytes, &mover);
     }
 }
 
@@ -233,25 +268,12 @@ fn postpone(
                     add_move(&mut transfer, queue, &Waiting { due_ms, ..*waiting }, &record, place);
                 }
             }
-            Err(_) => schedule.agenda().again(Waiting { due_ms: now_ms + RETRY_MS, ..*waiting }),
+            Err(_) => schedule.agenda().again(Waiting { due_ms: now_ms + SOON_MS, ..*waiting }),
         }
     }
     let until = schedule.commit(transfer);
     schedule.agenda().arrived(place);
     until
-}
-
-/// The keys of the `CC` header, and those that a `BCC` header had.
-fn extra_keys(header: HeaderView<'_>, record: &Record<'_>) -> Vec<String> {
-    let text = |key| String::from_utf8_lossy(key).into_owned();
-    let mut keys: Vec<String> = record.hidden_keys().skip(1).map(text).collect();
-    if let Some(RawValue::Array(more)) = header.headers().and_then(|table| table.get(b"CC")) {
-        keys.extend(more.iter().filter_map(|key| match key {
-            RawValue::LongStr(key) => Some(text(key)),
-            _ => None,
-        }));
-    }
-    keys
 }
 
 #[cfg(test)]
@@ -291,7 +313,9 @@ mod tests {
         postpone(&broker, &schedule, &[waiting], now_ms, &mut cache);
         let seq = first_of_level(place(now_ms, now_ms + RETRY_LATER_MS).level);
         let waiting = Waiting { seq, ..waiting };
-        Handover::new(&broker, &vhost, &schedule, now_ms, &mut cache, &mut draws).hand_over(vec![waiting]);
+        let due = (Line::New, Room::UNLIMITED);
+        let handover = Handover::new(&broker, &vhost, &schedule, due, now_ms, (&mut cache, &mut draws));
+        handover.hand_over(&[waiting]);
         let run = deliver::get(&broker, &queue, true, &Arc::default()).1.unwrap();
         assert!(run.chunk.record_at(run.offset).unwrap().redelivered());
     }

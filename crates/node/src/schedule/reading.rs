@@ -248,6 +248,7 @@ pub(super) fn add_move(
         flags: record.flags() & KEPT_FLAGS,
         publisher: record.publisher(),
         waits_until_ms: Some(waiting.due_ms),
+        traces: None,
         route: record.routes(),
         header: record.header(),
         body: record.body(),

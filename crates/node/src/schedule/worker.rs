@@ -5,8 +5,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use posthouse_model::ids::Lsn;
+use posthouse_queue::machine::leaving::stalled::Line;
+use posthouse_queue::machine::limits::Room;
 use posthouse_queue::machine::times::NEVER_MS;
-use posthouse_queue::schedule::Step;
+use posthouse_queue::schedule::{Step, Waiting};
 
 use super::handover::Handover;
 use super::reading::{self, Cache};
@@ -16,6 +18,7 @@ use crate::clock::now_ms;
 use crate::draws::Draws;
 use crate::queue_handle::QueueHandle;
 use crate::transfer;
+use crate::vhost::VirtualHost;
 use crate::workers::Stopping;
 
 /// Messages handed over in one step.
@@ -89,13 +92,24 @@ impl Worker {
                 }
             }
             let now_ms = now_ms();
-            let step = schedule.agenda().step(now_ms, HANDED_OVER_MAX);
+            let step = {
+                let mut agenda = schedule.agenda();
+                agenda.review_lines(vhost.epoch(), now_ms);
+                agenda.step(now_ms, HANDED_OVER_MAX)
+            };
             let until = match step {
                 Step::Wait(until_ms) => return until_ms,
                 Step::Read(level) => reading::read_level(broker, schedule, level, now_ms, &mut self.cache),
                 Step::HandOver(due) => {
-                    Handover::new(broker, &vhost, schedule, now_ms, &mut self.cache, &mut self.draws)
-                        .hand_over(due)
+                    let from = (Line::New, Room::UNLIMITED);
+                    self.hand_over(broker, &vhost, schedule, from, now_ms, &due)
+                }
+                Step::GoOn(queue) => {
+                    let target = vhost.queue_by_id(queue);
+                    let room = target.map_or(Room::UNLIMITED, |target| target.lock().machine.room());
+                    let most = room.messages.clamp(1, HANDED_OVER_MAX as u64) as usize;
+                    let first = schedule.agenda().take_line(queue, most);
+                    self.hand_over(broker, &vhost, schedule, (Line::Behind(queue), room), now_ms, &first)
                 }
             };
             if until > 0 {
@@ -103,6 +117,19 @@ impl Worker {
             }
         }
         0
+    }
+
+    fn hand_over(
+        &mut self,
+        broker: &Broker,
+        vhost: &VirtualHost,
+        schedule: &Arc<Schedule>,
+        from: (Line, Room),
+        now_ms: u64,
+        messages: &[Waiting],
+    ) -> Lsn {
+        let lent = (&mut self.cache, &mut self.draws);
+        Handover::new(broker, vhost, schedule, from, now_ms, lent).hand_over(messages)
     }
 
     /// Settles what was moved and is on disk, and waits for the disk where too much waits for it; false when the log has

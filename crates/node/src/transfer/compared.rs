@@ -8,7 +8,8 @@ use posthouse_model::ids::{Lsn, QueueId, Seq};
 use posthouse_queue::stream::notes::Note;
 use posthouse_storage::wal::Stage;
 
-use super::{Group, Transfer};
+use super::Transfer;
+use super::group::Group;
 use crate::seen::{Fate, SeenInBatch, SeenOfMessage};
 use crate::vhost::VirtualHost;
 use crate::waker::SessionWaker;
@@ -22,15 +23,21 @@ pub(super) struct Compared<'a> {
     decided: Vec<Arc<SessionWaker>>,
 }
 
+impl<'a> Compared<'a> {
+    pub(super) fn vhost(&self) -> &'a VirtualHost {
+        self.vhost
+    }
+}
+
 impl<'a> Transfer<'a> {
-    /// The same for messages that deduplication exchanges of a virtual host compare: see [`Self::has_seen`].
-    pub(crate) fn compared_in(self, vhost: &'a VirtualHost) -> Self {
+    /// The same for messages that may leave traces at exchanges of a virtual host.
+    pub(crate) fn entering(self, vhost: &'a VirtualHost) -> Self {
         let (seen, decided) = Default::default();
         Self { compared: Some(Compared { vhost, seen, decided }), ..self }
     }
 
-    /// What exchanges have seen of a message that is added next.
-    pub(crate) fn has_seen(&mut self, seq: Seq, seen: SeenOfMessage) {
+    /// What exchanges have seen of a message that is about to enter.
+    pub(super) fn has_seen(&mut self, seq: Seq, seen: SeenOfMessage) {
         if let Some(compared) = &mut self.compared {
             compared.seen.push(seq, seen);
         }

@@ -50,7 +50,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         if let Some(producers) = &mut self.producers {
             producers.begin_batch();
         }
-        let mut room = self.room().filter(|_| batch.may_refuse);
+        let mut room = self.room_of_refusing().filter(|_| batch.may_refuse);
         let (mut changed, mut arrived) = (Changed::new(), Vec::new());
         for (position, record) in (0..).zip(Records::new(batch.records)) {
             let publishing = self.producers.as_ref().and_then(|_| publishing_of_record(&record));

@@ -12,27 +12,39 @@ use posthouse_model::queue_settings::Overflow;
 use super::Queue;
 use super::departures::Reason;
 
-/// What is taken of a queue's room, and how much there is.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    messages: u64,
-    most: u64,
-    bytes: u64,
-    most_bytes: u64,
+/// Messages, and bytes of their bodies.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Room {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
 }
 
 impl Room {
-    fn fits(&self, messages: u64, bytes: u64) -> bool {
-        self.messages.saturating_add(messages) <= self.most
-            && self.bytes.saturating_add(bytes) <= self.most_bytes
+    /// For more than there ever is.
+    pub const UNLIMITED: Self = Self { messages: u64::MAX, bytes: u64::MAX };
+
+    /// Whether one more message with so large a body has room.
+    pub fn has_place_for(self, body_bytes: u64) -> bool {
+        self.messages > 0 && self.bytes >= body_bytes
+    }
+
+    fn fits(self, messages: u64, bytes: u64) -> bool {
+        self.messages >= messages && self.bytes >= bytes
+    }
+
+    /// Takes one message's place, as far as there is one.
+    pub fn take_up(&mut self, body_bytes: u64) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(body_bytes);
     }
 
     /// Takes the room of a message with a body of so many bytes, if there is any.
     pub(super) fn take(&mut self, body_bytes: u64) -> bool {
         let fits = self.fits(1, body_bytes);
         if fits {
-            self.messages += 1;
-            self.bytes += body_bytes;
+            self.take_up(body_bytes);
         }
         fits
     }
@@ -42,7 +54,7 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     /// Appends to `refused` the positions within `records` (`count` of them) of the messages that a queue which
     /// refuses has no room for, each judged as if it arrived alone. Nothing for queues that do not refuse.
     pub fn refuse(&self, records: &[u8], count: u32, refused: &mut Vec<u32>) {
-        let Some(mut room) = self.room() else { return };
+        let Some(mut room) = self.room_of_refusing() else { return };
         // Bodies are a part of the records.
         if room.fits(u64::from(count), records.len() as u64) {
             return;
@@ -55,33 +67,47 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     /// The room in a queue that refuses.
-    pub(super) fn room(&self) -> Option<Room> {
-        if !self.settings.refuses() {
-            return None;
-        }
-        let most = self.settings.max_length.unwrap_or(u64::MAX);
-        let most_bytes = self.settings.max_length_bytes.unwrap_or(u64::MAX);
-        let (messages, bytes) = self.room_taken();
-        Some(Room { messages, most, bytes, most_bytes })
+    pub(super) fn room_of_refusing(&self) -> Option<Room> {
+        self.settings.refuses().then(|| self.room())
     }
 
-    /// Messages that take room in a queue which refuses, and bytes of their bodies: those that wait, and dead letters
-    /// that stay for want of a place, which nothing else would keep from growing without end.
+    /// Messages that take room in a queue which refuses, and bytes of their bodies: those that wait, those that are about to
+    /// come, and dead letters that stay for want of a place, which nothing else would keep from growing without end.
     fn room_taken(&self) -> (u64, u64) {
         let (letters, bytes) = match self.settings.keeps_dead_letters() {
             true => (self.leaving(), self.leaving_bytes()),
             false => self.stalled_or_tried(),
         };
-        (self.ready + self.delayed + letters, self.ready_bytes + self.delayed_bytes + bytes)
+        let (messages, bytes) = (letters + self.reserved.messages, bytes + self.reserved.bytes);
+        (self.ready + self.delayed + messages, self.ready_bytes + self.delayed_bytes + bytes)
     }
 
-    /// Whether the queue would refuse any message now.
-    pub fn is_full(&self) -> bool {
+    /// How much has room now: what a queue that refuses would not. Unlimited where it does not.
+    pub fn room(&self) -> Room {
+        if !self.settings.refuses() {
+            return Room::UNLIMITED;
+        }
         let (messages, bytes) = self.room_taken();
-        self.settings.refuses()
-            && (self.settings.max_length.is_some_and(|most| messages >= most)
-                // An empty body may still fit.
-                || self.settings.max_length_bytes.is_some_and(|most| bytes > most))
+        let left = |most: Option<u64>, taken| most.map_or(Some(u64::MAX), |most| most.checked_sub(taken));
+        match (left(self.settings.max_length, messages), left(self.settings.max_length_bytes, bytes)) {
+            (Some(messages), Some(bytes)) => Room { messages, bytes },
+            // Above a limit, which was set later, an empty message has no place either.
+            _ => Room::default(),
+        }
+    }
+
+    /// Keeps room for messages that are about to come, until [`Self::end_reservation`]: for whoever must know that they
+    /// will have some before they do. That there is so much, who calls has found out.
+    pub fn reserve(&mut self, room: Room) {
+        self.reserved.messages += room.messages;
+        self.reserved.bytes += room.bytes;
+    }
+
+    /// The messages are here, or do not come.
+    pub fn end_reservation(&mut self, room: Room) {
+        // A queue that is deleted meanwhile is empty, and knows of none.
+        self.reserved.messages = self.reserved.messages.saturating_sub(room.messages);
+        self.reserved.bytes = self.reserved.bytes.saturating_sub(room.bytes);
     }
 
     /// Whether the queue would refuse a message with so large a body even if it were empty.

@@ -27,7 +27,7 @@ mod held;
 pub mod keeping;
 pub mod leaving;
 mod level_set;
-mod limits;
+pub mod limits;
 mod looks;
 pub mod lookup;
 mod priorities;
@@ -56,6 +56,7 @@ use departures::{Departed, DepartureCounts, Reason};
 use details::{Details, Wanted};
 use groups::Groups;
 use leaving::Leaving;
+use limits::Room;
 use priorities::Levels;
 use producers::Producers;
 use ranges::SeqRanges;
@@ -101,6 +102,8 @@ pub struct Queue<L, W> {
     ready_bytes: u64,
     /// The same of the delayed ones.
     delayed_bytes: u64,
+    /// What room is kept for messages that are about to come.
+    reserved: Room,
     departed: Departed,
     departure_counts: DepartureCounts,
     /// Absent until a message leaves for another queue.
@@ -153,6 +156,7 @@ impl<L: Copy, W: Clone> Default for Queue<L, W> {
             settings: QueueSettings::default(),
             ready_bytes: 0,
             delayed_bytes: 0,
+            reserved: Room::default(),
             departed: Departed::default(),
             departure_counts: DepartureCounts::default(),
             leaving: None,

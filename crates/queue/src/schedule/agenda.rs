@@ -9,9 +9,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use posthouse_model::ids::{Seq, first_of_level, level_of};
+use posthouse_model::ids::{QueueId, Seq, first_of_level, level_of};
 
+use super::lines::Lines;
 use super::wheel::{Place, lead_ms, on_wheel_of, place, width_ms};
+use crate::machine::leaving::stalled::Obstacle;
 use crate::machine::lookup::Extent;
 use crate::machine::times::NEVER_MS;
 
@@ -37,6 +39,8 @@ pub struct Waiting {
 pub enum Step {
     /// Hand these over, in this order.
     HandOver(Vec<Waiting>),
+    /// Those that stand behind this queue may go on, as far as it has room: [`Agenda::take_line`].
+    GoOn(QueueId),
     /// Read a part of a level: [`Agenda::begin`].
     Read(u8),
     /// Nothing, until then (milliseconds since the Unix epoch; [`NEVER_MS`] when nothing waits).
@@ -71,6 +75,9 @@ pub struct Agenda {
     /// Messages of each level below were read.
     read_below: Box<[Seq; 256]>,
     noted: BinaryHeap<Reverse<Waiting>>,
+    lines: Lines,
+    /// Whether a line went on last, so that it is the turn of others.
+    line_was_last: bool,
     bounds: Extent,
 }
 
@@ -86,6 +93,8 @@ impl Agenda {
             starts: Box::new([NEVER_MS; 256]),
             read_below: Box::new(std::array::from_fn(|level| first_of_level(level as u8))),
             noted: BinaryHeap::new(),
+            lines: Lines::default(),
+            line_was_last: false,
             bounds,
         }
     }
@@ -107,13 +116,31 @@ impl Agenda {
         self.noted.peek().map_or(read_ms, |Reverse(first)| read_ms.min(first.due_ms))
     }
 
-    /// How many messages are noted one by one.
+    /// How many messages are noted one by one, those that stand in lines included.
     pub fn noted(&self) -> usize {
-        self.noted.len()
+        self.noted.len() + self.lines.messages()
     }
 
-    /// What is to be done now; at most `most` messages are handed over at once.
+    /// What is to be done now; at most `most` messages are handed over at once. Lines that may go on take turns with what
+    /// is due.
     pub fn step(&mut self, now_ms: u64, most: usize) -> Step {
+        if !std::mem::replace(&mut self.line_was_last, false)
+            && let Some(queue) = self.lines.next_roomy()
+        {
+            self.line_was_last = true;
+            return Step::GoOn(queue);
+        }
+        match (self.step_of_time(now_ms, most), self.lines.next_roomy()) {
+            (Step::Wait(_), Some(queue)) => Step::GoOn(queue),
+            (step, Some(queue)) => {
+                self.lines.has_room(queue);
+                step
+            }
+            (step, None) => step,
+        }
+    }
+
+    fn step_of_time(&mut self, now_ms: u64, most: usize) -> Step {
         let (barrier_ms, level) = self.first_unread();
         // More messages for one millisecond than are noted at once leave as they are read.
         let is_full = width_ms(level) == 1 && self.noted.len() as u64 >= self.bounds.messages;
@@ -141,6 +168,42 @@ impl Agenda {
     /// A message could not be handed over: it is tried again when it is due now.
     pub fn again(&mut self, waiting: Waiting) {
         self.noted.push(Reverse(waiting));
+    }
+
+    /// A message that is due cannot go on, as was found with routes of that epoch.
+    pub fn stand(&mut self, waiting: Waiting, obstacle: Obstacle, epoch: u64, now_ms: u64) {
+        self.lines.stand(waiting, obstacle, epoch, now_ms);
+    }
+
+    /// The queues that messages stand behind, in order: what goes there must join them, or it overtakes.
+    pub fn stand_behind(&self) -> impl Iterator<Item = QueueId> + '_ {
+        self.lines.queues()
+    }
+
+    /// Whether messages stand behind that queue.
+    pub fn has_line(&self, queue: QueueId) -> bool {
+        self.lines.has(queue)
+    }
+
+    /// A queue has room, or is gone; whether there is anything to be done for that.
+    pub fn has_room(&mut self, queue: QueueId) -> bool {
+        self.lines.has_room(queue)
+    }
+
+    /// Takes the first messages of a line, at most so many.
+    pub fn take_line(&mut self, queue: QueueId, most: usize) -> Vec<Waiting> {
+        self.lines.take(queue, most)
+    }
+
+    /// These, which were taken from the line, are first in it again, in this order.
+    pub fn stand_first(&mut self, queue: QueueId, messages: &[Waiting]) {
+        self.lines.stand_first(queue, messages);
+    }
+
+    /// Has all that stand looked at again, in the order in which they were due, if routes have changed and they have
+    /// rested for long enough.
+    pub fn review_lines(&mut self, epoch: u64, now_ms: u64) {
+        self.noted.extend(self.lines.take_for_review(epoch, now_ms).into_iter().map(Reverse));
     }
 
     /// How much of a slot is noted message by message at most.

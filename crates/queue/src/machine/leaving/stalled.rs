@@ -41,7 +41,7 @@ pub enum Obstacle {
     Full(QueueId),
     /// It goes to no queue, or to one that is smaller than it.
     NoPlace,
-    /// Its chunk cannot be read now.
+    /// Its chunk cannot be read now, or what it may be a duplicate of has no place yet: that passes soon.
     Unreadable,
 }
 
@@ -76,10 +76,6 @@ pub(super) struct Stalled {
 }
 
 impl Stalled {
-    fn is_empty(&self) -> bool {
-        self.behind.is_empty() && self.apart.is_empty()
-    }
-
     fn line_mut(&mut self, line: Line) -> Option<&mut VecDeque<Standing>> {
         match line {
             Line::New => None,
@@ -151,11 +147,6 @@ impl Stalled {
 }
 
 impl<L: Copy, W: Clone> Queue<L, W> {
-    /// Whether messages could not go on when it was tried.
-    pub fn has_stalled(&self) -> bool {
-        self.leaving.as_ref().is_some_and(|leaving| !leaving.stalled.is_empty())
-    }
-
     /// Whether a line has messages.
     pub fn has_in_line(&self, line: Line) -> bool {
         let Some(leaving) = self.leaving.as_deref() else { return false };

@@ -71,6 +71,21 @@ fn each_message_is_refused_or_not_by_itself() {
 }
 
 #[test]
+fn above_a_limit_in_bytes_an_empty_message_is_refused_too() {
+    let mut queue = TestQueue::default();
+    push(&mut queue, 1);
+    for (bytes, expected) in [(8, &[] as &[u32]), (7, &[0])] {
+        let overflow = Overflow::RejectPublish;
+        queue.set_settings(QueueSettings {
+            max_length_bytes: Some(bytes),
+            overflow,
+            ..QueueSettings::default()
+        });
+        assert_eq!(refused(&queue, &[0]), expected);
+    }
+}
+
+#[test]
 fn a_limit_in_bytes_waits_until_all_sizes_are_known() {
     let mut queue = TestQueue::default();
     push(&mut queue, 4);
@@ -249,4 +264,32 @@ fn the_limit_holds_behind_a_chunk_that_has_no_more() {
     queue.take_any(Limits { messages: 1, bytes: usize::MAX }, false, &mut runs);
     queue.push_copied(chunk(3, 5).bytes(), 5, Persistence::Persistent, 0, &mut Vec::new());
     assert_eq!((queue.ready(), queue.unacked(), queue.take_departed().ranges), (2, 1, vec![(3, 5)]));
+}
+
+#[test]
+fn room_that_is_kept_is_not_for_others() {
+    let mut queue = TestQueue::default();
+    assert_eq!(queue.room(), Room::UNLIMITED);
+    let settings = QueueSettings {
+        max_length: Some(4),
+        max_length_bytes: Some(30),
+        overflow: Overflow::RejectPublish,
+        ..QueueSettings::default()
+    };
+    queue.set_settings(settings);
+    push(&mut queue, 1);
+    let mut room = queue.room();
+    assert_eq!(room, Room { messages: 3, bytes: 22 });
+    assert!(room.has_place_for(22) && !room.has_place_for(23));
+    let one = Room { messages: 1, bytes: 8 };
+    queue.reserve(one);
+    room.take_up(8);
+    assert_eq!(queue.room(), room);
+    let mut refused = Vec::new();
+    queue.refuse(chunk(1, 2).bytes(), 2, &mut refused);
+    assert_eq!(refused, [1], "14 bytes are left");
+    // What room was kept for comes.
+    queue.end_reservation(one);
+    push(&mut queue, 1);
+    assert_eq!(queue.room(), room);
 }

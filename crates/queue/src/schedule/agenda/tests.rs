@@ -46,6 +46,7 @@ impl Keeper {
                     }
                 }
                 Step::Read(level) => self.read(agenda, level, now_ms, part),
+                Step::GoOn(queue) => panic!("nobody stands behind {queue:?}"),
             }
             self.most_noted = self.most_noted.max(agenda.noted());
         }
@@ -209,4 +210,26 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn lines_that_may_go_on_and_what_is_due_take_turns() {
+    const NOW: u64 = 1_800_000_000_000;
+    let queue = posthouse_model::ids::QueueId(5);
+    let mut agenda = Agenda::default();
+    let waiting = |id| Waiting { due_ms: NOW - 1, id, seq: id };
+    (0..2).for_each(|id| agenda.stand(waiting(id), Obstacle::Full(queue), 1, NOW));
+    assert_eq!(agenda.step(NOW, 1), Step::Wait(NEVER_MS));
+    (10..14).for_each(|id| agenda.again(waiting(id)));
+    for id in [10, 12] {
+        assert!(agenda.has_room(queue));
+        assert_eq!(agenda.step(NOW, 1), Step::GoOn(queue));
+        assert!(agenda.has_room(queue), "there is room for more");
+        assert_eq!(agenda.step(NOW, 1), Step::HandOver(vec![waiting(id)]));
+        assert_eq!(agenda.step(NOW, 1), Step::GoOn(queue));
+        assert_eq!(agenda.step(NOW, 1), Step::HandOver(vec![waiting(id + 1)]));
+    }
+    assert_eq!(agenda.noted(), 2);
+    agenda.review_lines(2, NOW + 2_000);
+    assert_eq!(agenda.step(NOW, 9), Step::HandOver(vec![waiting(0), waiting(1)]));
 }

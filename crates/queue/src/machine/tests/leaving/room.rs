@@ -3,6 +3,7 @@
 use posthouse_model::queue_settings::{DeadLetterStrategy, Overflow};
 
 use super::super::super::leaving::stalled::{KEPT_BYTES_MIN, KEPT_MIN};
+use super::super::super::limits::Room;
 use super::*;
 
 /// A queue with so many messages that left and could not go on; what there was no room to keep.
@@ -70,15 +71,19 @@ fn in_a_queue_that_refuses_those_that_wait_take_room() {
         assert_eq!(stall_all(&mut queue, Line::New, FULL), []);
         refused.clear();
         queue.refuse(chunk(3, 4).bytes(), 4, &mut refused);
-        assert_eq!((refused, queue.is_full()), (vec![1, 2, 3], false));
+        assert_eq!((refused, queue.room()), (vec![1, 2, 3], Room { messages: 1, bytes: 16 }));
         push(&mut queue, 1);
-        assert!(queue.is_full());
+        assert_eq!(queue.room(), Room { messages: 0, bytes: 8 });
         let runs = leave_line(&mut queue, BEHIND, usize::MAX);
-        assert!(queue.is_full(), "while it is tried whether they can go on, they still take room");
+        assert_eq!(
+            queue.room().messages,
+            0,
+            "while it is tried whether they can go on, they still take room"
+        );
         let mut excess = Vec::new();
         queue.moved(0, 0, 1);
         queue.stall(BEHIND, &[(Leaving { first: 1, ..runs[0] }, FULL)], &mut excess);
-        assert_eq!((excess, queue.is_full()), (vec![], false), "one could");
+        assert_eq!((excess, queue.room().messages), (vec![], 1), "one could");
         assert!(queue.is_too_small_for(41) && !queue.is_too_small_for(40));
     }
 }

@@ -6,10 +6,9 @@ use posthouse_testkit::{
     expect_method, table, text,
 };
 
-/// Why a queue can be converted no more.
-const USED_UP: &str = "it has used up its conversions: there are 14 without x-max-priority, fewer with one above 16 \
-                       and none with one above 127; declare a new queue of that type and move its messages there, \
-                       with `posthouse ctl move_messages`";
+/// Why a queue cannot be converted now.
+const USED_UP: &str = "messages from before earlier conversions take up the levels that it needs; consume these first, or \
+                       declare a new queue of that type and move all messages there, with `posthouse ctl move_messages`";
 
 fn of_type(name: &str) -> FieldTable {
     table([("x-queue-type", text(name))])
@@ -185,7 +184,28 @@ fn what_the_new_type_cannot_be_is_refused_and_nothing_changes() {
 }
 
 #[test]
-fn a_queue_can_be_converted_only_so_often() {
+fn a_queue_can_be_converted_as_often_as_its_old_messages_go() {
+    let broker = &mut Broker::start(Options::log());
+    let mut peer = broker.peer();
+    peer.declare(1, &Queue::durable("q"));
+    let mut types = ["quorum", "classic"].into_iter().cycle();
+    for number in 0..40 {
+        publish(&mut peer, None, &number.to_string());
+        broker.ctl(&["convert_queue", "q", "--to", types.next().expect("no end")]);
+        if number % 8 == 7 {
+            broker.restart();
+            peer = broker.peer();
+        }
+        // One from before the last conversion stays in each.
+        if number > 0 {
+            assert_eq!(peer.get(1, "q", true).expect("a message").text(), (number - 1).to_string());
+        }
+    }
+    assert_eq!(peer.drain(1, "q"), ["39"]);
+}
+
+#[test]
+fn messages_that_stay_bound_how_often_a_queue_can_be_converted() {
     let broker = Broker::start(Options::log());
     let mut peer = broker.peer();
     let argument = |value| table([("x-max-priority", FieldValue::I32(value))]);
@@ -193,6 +213,8 @@ fn a_queue_can_be_converted_only_so_often() {
         [("none", FieldTable::default(), 14), ("16", argument(16), 14), ("17", argument(17), 13)]
     {
         peer.declare(1, &Queue { arguments, ..Queue::durable(queue) });
+        peer.publish_with(1, &Publish { properties: persistent(), body: b"stays", ..Publish::to("", queue) });
+        peer.await_counts(1, queue, (1, 0));
         let mut types = ["quorum", "classic"].into_iter().cycle();
         for to in types.by_ref().take(times) {
             broker.ctl(&["convert_queue", queue, "--to", to]);
@@ -200,6 +222,8 @@ fn a_queue_can_be_converted_only_so_often() {
         let to = types.next().expect("no end");
         let refused = broker.ctl_refused(&["convert_queue", queue, "--to", to]);
         assert_eq!(refused, format!("queue '{queue}' cannot become a {to} queue: {USED_UP}"));
+        assert_eq!(peer.drain(1, queue), ["stays"]);
+        broker.ctl(&["convert_queue", queue, "--to", to]);
     }
 }
 

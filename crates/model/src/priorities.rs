@@ -18,6 +18,12 @@ impl Levels {
         self.max == 0 && self.base == 0
     }
 
+    /// The levels' numbers; a queue has 256 at most.
+    pub(crate) fn numbers(self) -> std::ops::RangeInclusive<usize> {
+        let base = usize::from(self.base);
+        base..=base + usize::from(self.max)
+    }
+
     /// The priority that a message that says none gets.
     pub(crate) fn effective_default(self) -> u8 {
         self.default.min(self.max)
@@ -26,7 +32,7 @@ impl Levels {
     /// The level of messages that say this priority, or none: the greatest one for those above it.
     pub fn of(self, priority: Option<u8>) -> u8 {
         // A queue has 256 levels at most.
-        self.base + priority.unwrap_or(self.default).min(self.max)
+        self.base.saturating_add(priority.unwrap_or(self.default).min(self.max))
     }
 }
 

@@ -6,7 +6,7 @@
 //! 1. A queue that is to keep everything begins to do so: what arrives from now on goes into the log.
 //! 2. What was there and would not survive a restart is written to segments, and a checkpoint says so (`owner.rs`).
 //! 3. The new definition is committed. A crash before leaves the old type, with nothing lost; after it, the new one.
-//! 4. The queue takes over what its new type says. Its levels come after those that it has
+//! 4. The queue takes over what its new type says. Its levels are others than those that have messages
 //!    ([`posthouse_model::former_levels`]), so that no message has to move.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use posthouse_storage::StorageError;
 
 use crate::admin::{AdminError, find_vhost};
 use crate::broker::{Broker, Store};
-use crate::queue_handle::QueueHandle;
+use crate::queue_handle::{Machine, QueueHandle};
 use crate::queue_setup::QueueSetup;
 use crate::vhost::VirtualHost;
 use crate::{deliver, events, policies, records};
@@ -75,11 +75,14 @@ fn begin(queue: &QueueHandle, to: QueueKind) -> Result<(QueueKind, QueueSetup), 
     QueueArguments::parse(arguments.clone(), resource).map_err(AdminError::Reply)?;
     let (now, next) =
         (state.setup.settings().levels(), QueueSetup::declared(arguments.clone()).settings().levels());
-    let Some(former_levels) = state.setup.former_levels.then(now, next) else {
+    let is_empty = |level: u8| match &state.machine {
+        Machine::Classic(machine) => machine.is_level_empty(level),
+        Machine::Stream(_) => false,
+    };
+    let Some(former_levels) = state.setup.former_levels.then(now, next, is_empty) else {
         return refused(
-            "it has used up its conversions: there are 14 without x-max-priority, fewer with one above 16 and none \
-             with one above 127; declare a new queue of that type and move its messages there, with `posthouse ctl \
-             move_messages`",
+            "messages from before earlier conversions take up the levels that it needs; consume these first, or declare \
+             a new queue of that type and move all messages there, with `posthouse ctl move_messages`",
         );
     };
     state.converting = true;

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! vhosts      ["/"]                                         {"v":2, "metadata":{"description":"", "tags":[]}}
-//! queues      ["/", "orders"]                               {"v":1 to 3, "id":7, "auto_delete":false, "arguments":"AAAAAA=="
-//!                                                            "former":[[0,0]]}
+//! queues      ["/", "orders"]                               {"v":1 to 4, "id":7, "auto_delete":false, "arguments":"AAAAAA=="
+//!                                                            "former":[[0,31,4]], "base":32}
 //! exchanges   ["/", "logs"]                                 {"v":1, "type":"fanout", "auto_delete":.., "internal":.., "arguments":".."}
 //! bindings    ["/", "logs", "queue", "orders", "key", ".."] {"v":1}
 //! parameters  ["/", "policy", "ttl"]                        {"v":1, "value":{"pattern":"^a", ..}}
@@ -18,7 +18,9 @@
 //!
 //! Everything has version 1 but virtual hosts, which have version 2 (in version 1 they had no metadata), and queues with
 //! several levels, so that a broker that would mix these up does not read them: queues with priorities have version 2, and
-//! those with levels of former types ([`posthouse_model::former_levels`]), which are in `former`, version 3.
+//! those with levels of former types ([`posthouse_model::former_levels`]) version 4: `former` has for each type its first
+//! level, its highest priority and that of messages that say none, and `base` is the first level of the type that the queue
+//! has. In version 3 these have no levels of their own: the first type began at 0, and the others each after the one before.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -28,6 +30,7 @@ use posthouse_model::field::FieldTable;
 use posthouse_model::former_levels::FormerLevels;
 use posthouse_model::ids::QueueId;
 use posthouse_model::name::Name;
+use posthouse_model::priorities::Levels;
 use posthouse_queue::topology::{BindingRecord, DestinationName, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::{MetaOp, MetaTable};
 use serde::{Deserialize, Serialize};
@@ -41,8 +44,10 @@ use crate::queue_setup::QueueSetup;
 const VERSION: u32 = 1;
 /// The version of queues with priorities.
 const PRIORITIES_VERSION: u32 = 2;
+/// The version of queues that have levels of former types, one after the other from 0 on; it is only read.
+const FORMER_LEVELS_IN_A_ROW_VERSION: u32 = 3;
 /// The version of queues that have levels of former types.
-const FORMER_LEVELS_VERSION: u32 = 3;
+const FORMER_LEVELS_VERSION: u32 = 4;
 /// What the keys of schedules begin with.
 const SCHEDULE: &str = "schedule";
 /// What those of deduplication exchanges begin with.
@@ -65,6 +70,11 @@ struct Bare {
     v: u32,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(base: &u8) -> bool {
+    *base == 0
+}
+
 #[derive(Serialize, Deserialize)]
 struct QueueValue {
     v: u32,
@@ -72,7 +82,9 @@ struct QueueValue {
     auto_delete: bool,
     arguments: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    former: Vec<(u8, u8)>,
+    former: Vec<Vec<u8>>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    base: u8,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -140,7 +152,13 @@ pub fn put_queue(id: QueueId, definition: &QueueDefinition, setup: &QueueSetup) 
         id: id.0,
         auto_delete: definition.auto_delete,
         arguments: write_table(&setup.arguments),
-        former: setup.former_levels.pairs().to_vec(),
+        former: setup
+            .former_levels
+            .types()
+            .iter()
+            .map(|levels| vec![levels.base, levels.max, levels.default])
+            .collect(),
+        base: setup.former_levels.base(),
     };
     put(MetaTable::Queues, &[&definition.vhost, &definition.name], &value)
 }
@@ -165,13 +183,38 @@ pub fn read_queue(
         auto_delete: value.auto_delete,
         owner: None,
     };
-    let many = || RecordError {
+    let bad = || RecordError {
         table,
-        problem: format!("expected 255 former levels at most, got {:?}", value.former),
+        problem: format!(
+            "expected former levels apart from each other, 255 at most, got {:?} and {}",
+            value.former, value.base
+        ),
     };
-    let former_levels = FormerLevels::from_pairs(&value.former).ok_or_else(many)?;
+    let former_levels = read_former_levels(&value).ok_or_else(bad)?;
     let setup = QueueSetup { arguments: read_table(table, &value.arguments)?, former_levels };
+    let settings = setup.settings();
+    if setup.former_levels.base().checked_add(settings.max_priority).is_none() {
+        return Err(bad());
+    }
     Ok((QueueId(value.id), definition, setup))
+}
+
+/// The levels of former types; none when there cannot be such.
+fn read_former_levels(value: &QueueValue) -> Option<FormerLevels> {
+    let (mut types, mut next) = (Vec::new(), 0u8);
+    for levels in &value.former {
+        let levels = match levels[..] {
+            [max, default] if value.v <= FORMER_LEVELS_IN_A_ROW_VERSION => {
+                Levels { base: next, max, default }
+            }
+            [base, max, default] if value.v > FORMER_LEVELS_IN_A_ROW_VERSION => Levels { base, max, default },
+            _ => return None,
+        };
+        next = levels.base.checked_add(levels.max)?.checked_add(1)?;
+        types.push(levels);
+    }
+    let base = if value.v <= FORMER_LEVELS_IN_A_ROW_VERSION { next } else { value.base };
+    FormerLevels::of(&types, base)
 }
 
 /// Keeps or forgets a durable exchange or binding.
@@ -404,125 +447,4 @@ fn read_table(table: &'static str, text: &str) -> Result<FieldTable, RecordError
 }
 
 #[cfg(test)]
-mod tests {
-    use posthouse_model::field::FieldValue;
-
-    use super::*;
-
-    fn name(text: &str) -> Name {
-        Name::new(text).unwrap()
-    }
-
-    fn key_and_value(op: MetaOp) -> (Vec<u8>, Vec<u8>) {
-        match op {
-            MetaOp::Put { key, value, .. } => (key, value),
-            MetaOp::Delete { .. } => panic!("expected a put, got {op:?}"),
-        }
-    }
-
-    #[test]
-    fn version_1_identities_of_exchanges_are_read() {
-        let (key, value) = key_and_value(put_seen("/a", "once", QueueId(8)));
-        assert_eq!((&key[..], &value[..]), (&br#"["seen","/a","once"]"#[..], &br#"{"v":1,"id":8}"#[..]));
-        let read = read_seen(&key, &value).unwrap();
-        assert_eq!(read, Some((Name::truncated("/a"), Name::truncated("once"), QueueId(8))));
-        assert_eq!(read_seen(br#"["schedule","/a"]"#, &value).unwrap(), None);
-        assert_eq!(read_seen(br#"["other","/a","once"]"#, &value).unwrap(), None);
-        assert_eq!(read_schedule(&key, &value).unwrap(), None);
-        assert!(read_seen(&key, br#"{"v":2,"id":8}"#).is_err());
-    }
-
-    #[test]
-    fn version_1_schedules_are_read() {
-        let (key, value) = key_and_value(put_schedule("/a", QueueId(7)));
-        assert_eq!((&key[..], &value[..]), (&br#"["schedule","/a"]"#[..], &br#"{"v":1,"id":7}"#[..]));
-        assert_eq!(read_schedule(&key, &value).unwrap(), Some((Name::truncated("/a"), QueueId(7))));
-        assert_eq!(read_schedule(NEXT_QUEUE_ID, b"9").unwrap(), None);
-        assert!(read_schedule(&key, br#"{"v":2,"id":7}"#).is_err());
-    }
-
-    #[test]
-    fn version_1_queues_are_read() {
-        let key = br#"["/","a \"b\""]"#;
-        let value = br#"{"v":1,"id":7,"auto_delete":true,"arguments":"AAAABwF4SQAAAAU="}"#;
-        let (id, definition, setup) = read_queue(key, value).unwrap();
-        assert_eq!((id, &*definition.name), (QueueId(7), "a \"b\""));
-        assert_eq!(setup.arguments.get("x"), Some(&FieldValue::I32(5)));
-        assert_eq!(key_and_value(put_queue(id, &definition, &setup)), (key.to_vec(), value.to_vec()));
-    }
-
-    #[test]
-    fn queues_with_priorities_have_a_version_of_their_own() {
-        let (id, definition, mut setup) =
-            read_queue(br#"["/","q"]"#, br#"{"v":1,"id":7,"auto_delete":true,"arguments":"AAAAAA=="}"#)
-                .unwrap();
-        setup.arguments = FieldTable(vec![("x-max-priority".to_owned(), FieldValue::I32(9))]);
-        let (key, value) = key_and_value(put_queue(id, &definition, &setup));
-        let kept = br#"{"v":2,"id":7,"auto_delete":true,"arguments":"AAAAFA54LW1heC1wcmlvcml0eUkAAAAJ"}"#;
-        assert_eq!(String::from_utf8_lossy(&value), String::from_utf8_lossy(kept));
-        assert_eq!(read_queue(&key, kept).unwrap().2, setup);
-        let newer = read_queue(&key, br#"{"v":4,"id":7,"auto_delete":true,"arguments":"AAAAAA=="}"#);
-        let expected = "cannot read a definition in table queues: expected version 3 at most, got 4";
-        assert_eq!(newer.unwrap_err().to_string(), expected);
-    }
-
-    #[test]
-    fn queues_with_levels_of_former_types_have_a_version_of_their_own() {
-        let value = br#"{"v":3,"id":7,"auto_delete":false,"arguments":"AAAAAA==","former":[[0,0],[31,4]]}"#;
-        let (id, definition, setup) = read_queue(br#"["/","q"]"#, value).unwrap();
-        assert_eq!(setup.settings().levels().base, 33);
-        let (_, put) = key_and_value(put_queue(id, &definition, &setup));
-        assert_eq!(String::from_utf8_lossy(&put), String::from_utf8_lossy(value));
-        let many = br#"{"v":3,"id":7,"auto_delete":false,"arguments":"AAAAAA==","former":[[255,0]]}"#;
-        let error = read_queue(br#"["/","q"]"#, many).unwrap_err().to_string();
-        assert!(error.ends_with("expected 255 former levels at most, got [(255, 0)]"), "{error}");
-    }
-
-    #[test]
-    fn version_1_exchanges_and_bindings_are_read() {
-        let key = br#"["/","logs"]"#;
-        let value = br#"{"v":1,"type":"fanout","auto_delete":false,"internal":true,"arguments":"AAAAAA=="}"#;
-        let (vhost, change) = read_exchange(key, value).unwrap();
-        assert_eq!(key_and_value(topology_change(&vhost, &change)), (key.to_vec(), value.to_vec()));
-        let key = br#"["/","logs","queue","q","k","AAAAAA=="]"#;
-        let (vhost, change) = read_binding(key, br#"{"v":1}"#).unwrap();
-        assert_eq!(key_and_value(topology_change(&vhost, &change)), (key.to_vec(), br#"{"v":1}"#.to_vec()));
-    }
-
-    #[test]
-    fn version_1_parameters_are_read() {
-        let key = br#"["/","policy","p"]"#;
-        let value = br#"{"v":1,"value":{"definition":{"queue-version":2},"pattern":"^a"}}"#;
-        let ([vhost, component, name], read) = read_parameter(key, value).unwrap();
-        assert_eq!((&*vhost, &*component, &*name), ("/", "policy", "p"));
-        let put = put_parameter(&vhost, &component, &name, &read);
-        assert_eq!(key_and_value(put), (key.to_vec(), value.to_vec()));
-        assert!(read_parameter(key, br#"{"v":2,"value":1}"#).is_err());
-        assert!(read_parameter(br#"["/","policy"]"#, value).is_err());
-        let (key, value) = (br#"["cluster_name"]"#, br#"{"v":1,"value":"a"}"#);
-        let (name, read) = read_global_parameter(key, value).unwrap();
-        assert_eq!(key_and_value(put_global_parameter(&name, &read)), (key.to_vec(), value.to_vec()));
-    }
-
-    #[test]
-    fn newer_versions_and_damage_are_refused_by_name() {
-        let error = read_vhost(br#"["/"]"#, br#"{"v":3}"#).unwrap_err().to_string();
-        assert_eq!(error, "cannot read a definition in table vhosts: expected version 2 at most, got 3");
-        let error = read_vhost(br#"["/","x"]"#, br#"{"v":1}"#).unwrap_err().to_string();
-        assert_eq!(error, "cannot read a definition in table vhosts: expected a key of 1 names, got 2");
-        assert!(read_next_queue_id(b"x").is_err());
-        assert!(
-            read_queue(br#"["/","q"]"#, br#"{"v":1,"id":1,"auto_delete":true,"arguments":"!"}"#).is_err()
-        );
-    }
-
-    #[test]
-    fn a_virtual_host_comes_back() {
-        let metadata = VhostMetadata { description: "d".into(), ..VhostMetadata::default() };
-        let (key, value) = key_and_value(put_vhost("a/b", &metadata));
-        assert_eq!(value, br#"{"v":2,"metadata":{"description":"d","tags":[]}}"#);
-        assert_eq!(read_vhost(&key, &value).unwrap(), (name("a/b"), metadata));
-        let first = read_vhost(&key, br#"{"v":1}"#).unwrap();
-        assert_eq!(first, (name("a/b"), VhostMetadata::default()));
-    }
-}
+mod tests;

@@ -489,6 +489,12 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
+    /// Whether a level has no messages, handed out or on their way to another queue.
+    pub fn is_level_empty(&self, level: u8) -> bool {
+        let line = if level == 0 { Some(self) } else { self.level(level) };
+        line.is_none_or(|line| line.chunks.is_empty() && line.tail.is_empty())
+    }
+
     /// The levels are slots of time: what is needed next is what has the earliest times. Nobody consumes from such a queue.
     pub fn order_levels_by_time(&mut self) {
         self.levels.get_or_insert_default().by_time = true;

@@ -1,5 +1,7 @@
 //! A queue that is converted to another type: the levels of both, and messages that become durable.
 
+use std::collections::VecDeque;
+
 use posthouse_model::former_levels::FormerLevels;
 use posthouse_model::ids::{first_of_level, level_of};
 use posthouse_model::priorities::{OverflowPriority, PriorityOrder};
@@ -16,7 +18,9 @@ fn quorum() -> QueueSettings {
 
 /// Gives the queue the settings of another type, as a conversion does.
 fn convert(queue: &mut TestQueue, to: QueueSettings) {
-    let former = queue.settings().former_levels.then(queue.settings().levels(), to.levels()).unwrap();
+    let settings = queue.settings();
+    let is_empty = |level| queue.is_level_empty(level);
+    let former = settings.former_levels.then(settings.levels(), to.levels(), is_empty).unwrap();
     queue.set_settings(QueueSettings { former_levels: former, ..to });
 }
 
@@ -179,4 +183,29 @@ fn all_levels_are_kept() {
     assert_eq!(plan.len(), 3);
     plan.iter().for_each(|chunk| queue.keep(chunk.first_seq));
     assert!(!queue.has_transient());
+}
+
+#[test]
+fn levels_are_used_again_by_and_by_and_no_order_is_lost() {
+    let mut queue = TestQueue::default();
+    let mut types = [quorum(), plain()].into_iter().cycle();
+    let mut expected = VecDeque::new();
+    for conversion in 0..60 {
+        expected.extend(publish(&mut queue, &[None, None, None], Persistence::Persistent));
+        convert(&mut queue, types.next().unwrap());
+        let seqs = take(&mut queue, 3);
+        assert_eq!(seqs, expected.drain(..3).collect::<Vec<_>>(), "{conversion}");
+        queue.requeue(seqs[2], seqs[2], &mut Vec::new());
+        expected.push_front(seqs[2]);
+        for &seq in &seqs[..2] {
+            queue.settle(seq, seq);
+        }
+        assert_eq!(seen(&mut queue), expected.iter().copied().collect::<Vec<_>>());
+        let level = level_of(seqs[0]);
+        assert!(!queue.is_level_empty(level));
+        assert_eq!(take(&mut queue, 1), [expected.pop_front().unwrap()]);
+        assert!(!queue.is_level_empty(level), "it is with a consumer");
+        queue.settle(seqs[2], seqs[2]);
+        assert!(queue.is_level_empty(level));
+    }
 }

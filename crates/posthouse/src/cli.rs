@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Flag, Loaded};
+use crate::one_line::escaped;
 use crate::{bench, check, ctl, serve};
 
 /// Exit code of a wrong flag, setting or configuration file.
@@ -105,7 +106,7 @@ pub(crate) fn run() -> ExitCode {
 pub(crate) fn fail(code: u8, message: fmt::Arguments<'_>) -> ExitCode {
     use std::io::Write;
     // Nobody is left to tell when stderr itself is gone.
-    let _ = writeln!(std::io::stderr(), "posthouse: {message}");
+    let _ = writeln!(std::io::stderr(), "posthouse: {}", escaped(&message.to_string()));
     ExitCode::from(code)
 }
 

@@ -8,6 +8,7 @@ mod ctl;
 mod files;
 mod logging;
 mod memory;
+mod one_line;
 mod serve;
 
 #[global_allocator]

@@ -444,6 +444,16 @@ fn definitions_go_from_broker_to_broker() {
     std::fs::write(file, r#"{"queues":[{"name":"n"}]}"#).unwrap();
     let wrong = (1, "queues[0]: expected a field 'vhost', got none".to_owned());
     assert_eq!(second.fails(&["import_definitions", file]), wrong);
+    std::fs::write(file, r#"{"queues":[{"name":"a\nb\u001b[2J","vhost":"/"}]}"#).unwrap();
+    let one_line =
+        (1, r"queue 'a\nb\u{1b}[2J' in vhost '/': expected a field 'durable', got none".to_owned());
+    assert_eq!(second.fails(&["import_definitions", file]), one_line);
+    std::fs::write(file, r#"{"a\nb":1}"#).unwrap();
+    assert_eq!(
+        second.ok(&["import_definitions", file]),
+        "left out: the section 'a\\nb' is not known\n",
+        "nothing that looks like another line"
+    );
     let erlang = (2, "--format: expected json, got \"erlang\"".to_owned());
     assert_eq!(second.fails(&["import_definitions", file, "--format", "erlang"]), erlang);
     assert_eq!(second.fails(&["export_definitions", "/nowhere/file"]).0, 1);

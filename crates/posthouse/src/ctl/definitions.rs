@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{self, CtlError};
 use super::options::{Formatter, Request};
+use crate::one_line::escaped;
 
 /// Stands for standard input or output.
 const STANDARD: &str = "-";
@@ -51,8 +52,11 @@ pub(super) fn import(request: &Request, socket: &Path) -> Result<String, CtlErro
         return Ok(format!("{answer}\n"));
     }
     let left_out = answer["left_out"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut lines: Vec<String> =
-        left_out.iter().filter_map(Value::as_str).map(|note| format!("left out: {note}")).collect();
+    let mut lines: Vec<String> = left_out
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|note| format!("left out: {}", escaped(note)))
+        .collect();
     if !request.quiet {
         lines.insert(0, format!("Importing definitions in JSON from {from} ..."));
         lines.push(format!("Imported {}.", counts(&answer["imported"])));

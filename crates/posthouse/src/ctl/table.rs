@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::one_line::escaped;
+
 /// Rows with these columns only.
 pub(crate) fn selected(columns: &[String], rows: &Value) -> Value {
     let select = |row: &Value| {
@@ -60,12 +62,4 @@ pub(crate) fn cell(value: &Value) -> String {
         }
         other => other.to_string(),
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
 }

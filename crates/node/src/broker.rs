@@ -6,30 +6,25 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use hashbrown::HashMap;
 use posthouse_auth::authorities::Authorities;
-use posthouse_model::args::QueueKind;
-use posthouse_model::errors;
-use posthouse_model::field::FieldValue;
 use posthouse_model::ids::{Lsn, QueueId};
 use posthouse_model::name::Name;
-use posthouse_model::reply::ReplyError;
 use posthouse_storage::disk::Disk;
 use posthouse_storage::disk::real::RealDisk;
 use posthouse_storage::engine::{MessageStore, Storage};
 use posthouse_storage::meta::{MetaOp, MetaPos, MetaStore, MetaWaiter};
 use posthouse_storage::segment::SegmentStore;
-use posthouse_storage::wal::{Shortage, Wal};
+use posthouse_storage::wal::Wal;
 use serde_json::Value;
 
 use crate::alarms::Alarms;
 use crate::connections::{ConnectionInfo, Connections};
 use crate::dead_letters::DeadLetters;
 use crate::deadlines::Deadlines;
-use crate::events::{self, Events};
-use crate::metadata::VhostMetadata;
+use crate::events::Events;
 use crate::positions::Positions;
-use crate::queue_handle::{MemoryUse, QueueHandle};
+use crate::queue_handle::MemoryUse;
 use crate::quotas::Account;
-use crate::records::{self, LIMITS, VHOST_LIMITS};
+use crate::records;
 use crate::residency::Residency;
 use crate::schedule::Bell;
 use crate::timers::Timers;
@@ -37,6 +32,10 @@ use crate::unknown_arguments::UnknownArguments;
 use crate::vhost::VirtualHost;
 use crate::waker::SessionWaker;
 use crate::workers::Workers;
+
+mod parameters;
+mod vhosts;
+mod watching;
 
 /// Queue identities are reserved in the metadata store by so many.
 const QUEUE_ID_STEP: u64 = 1024;
@@ -255,81 +254,6 @@ impl Broker {
         self.consumer_ids.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The virtual host of that name, or the error of `connection.open`.
-    pub fn vhost(&self, name: &str) -> Result<Arc<VirtualHost>, ReplyError> {
-        let vhosts = self.vhosts.read().unwrap_or_else(PoisonError::into_inner);
-        vhosts.get(name).cloned().ok_or_else(|| errors::vhost_not_found(name))
-    }
-
-    /// All virtual hosts by name.
-    pub fn vhosts(&self) -> Vec<Arc<VirtualHost>> {
-        let vhosts = self.vhosts.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = vhosts.values().cloned().collect();
-        all.sort_unstable_by(|a, b| a.name().cmp(b.name()));
-        all
-    }
-
-    /// Adds a virtual host; false when it is there already.
-    pub fn add_vhost(&self, name: &Name, metadata: VhostMetadata) -> bool {
-        let mut vhosts = self.vhosts.write().unwrap_or_else(PoisonError::into_inner);
-        if vhosts.contains_key(name) {
-            return false;
-        }
-        let vhost = VirtualHost::new(name.clone(), self.events.clone());
-        events::add_exchange(self, &vhost);
-        vhost.change(|inner| inner.metadata = metadata);
-        self.keep(vec![records::put_vhost(name, &vhost.metadata())]);
-        let metadata = vhost.metadata();
-        vhosts.insert(name.clone(), Arc::new(vhost));
-        self.events.emit("vhost.created", |fields| {
-            let kind = metadata.default_queue_type.map_or("undefined", QueueKind::name);
-            fields
-                .text("name", name)
-                .text("description", &metadata.description)
-                .texts("tags", &metadata.tags)
-                .text("default_queue_type", kind)
-                .flag("tracing", false)
-        });
-        true
-    }
-
-    /// Deletes a virtual host with everything in it and closes its connections; false when there is none.
-    pub fn delete_vhost(&self, name: &str) -> bool {
-        let removed = self.vhosts.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        let Some(vhost) = removed else { return false };
-        // From here on nothing is declared in it any more, whoever holds it.
-        vhost.change(|inner| inner.deleted = true);
-        self.connections.close(|info| info.vhost == name, &errors::vhost_deleted(name));
-        for queue in vhost.all_queues() {
-            // Without conditions nothing is refused.
-            let _ = self.remove_queue(&vhost, &queue, crate::declare::DeleteIf::default());
-        }
-        let (exchanges, bindings) = vhost.with_topology(|topology| {
-            let names: Vec<Name> = topology.exchanges().iter().map(|e| e.name.clone()).collect();
-            (names, topology.bindings())
-        });
-        for binding in bindings {
-            // Those between predeclared exchanges are kept, too.
-            let _ = self.unbind(&vhost, binding);
-        }
-        for exchange in exchanges {
-            // Predeclared ones are refused, and are not kept anyway.
-            let _ = self.delete_exchange(&vhost, &exchange, false);
-        }
-        let changes = self.authorities.forget_vhost(name);
-        self.keep_auth(&changes);
-        let mut ops = vhost.look(|inner| inner.policies.forget(name));
-        let others = vhost.look(|inner| inner.parameters.keys().cloned().collect::<Vec<_>>());
-        let forget = |(component, key): &(String, String)| records::delete_parameter(name, component, key);
-        ops.extend(others.iter().map(forget));
-        ops.push(records::delete_parameter(name, VHOST_LIMITS, LIMITS));
-        ops.push(records::delete_schedule(name));
-        ops.push(records::delete_vhost(name));
-        self.keep(ops);
-        self.events.emit("vhost.deleted", |fields| fields.text("name", name));
-        true
-    }
-
     /// What a user publishes is charged to this.
     pub(crate) fn user_account(&self, user: &str) -> Arc<Account> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -339,59 +263,6 @@ impl Broker {
     /// Forgets what a user has used of quotas, because the user is deleted.
     pub(crate) fn forget_account(&self, user: &str) {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner).remove(user);
-    }
-
-    /// Parameters of the broker as a whole, by name.
-    pub fn global_parameters(&self) -> BTreeMap<String, Value> {
-        self.lock_parameters().clone()
-    }
-
-    /// Sets a parameter of the broker as a whole.
-    pub(crate) fn put_global_parameter(&self, name: &str, value: Value) {
-        let mut parameters = self.lock_parameters();
-        // Under the lock, so that changes are kept in the order in which they were made.
-        self.keep(vec![records::put_global_parameter(name, &value)]);
-        self.events.emit("parameter.set", |fields| {
-            fields
-                .text("component", "global")
-                .text("name", name)
-                .with("value", FieldValue::string(&value.to_string()))
-        });
-        parameters.insert(name.to_owned(), value);
-    }
-
-    /// Removes one; false when there is none of that name.
-    pub(crate) fn remove_global_parameter(&self, name: &str) -> bool {
-        let mut parameters = self.lock_parameters();
-        let removed = parameters.remove(name).is_some();
-        if removed {
-            self.keep(vec![records::delete_global_parameter(name)]);
-            self.events
-                .emit("parameter.cleared", |fields| fields.text("component", "global").text("name", name));
-        }
-        removed
-    }
-
-    /// Makes one known that was read back.
-    pub(crate) fn restore_global_parameter(&self, name: String, value: Value) {
-        self.lock_parameters().insert(name, value);
-    }
-
-    fn lock_parameters(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Value>> {
-        self.parameters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sets a parameter of a virtual host that means nothing here.
-    pub(crate) fn put_parameter(&self, vhost: &VirtualHost, component: String, name: String, value: Value) {
-        vhost.change(|inner| {
-            self.keep(vec![records::put_parameter(vhost.name(), &component, &name, &value)]);
-            inner.parameters.insert((component, name), value);
-        });
-    }
-
-    /// The durable queue of that identity.
-    pub(crate) fn queue_by_id(&self, id: QueueId) -> Option<Arc<QueueHandle>> {
-        self.vhosts().iter().find_map(|vhost| vhost.queue_by_id(id))
     }
 
     /// Queues changes of definitions to be kept.
@@ -433,63 +304,6 @@ impl Broker {
         }
     }
 
-    /// Whether publishers are held back.
-    #[inline]
-    pub fn alarm_on(&self) -> bool {
-        self.alarms.any()
-    }
-
-    /// Whether publishers are held back because the disk is low or full.
-    pub(crate) fn disk_alarm_on(&self) -> bool {
-        self.alarms.disk()
-    }
-
-    /// Why publishers are held back.
-    pub fn alarm_reason(&self) -> Option<&'static str> {
-        self.alarms.reason()
-    }
-
-    /// Sets the alarms by memory use and by what is known of the disk, and tells every session when they change.
-    pub fn watch(&self, disk_free_bytes: Option<u64>) {
-        let memory = self.memory.bytes() > self.settings.memory_watermark_bytes;
-        let shortage = self.wal().and_then(|wal| wal.shortage());
-        let full = shortage == Some(Shortage::Disk) || self.store.meta().is_disk_full();
-        let disk = full || disk_free_bytes.is_some_and(|free| free < self.settings.disk_free_limit_bytes);
-        let before = self.alarms.reason();
-        if self.alarms.set(memory, disk, shortage == Some(Shortage::Files)) {
-            self.tell_alarms(before, disk_free_bytes);
-        }
-    }
-
-    /// Sets the memory alarm as soon as a publisher crosses the watermark: a fast one sends 100 MB until the next
-    /// [`Self::watch`], which is what takes the alarm back.
-    #[inline]
-    pub(crate) fn watch_memory(&self) {
-        let over = self.memory.bytes() > self.settings.memory_watermark_bytes;
-        if over && !self.alarms.memory() && self.alarms.raise_memory() {
-            self.tell_alarms(None, None);
-        }
-    }
-
-    fn tell_alarms(&self, before: Option<&'static str>, disk_free_bytes: Option<u64>) {
-        let (now, memory_bytes) = (self.alarms.reason(), self.memory.bytes());
-        tracing::warn!(
-            ?before,
-            ?now,
-            memory_bytes,
-            ?disk_free_bytes,
-            "publishers are held back or let go on"
-        );
-        for connection in self.connections.list() {
-            connection.waker.alarms_changed();
-        }
-    }
-
-    /// Whether sessions should read nothing new: the log or the metadata store has too much to write.
-    pub fn is_congested(&self) -> bool {
-        self.store.meta().congested() || self.wal().is_some_and(|wal| wal.is_congested())
-    }
-
     /// Forgets a connection.
     pub fn connection_closed(&self, info: &ConnectionInfo) {
         self.connections.remove(info.id);
@@ -505,12 +319,6 @@ impl Broker {
         }
         ids.next += 1;
         QueueId(ids.next - 1)
-    }
-
-    /// Makes a virtual host known that was read back, or for the first start.
-    pub(crate) fn insert_vhost(&self, vhost: Arc<VirtualHost>) {
-        let mut vhosts = self.vhosts.write().unwrap_or_else(PoisonError::into_inner);
-        vhosts.insert(vhost.name().clone(), vhost);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Declaring and deleting queues, exchanges and bindings: topology, live queues and kept definitions together.
+//! Declaring and deleting queues, exchanges and bindings: topology, live queues and kept definitions together. Queues are
+//! declared here.
 
 use std::sync::Arc;
 
@@ -7,26 +8,22 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use posthouse_model::args::{QueueArguments, QueueKind, is_known_of_queues};
 use posthouse_model::durability::Durability;
 use posthouse_model::errors::{self, Resource};
-use posthouse_model::exchange::ExchangeKind;
-use posthouse_model::exchange_args::is_known_of_exchanges;
 use posthouse_model::field::{FieldTable, FieldValue};
 use posthouse_model::name::Name;
 use posthouse_model::queue_settings::QueueSettings;
 use posthouse_model::reply::ReplyError;
 use posthouse_model::stream_args::StreamArguments;
-use posthouse_queue::machine::roster::ConsumerId;
-use posthouse_queue::topology::super_streams::SUPER_STREAM;
-use posthouse_queue::topology::{BindingRecord, ExchangeRecord, TopologyChange};
 use posthouse_storage::meta::MetaOp;
 
 use crate::broker::Broker;
-use crate::history::Kept;
-use crate::queue_handle::{Machine, QueueDefinition, QueueHandle, QueueState};
+use crate::queue_handle::{Machine, QueueDefinition, QueueHandle};
 use crate::queue_setup::QueueSetup;
-use crate::residency;
 use crate::vhost::{Inner, VirtualHost};
-use crate::waker::ConsumerWaker;
-use crate::{deliver, expiry, policies, records, seen, streams};
+use crate::{expiry, policies, records, streams};
+
+mod consumers;
+mod deleting;
+mod topology;
 
 /// `queue.declare`
 #[derive(Clone, Debug, Default)]
@@ -211,228 +208,6 @@ impl Broker {
         }
         inner.queues.insert(id, queue.clone());
         (queue, ops)
-    }
-
-    /// Deletes a queue by name; the number of messages it had that were not handed out. A missing one is fine.
-    pub fn delete_queue(
-        &self,
-        vhost: &VirtualHost,
-        name: &str,
-        when: DeleteIf,
-        connection: Option<u64>,
-    ) -> Result<u64, ReplyError> {
-        let Some(queue) = vhost.find_queue(name) else { return Ok(0) };
-        if let Some(connection) = connection {
-            vhost.check_owner(&queue, connection)?;
-        }
-        self.remove_queue(vhost, &queue, when)
-    }
-
-    /// Deletes a queue; the number of ready messages it had.
-    pub fn remove_queue(
-        &self,
-        vhost: &VirtualHost,
-        queue: &Arc<QueueHandle>,
-        when: DeleteIf,
-    ) -> Result<u64, ReplyError> {
-        let resource = Resource::queue(vhost.name(), &queue.definition.name);
-        self.remove_queue_if(vhost, queue, |state| {
-            if when.unused && !state.machine.roster().is_empty() {
-                return Err(errors::in_use(resource));
-            }
-            if when.empty && state.machine.ready() + state.machine.delayed() > 0 {
-                return Err(errors::not_empty(resource));
-            }
-            Ok(true)
-        })
-    }
-
-    /// Deletes a queue if `may` says so of its state; the number of ready messages it had.
-    pub(crate) fn remove_queue_if(
-        &self,
-        vhost: &VirtualHost,
-        queue: &Arc<QueueHandle>,
-        may: impl FnOnce(&QueueState) -> Result<bool, ReplyError>,
-    ) -> Result<u64, ReplyError> {
-        // What the log knows the queue by.
-        let mut levels = Vec::new();
-        let (messages, consumers) = vhost.change(|inner| {
-            let mut state = queue.lock();
-            if !may(&state)? || std::mem::replace(&mut state.deleted, true) {
-                return Ok((0, Vec::new()));
-            }
-            let messages = state.machine.ready() + state.machine.delayed();
-            let consumers: Vec<ConsumerWaker> =
-                state.machine.roster().iter().map(|(_, consumer)| consumer.waker.clone()).collect();
-            let locations = state.machine.locations();
-            levels = state.machine.next_seqs().into_iter().map(|seq| queue.id.with_level_of(seq)).collect();
-            if let Some(segments) = self.segments() {
-                residency::release(&mut state, segments);
-                for location in &locations {
-                    segments.release(location);
-                }
-            }
-            state.machine = Machine::default();
-            self.timers().cancel(state.timer_ms, queue.id);
-            let (waiting, getting) = (std::mem::take(&mut state.waiting), std::mem::take(&mut state.getting));
-            waiting.iter().chain(&getting).for_each(|session| session.room());
-            drop(state);
-            inner.queues.remove(&queue.id);
-            let behind_reply_to = queue.definition.name.starts_with(crate::vhost::REPLY_QUEUE_PREFIX);
-            inner.reply_queues -= usize::from(behind_reply_to);
-            let mut ops = Vec::new();
-            if queue.definition.durable {
-                ops.push(records::delete_queue(vhost.name(), &queue.definition.name));
-            }
-            let changes = inner.topology.remove_queue(queue.id);
-            ops.extend(self.topology_ops(vhost, &changes));
-            self.keep(ops);
-            Ok((messages, consumers))
-        })?;
-        if queue.definition.durable
-            && let Some(wal) = self.wal()
-        {
-            let mut stage = wal.stage();
-            for level in levels {
-                stage.queue_deleted(level);
-            }
-        }
-        for consumer in consumers {
-            consumer.cancelled();
-        }
-        Ok(messages)
-    }
-
-    /// Declares an exchange, or checks that the one there is equivalent.
-    pub fn declare_exchange(&self, vhost: &VirtualHost, exchange: ExchangeRecord) -> Result<(), ReplyError> {
-        self.change_topology(vhost, |inner| {
-            inner.check_not_deleted(vhost.name())?;
-            let ExchangeRecord { name, arguments, .. } = exchange.clone();
-            let changes = inner.topology.declare_exchange(exchange)?;
-            let resource = Resource::exchange(vhost.name(), &name);
-            let is_known = |argument: &str| argument == SUPER_STREAM || is_known_of_exchanges(argument);
-            self.unknown_arguments.warn(resource, &arguments, is_known);
-            inner.apply_exchange_policy(&name);
-            Ok(changes)
-        })
-    }
-
-    /// Deletes an exchange; a missing one is fine.
-    pub fn delete_exchange(
-        &self,
-        vhost: &VirtualHost,
-        name: &str,
-        if_unused: bool,
-    ) -> Result<(), ReplyError> {
-        self.change_topology(vhost, |inner| inner.topology.delete_exchange(name, if_unused))
-    }
-
-    /// Binds a queue or an exchange. Messages that the source has kept for a new binding come back, oldest first, to be
-    /// published there.
-    pub fn bind(&self, vhost: &VirtualHost, binding: BindingRecord) -> Result<Vec<Kept>, ReplyError> {
-        let source = binding.source.clone();
-        let mut kept = Vec::new();
-        self.change_topology(vhost, |inner| {
-            inner.check_not_deleted(vhost.name())?;
-            let epoch = inner.topology.epoch();
-            let changes = inner.topology.bind(binding)?;
-            let routes_as = inner.topology.routes_as(&source);
-            if inner.topology.epoch() != epoch && routes_as == Some(ExchangeKind::RecentHistory) {
-                kept = vhost.history(&source);
-            }
-            Ok(changes)
-        })?;
-        Ok(kept)
-    }
-
-    /// Removes a binding; a missing one is fine.
-    pub fn unbind(&self, vhost: &VirtualHost, binding: BindingRecord) -> Result<(), ReplyError> {
-        self.change_topology(vhost, |inner| inner.topology.unbind(binding))
-    }
-
-    fn change_topology(
-        &self,
-        vhost: &VirtualHost,
-        change: impl FnOnce(&mut Inner) -> Result<Vec<TopologyChange>, ReplyError>,
-    ) -> Result<(), ReplyError> {
-        vhost.change(|inner| {
-            let changes = change(inner)?;
-            let ops = self.topology_ops(vhost, &changes);
-            // Queued under the lock, so that changes are kept in the order in which they were made.
-            self.keep(ops);
-            Ok(())
-        })
-    }
-
-    /// What is to be kept of changes that were just made.
-    pub(crate) fn topology_ops(&self, vhost: &VirtualHost, changes: &[TopologyChange]) -> Vec<MetaOp> {
-        let mut ops = Vec::new();
-        for change in changes {
-            ops.push(records::topology_change(vhost.name(), change));
-            match change {
-                TopologyChange::PutExchange(exchange) if seen::keeps(exchange, vhost) => {
-                    let id = self.next_queue_id();
-                    ops.push(records::put_seen(vhost.name(), &exchange.name, id));
-                    vhost.seen().keep(&exchange.name, id);
-                }
-                TopologyChange::DeleteExchange(name) => ops.push(records::delete_seen(vhost.name(), name)),
-                _ => {}
-            }
-        }
-        ops
-    }
-
-    /// Adds a consumer to a queue.
-    pub fn add_consumer(
-        &self,
-        queue: &QueueHandle,
-        consumer: ConsumerId,
-        waker: ConsumerWaker,
-        priority: i64,
-        exclusive: bool,
-    ) -> Result<(), ReplyError> {
-        let mut state = queue.lock();
-        let definition = &queue.definition;
-        if state.deleted {
-            return Err(errors::no_queue(&definition.vhost, &definition.name));
-        }
-        let Some(machine) = state.machine.classic() else {
-            return Err(errors::no_queue(&definition.vhost, &definition.name));
-        };
-        let roster = &mut machine.roster;
-        let alone = roster.is_empty() && !roster.is_single_active();
-        if roster.has_exclusive() || (exclusive && !alone) {
-            return Err(errors::exclusive_consumer(Resource::queue(&definition.vhost, &definition.name)));
-        }
-        roster.add(consumer, waker, priority, exclusive);
-        Ok(())
-    }
-
-    /// Removes a consumer; an auto-delete queue goes with its last one.
-    pub fn remove_consumer(&self, vhost: &VirtualHost, queue: &Arc<QueueHandle>, consumer: ConsumerId) {
-        let mut wakes = Vec::new();
-        let (unused, left) = {
-            let mut stage = self.wal().filter(|_| queue.is_stream).map(|wal| wal.stage());
-            let mut state = queue.lock();
-            let unused = state.machine.remove_consumer(consumer, &mut wakes);
-            if let Some(stream) = state.machine.stream() {
-                // Another one of its name may begin.
-                streams::log_notes(queue, stream, stage.as_mut());
-            }
-            residency::read_for_stream(self, queue, &mut state);
-            expiry::expire_now(self, queue, &mut state);
-            if unused {
-                state.renew_lease();
-                expiry::await_lease(self, queue, &mut state);
-            }
-            (unused, deliver::take_departed(self, queue, &mut state))
-        };
-        deliver::log_departed(self, queue, left);
-        deliver::wake_all(&mut wakes);
-        if unused && queue.definition.auto_delete {
-            // Somebody may have come meanwhile; then it stays.
-            let _ = self.remove_queue(vhost, queue, DeleteIf { unused: true, empty: false });
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Quotas on publishing: how many messages and bytes per second a user or a virtual host may publish, and how many bytes
-//! queues may hold of it ([`stored`]).
+//! queues may hold of it (`quotas/stored.rs`).
 //!
 //! They are enforced by not reading from who publishes, never by an error. Everything is charged to an [`Account`], which
-//! all connections of the user or virtual host share. What was published is charged after each batch to its [`Meter`];
+//! all connections of the user or virtual host share. What was published is charged after each batch to its `Meter`;
 //! while that is overdrawn they are not read from. A meter holds what one second brings at most. Bytes are those that are
 //! stored: bodies, properties and routing keys, once whatever the number of queues. A message that no queue gets is not
 //! counted.

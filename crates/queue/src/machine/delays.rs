@@ -4,7 +4,7 @@
 //! and expires, is purged and makes room as if it were ready.
 //!
 //! No message has a timer. Those that come back together and wait for the same time are one entry, and times are rounded up
-//! to [`slots`](slot_ms) for that; the queue is looked at when the first entry is due, as it is for what expires.
+//! to slots (`slot_ms`) for that; the queue is looked at when the first entry is due, as it is for what expires.
 
 use posthouse_model::attempts::{AttemptRange, Return};
 use posthouse_model::delays::DelayRange;

@@ -111,8 +111,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
         }
     }
 
-    /// Lets those of `first..=last`, which are of one level, leave that are ready or delayed, for wherever somebody moves them, and
-    /// appends them to `claimed`. Of each must be said what has become of it: [`Self::moved`] or [`Self::dropped`].
+    /// Lets those of `first..=last`, which are of one level, leave that are ready or delayed, for wherever somebody moves
+    /// them, and appends them to `claimed` in ascending order. Of each must be said what has become of it: [`Self::moved`] or [`Self::dropped`].
     pub fn claim(&mut self, first: Seq, last: Seq, claimed: &mut Vec<(Seq, Seq)>) {
         match self.level_of(first) {
             Some(level) => self.in_level(level, |queue| queue.claim_line(first, last, claimed)),
@@ -138,6 +138,8 @@ impl<L: Copy, W: Clone> Queue<L, W> {
                 _ => next = held.end_seq(),
             }
         }
+        // What was given back and what is delayed lie among each other.
+        claimed[at..].sort_unstable();
         for &(first, last) in &claimed[at..] {
             if let Some(groups) = &mut self.groups {
                 groups.forget(first, last);

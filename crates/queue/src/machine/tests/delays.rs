@@ -199,6 +199,20 @@ fn a_purge_and_whoever_moves_messages_take_them_too() {
 }
 
 #[test]
+fn they_are_claimed_in_their_places() {
+    let mut queue = queue(delaying());
+    push(&mut queue, 3);
+    seqs(&mut queue, 2);
+    fail(&mut queue, 1, 1, 0);
+    fail(&mut queue, 0, 0, 50);
+    pass(&mut queue, 80);
+    assert_eq!(counts(&queue), (2, 1, 0));
+    let mut claimed = Vec::new();
+    queue.claim(0, 2, &mut claimed);
+    assert_eq!(claimed, [(0, 0), (1, 1), (2, 2)]);
+}
+
+#[test]
 fn they_count_where_a_length_is_limited() {
     let limits = QueueSettings { max_length: Some(3), max_length_bytes: Some(1 << 20), ..delaying() };
     let mut dropping = queue(limits.clone());

@@ -24,6 +24,8 @@ impl Transfer<'_> {
         if count == 0 {
             return 0;
         }
+        let has_reserved = group.targets.iter().any(|(queue, _)| self.reserved.has(queue.id));
+        let room = if has_reserved { group.room() } else { Room::default() };
         let bytes = group.builder.bytes().len();
         let queues = group.targets.len();
         let finish =
@@ -32,8 +34,6 @@ impl Transfer<'_> {
         let lsn = stage.as_ref().map_or(0, |stage| stage.position());
         let mut logged: SmallVec<[(QueueId, Seq); 4]> = SmallVec::new();
         let mut departed = Vec::new();
-        let has_reserved = group.targets.iter().any(|(queue, _)| self.reserved.has(queue.id));
-        let room = if has_reserved { group.room() } else { Room::default() };
         for (queue, level) in &group.targets {
             let mut state = queue.lock();
             if state.deleted {

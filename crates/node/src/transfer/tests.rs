@@ -11,7 +11,7 @@ use posthouse_queue::topology::{BindingRecord, DestinationName, ExchangeRecord, 
 
 use super::*;
 use crate::declare::QueueDeclaration;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, SHARE_BYTES_MIN};
 use crate::start::testing::{PLENTY_BYTES, broker, in_small_files};
 use crate::waker::SessionWaker;
 
@@ -59,6 +59,30 @@ fn nobody_is_woken_while_the_staging_lock_is_held() {
     assert_eq!(transfer.commit().moved, 2);
     assert!(publisher.has_mail());
     assert_eq!((source.lock().machine.ready(), target.lock().machine.ready()), (0, 1));
+}
+
+/// Publishers must not be refused because a place is kept for what has taken one already.
+#[test]
+fn no_room_is_kept_for_messages_that_are_there() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = broker(in_small_files(data.path()), PLENTY_BYTES);
+    let (source, target) = (declare(&broker, "source"), declare(&broker, "target"));
+    let settings =
+        QueueSettings { max_length: Some(9), overflow: Overflow::RejectPublish, ..QueueSettings::default() };
+    target.lock().machine.set_settings(settings);
+    publish(&broker, &source, &["a", "b"]);
+    for (seq, body_bytes) in [(0, 1), (1, SHARE_BYTES_MIN)] {
+        let mut transfer = Transfer::new(&broker, &source, Mode::Ready, 1);
+        let targets: Targets = std::iter::once(Target::new(target.clone())).collect();
+        transfer.add(&targets, Moving { body: &vec![0; body_bytes], ..moving(seq) });
+        let mut group = transfer.groups.pop_front().unwrap();
+        transfer.make_fit(&mut group);
+        transfer.claim(&mut group);
+        let room = || target.lock().machine.room().messages;
+        let before = room();
+        transfer.hand_over(&mut group, broker.wal().map(|wal| wal.stage()).as_mut());
+        assert_eq!((before, room()), (8 - seq, 8 - seq));
+    }
 }
 
 /// A deduplication exchange in front of a recent history, to which a queue is bound.

@@ -40,6 +40,13 @@ impl Mover {
         }
     }
 
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::DeadLetters(_, source) => source.strong_count() == 0,
+            Self::Schedule(schedule) => schedule.strong_count() == 0,
+        }
+    }
+
     fn tell(&self, queue: QueueId) {
         match self {
             Self::DeadLetters(waker, source) => {
@@ -60,20 +67,22 @@ impl Mover {
 pub(crate) fn await_room(vhost: &VirtualHost, queue: QueueId, body_bytes: u64, mover: &Mover) {
     let Some(target) = vhost.queue_by_id(queue) else { return mover.tell(queue) };
     let mut state = target.lock();
-    state.awaiting_room.retain(|awaits| !awaits.mover.is(mover));
+    state.awaiting_room.retain(|awaits| !awaits.mover.is(mover) && !awaits.mover.is_gone());
     state.awaiting_room.push(Awaits { mover: mover.clone(), queue, body_bytes });
     // When the lock is released it is seen whether there is room.
 }
 
 /// Called when a queue's lock is about to be released and somebody waits for room in it.
 pub(crate) fn tell_of_room(state: &mut QueueState) {
-    let room = if state.deleted { Room::UNLIMITED } else { state.machine.room() };
-    state.awaiting_room.retain(|awaits| {
-        let has_room = room.has_place_for(awaits.body_bytes);
-        if has_room {
+    let QueueState { machine, awaiting_room, deleted, .. } = state;
+    let room = if *deleted { Room::UNLIMITED } else { machine.room() };
+    awaiting_room.retain(|awaits| {
+        // What will never have room, because the limit was lowered, waits for nothing.
+        let is_over = room.has_place_for(awaits.body_bytes) || machine.is_too_small_for(awaits.body_bytes);
+        if is_over {
             awaits.mover.tell(awaits.queue);
         }
-        !has_room
+        !is_over
     });
 }
 
@@ -115,5 +124,43 @@ impl Drop for Reservations {
                 queue.lock().machine.end_reservation(room);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::queue_settings::{Overflow, QueueSettings};
+
+    use super::*;
+    use crate::declare::QueueDeclaration;
+    use crate::start::Keep;
+    use crate::start::testing::{PLENTY_BYTES, broker};
+
+    #[test]
+    fn nobody_waits_for_room_that_will_never_be() {
+        let broker = broker(Keep::InMemory, PLENTY_BYTES);
+        let vhost = broker.vhost("/").unwrap();
+        let declaration = QueueDeclaration { name: "q".into(), ..QueueDeclaration::default() };
+        let queue = broker.declare_queue(&vhost, declaration, 0).unwrap().queue;
+        let limit = |messages, bytes| {
+            let (max_length, max_length_bytes) = (Some(messages), Some(bytes));
+            let overflow = Overflow::RejectPublish;
+            let settings =
+                QueueSettings { max_length, max_length_bytes, overflow, ..QueueSettings::default() };
+            queue.lock().machine.set_settings(settings);
+        };
+        let waiting = || queue.lock().awaiting_room.len();
+        limit(0, 10);
+        let schedule = broker.schedule_of(&vhost).unwrap();
+        await_room(&vhost, queue.id, 10, &Mover::Schedule(Arc::downgrade(&schedule)));
+        assert_eq!(waiting(), 1);
+        limit(0, 9);
+        assert_eq!(waiting(), 0);
+        // Nor does who is gone.
+        for _ in 0..3 {
+            await_room(&vhost, queue.id, 0, &Mover::Schedule(Weak::new()));
+        }
+        await_room(&vhost, queue.id, 0, &Mover::Schedule(Arc::downgrade(&schedule)));
+        assert_eq!(waiting(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Numbers of users: what stands for a user in records of messages.
 //!
-//! A number is not given again before all others have been, and never to two users at a time: messages of a user who is
-//! deleted must not be charged to the next one.
+//! A number that a message has is not given again before all others have been, and never to two users at a time: messages
+//! of a user who is deleted should not be charged to the next one.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU16, Ordering};

@@ -259,14 +259,16 @@ impl<L: Copy, W: Clone> Queue<L, W> {
     }
 
     /// Bytes of memory taken by what is known of messages that are on disk or in memory: [`Chunks::descriptor_bytes`],
-    /// the attempts and delays of those that came back, which ones leave, and what the levels themselves take.
+    /// the attempts and delays of those that came back, which ones leave, values that are remembered, and what the
+    /// levels themselves take.
     pub fn descriptor_bytes(&self) -> usize {
         let above = self.levels.as_ref().map_or(0, |levels| levels.descriptor_bytes());
         let groups = self.groups.as_ref().map_or(0, |groups| groups.memory_bytes());
         let producers = self.producers.as_ref().map_or(0, |producers| producers.memory_bytes());
         let comings = self.attempts.memory_bytes() + self.delays_bytes();
         let leaving = self.leaving.as_ref().map_or(0, |leaving| leaving.memory_bytes());
-        above + leaving + self.chunks.descriptor_bytes() + comings + groups + producers
+        let window = self.window.as_ref().map_or(0, |window| window.memory_bytes());
+        above + leaving + self.chunks.descriptor_bytes() + comings + groups + producers + window
     }
 
     /// Adds a chunk whose deltas are `0..count`, by reference, to level 0.

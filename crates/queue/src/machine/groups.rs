@@ -279,6 +279,15 @@ impl Groups {
 
     /// Messages that were handed out are given back.
     pub(super) fn give_back(&mut self, first: Seq, last: Seq) {
+        self.return_each(first, last, |groups, seq, entry| {
+            groups.entries.insert(seq, Entry { bytes: 0, state: State::Returned, ..entry });
+            groups.wait(entry.group, seq);
+            groups.let_go(entry.group);
+        });
+    }
+
+    /// Puts back those of `first..=last` whose group is known one by one, and the others as ranges.
+    fn return_each(&mut self, first: Seq, last: Seq, mut put_back: impl FnMut(&mut Self, Seq, Entry)) {
         let known: Vec<(Seq, Entry)> = self.entries.range(first..=last).map(|(&s, &e)| (s, e)).collect();
         let mut next = first;
         for (seq, entry) in known {
@@ -286,9 +295,7 @@ impl Groups {
                 self.loose.insert(next, seq - 1);
             }
             next = seq + 1;
-            self.entries.insert(seq, Entry { bytes: 0, state: State::Returned, ..entry });
-            self.wait(entry.group, seq);
-            self.let_go(entry.group);
+            put_back(self, seq, entry);
         }
         if next <= last {
             self.loose.insert(next, last);

@@ -20,19 +20,10 @@ impl Groups {
 
     /// Messages have waited long enough.
     pub(in crate::machine) fn end_delay(&mut self, first: Seq, last: Seq) {
-        let known: Vec<(Seq, Entry)> = self.entries.range(first..=last).map(|(&s, &e)| (s, e)).collect();
-        let mut next = first;
-        for (seq, entry) in known {
-            if next < seq {
-                self.loose.insert(next, seq - 1);
-            }
-            next = seq + 1;
-            self.leave_line(entry, seq);
-            self.entries.insert(seq, Entry { state: State::Returned, ..entry });
-            self.wait(entry.group, seq);
-        }
-        if next <= last {
-            self.loose.insert(next, last);
-        }
+        self.return_each(first, last, |groups, seq, entry| {
+            groups.leave_line(entry, seq);
+            groups.entries.insert(seq, Entry { state: State::Returned, ..entry });
+            groups.wait(entry.group, seq);
+        });
     }
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use posthouse_testkit::calls::persistent;
 use posthouse_testkit::{Broker, Consume, FieldValue, Method, Options, Peer, Publish, Queue, table, text};
 
+use super::sync;
+
 const MESSAGES: u64 = 300;
 
 fn declare(peer: &mut Peer, kind: &str, delay_ms: i32) {
@@ -27,15 +29,6 @@ fn publish(peer: &mut Peer, queue: &str, count: u64) {
         peer.publish_with(1, &Publish { properties, body, ..Publish::to("", queue) });
     }
     peer.confirmed(1, count);
-}
-
-/// Whatever was staged before is on disk when this returns.
-fn sync(peer: &mut Peer) {
-    peer.open_channel(2);
-    peer.declare(2, &Queue::durable("other"));
-    peer.select_confirms(2);
-    peer.publish_with(2, &Publish { properties: persistent(), ..Publish::to("", "other") });
-    peer.confirmed(2, 1);
 }
 
 /// Acknowledges every third message and lets every third fail; the others stay.

@@ -3,6 +3,8 @@
 use posthouse_testkit::calls::persistent;
 use posthouse_testkit::{Broker, FieldValue, Method, Options, Peer, Publish, Queue, table};
 
+use super::sync;
+
 fn declare(peer: &mut Peer) {
     let arguments = table([("x-delivery-limit", FieldValue::I32(3))]);
     peer.declare(1, &Queue { arguments, ..Queue::durable("q") });
@@ -34,15 +36,6 @@ fn take(peer: &mut Peer) -> (Vec<(String, i64)>, u64) {
 
 fn requeue(peer: &mut Peer, delivery_tag: u64, multiple: bool) {
     peer.send(1, &Method::BasicNack { delivery_tag, multiple, requeue: true });
-}
-
-/// Whatever was staged before is on disk when this returns.
-fn sync(peer: &mut Peer) {
-    peer.open_channel(2);
-    peer.declare(2, &Queue::durable("other"));
-    peer.select_confirms(2);
-    peer.publish_with(2, &Publish { properties: persistent(), ..Publish::to("", "other") });
-    peer.confirmed(2, 1);
 }
 
 fn counted(pairs: &[(&str, i64)]) -> Vec<(String, i64)> {

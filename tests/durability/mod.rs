@@ -1,5 +1,8 @@
 //! What survives: orderly restarts, crashes, full memory, and what the operator is told when the data cannot be used.
 
+use posthouse_testkit::calls::persistent;
+use posthouse_testkit::{Peer, Publish, Queue};
+
 mod backlog;
 mod check;
 mod converting;
@@ -26,3 +29,12 @@ mod stopping;
 mod streams;
 mod ttl;
 mod users;
+
+/// Whatever was staged before is on disk when this returns.
+fn sync(peer: &mut Peer) {
+    peer.open_channel(2);
+    peer.declare(2, &Queue::durable("other"));
+    peer.select_confirms(2);
+    peer.publish_with(2, &Publish { properties: persistent(), ..Publish::to("", "other") });
+    peer.confirmed(2, 1);
+}
